@@ -1,0 +1,48 @@
+# The short front. Everything happens in .venv, which the first target makes; PYTHON chooses the interpreter.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+
+.PHONY: serve test check format bench dist clean help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+serve: .venv/installed ## start a server on 127.0.0.1:2222; options in ARGS="--listen ..."
+	$(BIN)/dunnart serve $(ARGS)
+
+test: .venv/installed-dev ## all tests; ARGS="-k name" for some
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: .venv/installed-dev ## lint, format, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev ## put the code into its form
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: .venv/installed-dev ## side by side with real servers; ARGS="--quick --only bulk"
+	$(BIN)/python -m benchmarks $(ARGS)
+
+dist: .venv/installed-dev ## sdist and wheel in dist/
+	$(BIN)/python -m build
+
+clean: ## remove what make made
+	rm -rf .venv dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# Stamps: repeats are quick, and a changed pyproject.toml installs anew.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "dunnart needs Python 3.11 or newer; choose one with make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/installed

@@ -1,0 +1,335 @@
+"""What is measured. Each function takes a `Bench` and adds its samples, one for each metric, peer and round."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ssh2.exceptions import SSH2Error
+
+from benchmarks.clients import ClientError, Identity, Login, OpenSsh
+from benchmarks.peers import Peer, Running
+from benchmarks.processes import KIB, command_seconds, login_shell, own_use
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = KIB * KIB
+GB = 1e9
+
+CIPHERS = {
+    "aes128-gcm": ("-c", "aes128-gcm@openssh.com"),
+    "chacha20-poly1305": ("-c", "chacha20-poly1305@openssh.com"),
+    # The plain MAC is for Dropbear, which has no -etm; whoever has both takes the first.
+    "aes128-ctr+hmac": ("-c", "aes128-ctr", "-m", "hmac-sha2-256-etm@openssh.com,hmac-sha2-256"),
+}
+MOST_MEMORY_BYTES = 6 * 1024 * MIB
+
+
+@dataclass
+class Bench:
+    """One run: its peers, how much work, and what came out (`samples[metric][peer]`, a figure for each round)."""
+
+    peers: list[Peer]
+    identity: Identity
+    ssh: OpenSsh
+    quick: bool
+    rounds: int
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, metric: str, peer: str, value: float) -> None:
+        """Keep one figure."""
+        self.samples[metric][peer].append(value)
+
+    def skip(self, what: str) -> None:
+        """Say that something is not measured, once."""
+        if what not in self.skipped:
+            self.skipped.append(what)
+            tell(f"skipped: {what}")
+
+    @contextlib.contextmanager
+    def servers(self) -> Iterator[list[Running]]:
+        """Start every peer; all run side by side, and only the one in turn has work."""
+        with contextlib.ExitStack() as stack:
+            started = []
+            for peer in self.peers:
+                try:
+                    server = stack.enter_context(Running(peer, self.identity))
+                    self.warm_up(server)
+                except (RuntimeError, OSError, ClientError, SSH2Error) as error:
+                    self.skip(f"{peer.name}: {error}")
+                else:
+                    started.append(server)
+            yield started
+
+    def warm_up(self, server: Running) -> None:
+        """Log in once, so that what is loaded or started on first use is there."""
+        with Login(self.identity, server.port) as login:
+            status = login.run("exit 7")
+        if status != 7:
+            raise ClientError(f"`exit 7` came back as {status}")
+        server.rest()
+
+    def take_turns(
+        self, title: str, servers: list[Running], work: Callable[[Running], None], rounds: int | None = None
+    ) -> None:
+        """Go round, A B C A B C ...; a server that fails is out of this measurement, and the report says so."""
+        able = list(servers)
+        for number in range(rounds or self.rounds):
+            tell(f"{title}, round {number + 1}")
+            for server in list(able):
+                try:
+                    work(server)
+                    server.settle()
+                except (ClientError, SSH2Error, OSError, RuntimeError) as error:
+                    self.skip(f"{server.name}, {title}: {error!r}")
+                    able.remove(server)
+
+
+def tell(line: str) -> None:
+    """Report progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def bulk(bench: Bench) -> None:
+    """MB/s and server CPU-s per GB, down and up, for each cipher; the time includes the client's login."""
+    size = (256 if bench.quick else 2048) * MIB
+    commands = {"down": f"head -c {size} /dev/zero; times >&2", "up": "cat >/dev/null; times >&2"}
+    with bench.servers() as servers:
+        for (cipher, options), (direction, command) in itertools.product(CIPHERS.items(), commands.items()):
+
+            def transfer(server: Running) -> None:
+                before = server.cpu_seconds()
+                seconds, times = _transfer(bench, server, command, size, *options)  # noqa: B023 - called in this turn
+                server.settle()
+                cpu = server.cpu_seconds() - before - own_use(times)
+                metric = f"bulk.{cipher}.{direction}"  # noqa: B023
+                bench.add(f"{metric}.MB/s", server.name, size / 1e6 / seconds)
+                bench.add(f"{metric}.CPU-s/GB", server.name, cpu / (size / GB))
+
+            able = [server for server in servers if _has(bench, server, cipher, *options)]
+            bench.take_turns(f"bulk {direction}, {cipher}", able, transfer)
+
+
+def _has(bench: Bench, server: Running, cipher: str, *options: str) -> bool:
+    try:
+        bench.ssh.run(server.port, "true", *options)
+    except ClientError:
+        bench.skip(f"{server.name} has no {cipher}")
+        return False
+    return True
+
+
+def _transfer(bench: Bench, server: Running, command: str, size: int, *options: str) -> tuple[float, str]:
+    if command.startswith("head"):
+        return bench.ssh.run(server.port, command, *options)
+    with subprocess.Popen(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE) as source:
+        if source.stdout is None:
+            raise RuntimeError("no pipe")
+        return bench.ssh.run(server.port, command, *options, source=source.stdout.fileno())
+
+
+def logins(bench: Bench) -> None:
+    """CPU-ms a login, without and with exec of `true`; logins a second, 1 and 16 at a time; 200 at once; wall time."""
+    count = 32 if bench.quick else 192
+    crowd = 50 if bench.quick else 200
+    own = command_seconds("true")
+    if own > 0.005:
+        bench.skip(f"nothing, but `{login_shell()} -c true` takes {own * 1000:.0f} CPU-ms here, which blurs login+exec")
+
+    def log_in(server: Running) -> None:
+        with Login(bench.identity, server.port):
+            pass
+
+    def run_true(server: Running) -> None:
+        with Login(bench.identity, server.port) as login:
+            if status := login.run("true"):
+                raise ClientError(f"true ended with {status}")
+
+    def one_and_sixteen(server: Running, title: str, work: Callable[[Running], None], own_seconds: float) -> None:
+        for clients in (1, 16):
+            before = server.cpu_seconds()
+            seconds, errors = _crowd(server, work, count, clients)
+            server.settle()
+            cpu = (server.cpu_seconds() - before) / count - own_seconds
+            bench.add(f"{title}.{clients} at a time.per second", server.name, (count - errors) / seconds)
+            bench.add(f"{title}.{clients} at a time.errors", server.name, errors)
+            if clients == 1 and not errors:
+                bench.add(f"{title}.CPU-ms", server.name, cpu * 1000)
+
+    def at_once(server: Running) -> None:
+        seconds, errors = _crowd(server, run_true, crowd, crowd)
+        bench.add(f"login+exec.{crowd} at once.seconds", server.name, seconds)
+        bench.add(f"login+exec.{crowd} at once.errors", server.name, errors)
+
+    def wall(server: Running) -> None:
+        bench.add("ssh host true.ms", server.name, bench.ssh.run(server.port, "true")[0] * 1000)
+
+    with bench.servers() as servers:
+        bench.take_turns("login", servers, lambda server: one_and_sixteen(server, "login", log_in, 0))
+        bench.take_turns("login+exec", servers, lambda server: one_and_sixteen(server, "login+exec", run_true, own))
+        bench.take_turns(f"{crowd} clients at once", servers, at_once)
+        bench.take_turns("ssh host true", servers, wall, 10 if bench.quick else 40)
+
+
+def _crowd(server: Running, work: Callable[[Running], None], count: int, clients: int) -> tuple[float, int]:
+    """Do `work` `count` times in `clients` threads and return the seconds it took and how often it failed."""
+    errors: list[str] = []
+    gate = threading.Barrier(clients + 1)
+
+    def client() -> None:
+        gate.wait()
+        for _ in range(count // clients):
+            try:
+                work(server)
+            except Exception as error:  # noqa: BLE001 - libssh2's errors have no common base but this; they are counted
+                errors.append(repr(error))
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    start = time.monotonic()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - start
+    if errors:
+        tell(f"    {server.name}: {len(errors)} of {count} failed, first: {errors[0]}")
+    return seconds, len(errors)
+
+
+def echo(bench: Bench) -> None:
+    """Keystroke echo through `cat` on a raw pty, idle and beside a download; a login while four downloads run."""
+    keys = 100 if bench.quick else 500
+    attempts = 10 if bench.quick else 100
+
+    def type_keys(server: Running, title: str, downloads: int) -> None:
+        with _downloads(bench, server, downloads), Login(bench.identity, server.port) as login:
+            typist = login.typist()
+            waits = []
+            for number in range(keys):
+                waits.append(typist.type(b"%c" % (97 + number % 26)))
+                time.sleep(0.002)  # nobody types faster; a server may doze off in between
+        _percentiles(bench, f"echo.{title}", server.name, waits)
+
+    def log_in(server: Running) -> None:
+        waits = []
+        with _downloads(bench, server, 4):
+            for _ in range(attempts):
+                start = time.perf_counter()
+                with Login(bench.identity, server.port):
+                    waits.append(time.perf_counter() - start)
+        _percentiles(bench, "login.beside 4 downloads", server.name, waits)
+
+    with bench.servers() as servers:
+        bench.take_turns("echo, idle", servers, lambda server: type_keys(server, "idle", 0))
+        bench.take_turns("echo beside a download", servers, lambda server: type_keys(server, "beside a download", 1))
+        bench.take_turns("login beside 4 downloads", servers, log_in)
+
+
+def _percentiles(bench: Bench, metric: str, peer: str, seconds: list[float]) -> None:
+    ordered = sorted(1000 * value for value in seconds)
+    for percent in (50, 99):
+        bench.add(f"{metric}.p{percent} ms", peer, ordered[min(len(ordered) - 1, len(ordered) * percent // 100)])
+
+
+@contextlib.contextmanager
+def _downloads(bench: Bench, server: Running, count: int) -> Iterator[None]:
+    """Keep endless downloads running with OpenSSH's client and its first choice of cipher."""
+    command = "echo flowing >&2; exec cat /dev/zero"
+    clients = [
+        subprocess.Popen(
+            bench.ssh.arguments(server.port, command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(count)
+    ]
+    try:
+        for client in clients:
+            if client.stderr is None or client.stderr.readline() != b"flowing\n":
+                raise ClientError(f"{server.name}: a download did not start")
+        before = server.cpu_seconds()
+        while clients and server.cpu_seconds() < before + 0.1:
+            time.sleep(0.02)
+        yield
+    finally:
+        for client in clients:
+            client.terminate()
+        for client in clients:
+            client.communicate()
+
+
+def memory(bench: Bench) -> None:
+    """PSS of the server's processes with idle sessions, each with one open channel that runs `cat`."""
+    counts = (0, 1, 10, 50) if bench.quick else (0, 1, 10, 100, 500)
+    available = _available_bytes()
+    for number in range(1 if bench.quick else min(bench.rounds, 3)):
+        tell(f"memory, round {number + 1}")
+        for peer in bench.peers:
+            try:
+                with Running(peer, bench.identity) as server:
+                    _fill(bench, server, counts, min(MOST_MEMORY_BYTES, available // 2))
+            except (RuntimeError, OSError, ClientError, SSH2Error) as error:
+                bench.skip(f"memory of {peer.name}: {error}")
+
+
+def _fill(bench: Bench, server: Running, counts: tuple[int, ...], most_bytes: int) -> None:
+    held: list[tuple[Login, object]] = []
+    points: dict[int, int] = {}
+    try:
+        for count in counts:
+            if len(points) > 2:
+                expected = points[0] + count * _slope(points)
+                if expected > most_bytes:
+                    bench.skip(f"{server.name} with {count} sessions, which would take {expected / GB:.1f} GB")
+                    break
+            while len(held) < count:
+                login = Login(bench.identity, server.port)
+                held.append((login, login.open("cat")))
+            points[count] = _steady_pss(server)
+            bench.add(f"memory.{count} sessions.MB", server.name, points[count] / 1e6)
+            if count == 1:
+                bench.add("memory.first session.KiB", server.name, (points[1] - points[0]) / KIB)
+        bench.add("memory.each session.KiB", server.name, _slope(points) / KIB)
+    finally:
+        for login, _ in held:
+            login.close()
+        held.clear()
+        gc.collect()
+
+
+def _slope(points: dict[int, int]) -> float:
+    """Return the bytes that each session adds, once the first is there, which loads what all share."""
+    last = max(points)
+    return (points[last] - points[1]) / (last - 1)
+
+
+def _steady_pss(server: Running) -> int:
+    """Wait until two readings agree within 4 KiB or 1 in 1,000."""
+    before = server.pss_bytes()
+    for _ in range(40):
+        time.sleep(0.25)
+        now = server.pss_bytes()
+        if abs(now - before) <= max(4 * KIB, now // 1000):
+            return now
+        before = now
+    return before
+
+
+def _available_bytes() -> int:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) * KIB for line in file if line.startswith("MemAvailable:"))
+
+
+MEASURES: dict[str, Callable[[Bench], None]] = {"bulk": bulk, "logins": logins, "echo": echo, "memory": memory}

@@ -1,0 +1,104 @@
+"""The Markdown table and the targets of "How fast, how small"."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from benchmarks.measures import Bench
+
+OURS = "dunnart"
+YARDSTICK = "sshd"
+
+
+class Target(NamedTuple):
+    """What a metric of ours must reach: `most` or `least` times sshd's (paired by round), or `most` on its own."""
+
+    metric: str
+    most: float | None = None
+    least: float | None = None
+    absolute: bool = False
+
+    def wanted(self) -> str:
+        """Say it in the table."""
+        sign, bound = ("≤", self.most) if self.most is not None else ("≥", self.least)
+        return f"{sign} {bound:.3g}{'' if self.absolute else ' x sshd'}"
+
+    def met_by(self, value: float) -> bool:
+        """Tell whether a ratio or figure is good enough."""
+        return (self.most is None or value <= self.most) and (self.least is None or value >= self.least)
+
+
+_CPU_PER_GB = {"aes128-gcm": 0.7, "chacha20-poly1305": 0.65, "aes128-ctr+hmac": 1.0}
+TARGETS = [
+    target
+    for cipher, most in _CPU_PER_GB.items()
+    for direction in ("down", "up")
+    for target in (
+        Target(f"bulk.{cipher}.{direction}.CPU-s/GB", most=most),
+        Target(f"bulk.{cipher}.{direction}.MB/s", least=1.0),
+    )
+]
+TARGETS += [
+    Target("login.CPU-ms", most=1 / 20),
+    Target("login+exec.CPU-ms", most=1 / 7),
+    Target("ssh host true.ms", most=1 / 2),
+    Target("login+exec.200 at once.seconds", most=1 / 5),
+    Target("login+exec.200 at once.errors", most=0, absolute=True),
+    Target("memory.each session.KiB", most=16, absolute=True),
+    Target("memory.0 sessions.MB", most=20, absolute=True),
+    Target("echo.idle.p50 ms", most=2),
+    Target("echo.idle.p99 ms", most=2),
+    Target("echo.beside a download.p50 ms", most=2),
+    Target("echo.beside a download.p99 ms", most=2),
+    Target("login.beside 4 downloads.p99 ms", most=1 / 3),
+]
+
+
+def figure(value: float) -> str:
+    """Round to three digits that count."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def markdown(bench: Bench, conditions: dict[str, str], versions: dict[str, str]) -> str:
+    """Make the report."""
+    names = [name for name in versions if any(name in peers for peers in bench.samples.values())]
+    lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in conditions.items())]
+    lines += [f"- {name} {version}" for name, version in versions.items()]
+    lines += [f"- skipped: {what}" for what in bench.skipped]
+    lines += ["", "Medians of the rounds; the CPU time and memory of a server are those of its processes without the"]
+    lines += ["programs that its sessions execute.", ""]
+    lines += [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for metric, peers in bench.samples.items():
+        cells = (figure(statistics.median(peers[name])) if name in peers else "-" for name in names)
+        lines.append(f"| {metric.replace('.', ', ')} | {' | '.join(cells)} |")
+    rows = targets(bench)
+    if rows:
+        lines += ["", f"## {OURS} against the targets", "", "Ratios are medians of the rounds' own ratios.", ""]
+        lines += [f"| | {OURS} | {YARDSTICK} | ratio | wanted | |", "|---|---:|---:|---:|---|---|", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def targets(bench: Bench) -> list[str]:
+    """Make a row for each target that was measured."""
+    rows = []
+    for target in TARGETS:
+        peers = bench.samples.get(target.metric, {})
+        ours, theirs = peers.get(OURS), peers.get(YARDSTICK)
+        if not ours or not (theirs or target.absolute):
+            continue
+        sshd, ratio = "-", "-"
+        value = statistics.median(ours)
+        if theirs:
+            sshd = figure(statistics.median(theirs))
+            if 0 not in theirs:
+                paired = statistics.median(one / other for one, other in zip(ours, theirs, strict=False))
+                ratio = f"{paired:.3f}"
+                value = value if target.absolute else paired
+        mark = "pass" if target.met_by(value) else "**MISS**"
+        title = target.metric.replace(".", ", ")
+        rows.append(f"| {title} | {figure(statistics.median(ours))} | {sshd} | {ratio} | {target.wanted()} | {mark} |")
+    return rows

@@ -1,0 +1,1 @@
+"""Packet ciphers, key exchange methods, compression and algorithm profiles, over pyca/cryptography."""

@@ -1,0 +1,1 @@
+"""The server program: its configuration, host keys and start."""

@@ -1,0 +1,244 @@
+"""`dunnart serve`: everything made ready from the configuration, the server started, and ended by a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from dunnart.daemon.host_keys import load_host_keys
+from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
+from dunnart.daemon.listeners import bound_address, listen
+from dunnart.errors import ConfigError
+from dunnart.plugins import os_process
+from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
+from dunnart.plugins.one_time_password import OneTimePassword
+from dunnart.runtime import logs
+from dunnart.runtime.admission import Admission
+from dunnart.server import Server, ServerConfig
+
+if TYPE_CHECKING:
+    import socket
+
+    from dunnart.crypto.profiles import Algorithms
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.options import ListenAddress
+    from dunnart.keys.private import PrivateKey
+    from dunnart.server import Authenticator
+
+_LOG = logging.getLogger("dunnart.daemon")
+_EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown as what reaches them from here
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the server is started with: the configuration, and all that had to be read or made for it."""
+
+    config: ServeConfig
+    algorithms: Algorithms
+    host_keys: tuple[PrivateKey, ...]
+    admission: Admission
+    user: str
+    """Who runs this process; the only one who can log in, unless it is root."""
+    one_time_password: str | None = field(repr=False)
+    """Lets `user`, and nobody else, in as long as this process runs; None: there is no such password."""
+
+
+class Running(Protocol):
+    """A server that listens."""
+
+    @property
+    def addresses(self) -> Sequence[ListenAddress]:
+        """Where, with the ports that the system has chosen for port 0."""
+
+    async def close(self) -> None:
+        """Stop listening, and end every connection and its programs."""
+
+
+class _Running:
+    """The server with the addresses that it really has."""
+
+    def __init__(self, server: Server, addresses: Sequence[ListenAddress]) -> None:
+        self._server = server
+        self.addresses = addresses
+
+    async def close(self) -> None:
+        """Stop listening, and end every connection and its programs."""
+        await self._server.close()
+        for address in self.addresses:
+            if address.path:
+                with contextlib.suppress(OSError):
+                    os.unlink(address.path)
+
+
+async def start(prepared: Prepared) -> Running:
+    """Start the server: the one place where the daemon meets it.
+
+    Raises:
+        ConfigError: it cannot listen where it should.
+    """
+    config = prepared.config
+    server = Server(
+        ServerConfig(
+            host_keys=prepared.host_keys,
+            authenticators=_authenticators(prepared),
+            shell=os_process.run_shell,
+            exec=os_process.run_exec,
+            methods=config.methods,
+            accept_env=config.accept_env,
+            algorithms=prepared.algorithms,
+            limits=config.limits,
+            admission=prepared.admission,
+        )
+    )
+    listeners: list[socket.socket] = []
+    try:
+        for address in config.listen:
+            listeners += listen(address)
+    except ConfigError:
+        for listener in listeners:
+            listener.close()
+        raise
+    server.start(listeners)
+    return _Running(server, [bound_address(listener) for listener in listeners])
+
+
+def _authenticators(prepared: Prepared) -> tuple[Authenticator, ...]:
+    config = prepared.config
+    wanted = {method for chain in config.methods for method in chain.split(",")}
+    made: list[Authenticator] = []
+    if not wanted or "publickey" in wanted:
+        made.append(
+            AuthorizedKeysFiles(
+                config.authorized_keys, strict_modes=config.strict_modes, root=config.permit_root_login != "no"
+            )
+        )
+    if prepared.one_time_password is not None:
+        made.append(OneTimePassword(prepared.user, prepared.one_time_password))
+    return tuple(made)
+
+
+def run(config: ServeConfig) -> int:
+    """Serve until SIGTERM or SIGINT comes.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        ConfigError: something configured cannot be used.
+    """
+    logs.setup(config.log_level, config.log_levels, "json" if config.log_format == "json" else "text")
+    prepared = prepare(config)
+    asyncio.run(_serve(prepared))
+    return 0
+
+
+def prepare(config: ServeConfig) -> Prepared:
+    """Read and make everything that the server needs before it listens.
+
+    Raises:
+        ConfigError: something configured cannot be used.
+    """
+    if not config.listen:
+        raise ConfigError("there is no address to listen on", key="listen")
+    algorithms = config.algorithms()
+    host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
+    usable = {name for key in host_keys for name in key.signature_algorithms} & set(algorithms.host_key)
+    if not usable:
+        raise ConfigError(
+            f"no host key can make one of the signatures that are offered: {', '.join(algorithms.host_key)}",
+            key="host_key" if config.host_key else "host_key_types",
+        )
+    user = this_user()
+    password = _password(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    admission = Admission(
+        startups=config.max_startups,
+        per_source=config.max_startups_per_source,
+        source_bits=config.source_bits,
+        penalties=config.penalties,
+        exempt=config.penalty_exempt,
+        random=_random,
+    )
+    return Prepared(config, algorithms, host_keys, admission, user.name, password)
+
+
+def _password(config: ServeConfig, *, root: bool) -> str | None:
+    """Make the password for this run, if it is wanted and would let its user in."""
+    methods = {method for chain in config.methods for method in chain.split(",")}
+    # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
+    usable = (not methods or "password" in methods) and not (root and config.permit_root_login == "no")
+    if config.password == "one-time":  # noqa: S105 - the option's value
+        if not usable:
+            raise ConfigError("methods or permit_root_login rules out the one-time password", key="password")
+        return new_password()
+    by_key = (not methods or "publickey" in methods) and anyone_has_key(
+        config.authorized_keys, strict_modes=config.strict_modes
+    )
+    if by_key or config.password == "system":  # noqa: S105 - the option's value
+        return None
+    if config.password == "auto" and usable:  # noqa: S105 - the option's value
+        return new_password()
+    _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
+    return None
+
+
+def _random() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+async def _serve(prepared: Prepared) -> None:
+    ended = asyncio.Event()
+    _on_end(ended.set)
+    running = await start(prepared)
+    try:
+        announce(prepared, running.addresses)
+        await ended.wait()
+    finally:
+        await running.close()
+
+
+def _on_end(stop: Callable[[], None]) -> None:
+    """Have `stop` called when the process shall end."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Started with `&` by a shell without job control, we are to ignore the ^C that is meant for others.
+        if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: TextIO | None = None) -> None:
+    """Print, on standard output, what a person needs for the first login. The password is in no log."""
+    lines = [f"listening on {address}" for address in addresses]
+    lines += [
+        f"host key {key.public.key_type} {key.public.fingerprint()}" for key in prepared.host_keys
+    ]  # fmt: skip
+    lines += [f"log in with: {login_command(prepared.user, address)}" for address in addresses]
+    if prepared.one_time_password is not None:
+        lines += [
+            f"password of {prepared.user} for this run: {prepared.one_time_password}",
+            "(no authorized key was found)" if prepared.config.password == "auto" else "",  # noqa: S105
+        ]
+    print(*filter(None, lines), sep="\n", file=stream, flush=True)
+    for address in addresses:
+        # Messages as sshd's, which log readers know.
+        _LOG.info("Server listening on %s", address)
+
+
+def login_command(user: str, address: ListenAddress) -> str:
+    """Give the ssh command that reaches an address from this machine."""
+    from shlex import quote
+
+    if address.path:
+        return f"ssh -o {quote(f'ProxyCommand=nc -U {quote(address.path)}')} {quote(user)}@localhost"
+    port = "" if address.port == 22 else f"-p {address.port} "
+    return f"ssh {port}{quote(user)}@{_EVERY.get(address.host, address.host)}"

@@ -1,0 +1,281 @@
+"""authorized_keys files: the keys that may log in as a user (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
+
+It fails closed (THREATS R16): a line that is not understood in full grants nothing, and is listed with its reason. No
+option has a meaning here yet, so a line with any option is refused. The grammar is complete all the same: to add an
+option means to add its name to `_SUPPORTED` and to obey it where `AuthorizedKey.options` is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from dunnart.errors import KeyFormatError
+from dunnart.keys.public import CERTIFICATE_SUFFIX, KEY_TYPES, PublicKey
+
+FILE_BYTES_MAX = 1 << 20
+LINE_BYTES_MAX = 1 << 16
+_CACHED_FILES_MAX = 256
+_SUPPORTED: frozenset[str] = frozenset()
+_BLANK = " \t\r"
+_OPTION_NAME_MAX = 64
+_OPTION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+Options = tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedKey:
+    """One line that grants something.
+
+    Attributes:
+        key: the key.
+        comment: the rest of the line; for logs.
+        options: names in lower case and unquoted values, None where there is none, in the order of the line.
+        line: its number, from 1.
+    """
+
+    key: PublicKey
+    comment: str
+    options: Options
+    line: int
+
+
+class AuthorizedKeys:
+    """The lines of one file.
+
+    Attributes:
+        source: the file's name, for logs.
+        entries: the lines that grant something, in order.
+        refused: number and reason of each line that grants nothing; number 0 stands for the whole file.
+    """
+
+    __slots__ = ("_by_blob", "entries", "refused", "source")
+
+    def __init__(self, source: str, entries: tuple[AuthorizedKey, ...], refused: tuple[tuple[int, str], ...]) -> None:
+        self.source = source
+        self.entries = entries
+        self.refused = refused
+        self._by_blob: dict[bytes, tuple[AuthorizedKey, ...]] = {}
+        for entry in entries:
+            self._by_blob[entry.key.blob] = (*self._by_blob.get(entry.key.blob, ()), entry)
+
+    def find(self, key: PublicKey) -> tuple[AuthorizedKey, ...]:
+        """Give the lines that grant something to `key`, in order (the first that applies counts), or ()."""
+        return self._by_blob.get(key.blob, ())
+
+
+class AuthorizedKeysCache:
+    """Files read once and again only when they change.
+
+    It calls the file system, which may hang where homes come over a network: then call it in a thread.
+    """
+
+    __slots__ = ("_files",)
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, int | None, str | None], _CachedFile] = {}
+
+    def load(self, path: str, *, owner_uid: int | None, home: str | None = None) -> AuthorizedKeys:
+        """Give a file's keys; a file that is missing, unsafe or no regular file of at most 1 MiB gives none.
+
+        Args:
+            path: the file; symbolic links are followed, as sshd does.
+            owner_uid: the user who must own the file and its directories, unless root does; None: no such check.
+            home: directories above this one are not checked (as sshd's StrictModes); None: all are, up to the root.
+        """
+        wanted = (path, owner_uid, home)
+        cached = self._files.get(wanted)
+        try:
+            if cached is not None and cached.identity == _identity(os.stat(path)):
+                reason = None if owner_uid is None else _unsafe_directory(cached.directories, owner_uid)
+                return cached.keys if reason is None else _refused(path, reason)
+            self._files.pop(wanted, None)
+            real = os.path.realpath(path)
+            status, data = _read(real)
+            if owner_uid is not None:
+                reason = _unsafe(real, status, owner_uid) or _unsafe_directory(_directories(real, home), owner_uid)
+                if reason is not None:
+                    return _refused(path, reason)
+        except FileNotFoundError:
+            return AuthorizedKeys(path, (), ())
+        except OSError as error:
+            return _refused(path, error.strerror or "cannot be read")
+        except KeyFormatError as error:
+            return _refused(path, str(error))
+        keys = parse(data, path)
+        if len(self._files) >= _CACHED_FILES_MAX:
+            self._files.pop(next(iter(self._files)), None)
+        self._files[wanted] = _CachedFile(_identity(status), _directories(real, home), keys)
+        return keys
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedFile:
+    identity: tuple[int, ...]
+    directories: tuple[str, ...]
+    keys: AuthorizedKeys
+
+
+def parse(text: bytes | str, source: str) -> AuthorizedKeys:
+    """Read the text of an authorized_keys file; `source` is its name for logs. Never raises for what stands in it."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    entries: list[AuthorizedKey] = []
+    refused: list[tuple[int, str]] = []
+    restricted: dict[bytes, int] = {}
+    # Not splitlines(), which takes form feeds and Unicode's separators for line ends too.
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip(_BLANK)
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            entry = _parse_line(stripped, number)
+            _check_options(entry, restricted)
+        except KeyFormatError as error:
+            refused.append((number, str(error)))
+        else:
+            entries.append(entry)
+    return AuthorizedKeys(source, tuple(entries), tuple(refused))
+
+
+def strict_modes_reason(path: str, owner_uid: int, home: str | None = None) -> str | None:
+    """Say why a file is not safe to trust, or None: sshd's StrictModes.
+
+    The file must be a regular one; it and its directories, up to `home` (or the root), must belong to root or
+    `owner_uid` and be writable by nobody else.
+    """
+    try:
+        real = os.path.realpath(path)
+        return _unsafe(real, os.stat(real), owner_uid) or _unsafe_directory(_directories(real, home), owner_uid)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+
+
+def _parse_line(line: str, number: int) -> AuthorizedKey:
+    if len(line) > LINE_BYTES_MAX:
+        raise KeyFormatError(f"the line is longer than {LINE_BYTES_MAX} bytes")
+    if "\0" in line:
+        raise KeyFormatError("the line holds a NUL")
+    options: Options = ()
+    rest = line
+    if not _begins_with_key(line):
+        options, rest = _parse_options(line)
+        if not _begins_with_key(rest):
+            raise KeyFormatError("no key of a supported type on the line")
+    if _first_word(rest).endswith(CERTIFICATE_SUFFIX):
+        raise KeyFormatError("a certificate; its authority's key with the option cert-authority belongs here")
+    key, comment = PublicKey.parse_line(rest)
+    return AuthorizedKey(key, comment, options, number)
+
+
+def _check_options(entry: AuthorizedKey, restricted: dict[bytes, int]) -> None:
+    """Refuse a line with an option that has no meaning here; `restricted` collects the keys of such lines."""
+    unsupported = next((name for name, _ in entry.options if name not in _SUPPORTED), None)
+    if unsupported is not None:
+        restricted.setdefault(entry.key.blob, entry.line)
+        raise KeyFormatError(f"option '{unsupported}' is not supported yet")
+    # sshd takes the first line for a key, with its options: where we refuse that one, a later one must not grant more.
+    if entry.key.blob in restricted:
+        raise KeyFormatError(f"line {restricted[entry.key.blob]} has the same key with an unsupported option")
+
+
+def _begins_with_key(line: str) -> bool:
+    word = _first_word(line)
+    return word in KEY_TYPES or word.endswith(CERTIFICATE_SUFFIX)
+
+
+def _first_word(line: str) -> str:
+    return (line.split(None, 1) or [""])[0]
+
+
+def _parse_options(line: str) -> tuple[Options, str]:
+    r"""Read name, name="value", … up to the first blank outside quotes; \" in a value is a quote, other \ are plain."""
+    options: list[tuple[str, str | None]] = []
+    position = 0
+    while True:
+        start = position
+        while position < len(line) and line[position] not in '=," \t':
+            position += 1
+        name = line[start:position].lower()
+        if not name or len(name) > _OPTION_NAME_MAX or not _OPTION_NAME.issuperset(name):
+            raise KeyFormatError(f"no key of a supported type and no option: {name[:64]!r}")
+        value: str | None = None
+        if line.startswith("=", position):
+            value, position = _parse_value(line, position + 1, name)
+        options.append((name, value))
+        if position == len(line):
+            raise KeyFormatError("options, but no key on the line")
+        if line[position] in _BLANK:
+            return tuple(options), line[position:].lstrip(_BLANK)
+        if line[position] != ",":
+            raise KeyFormatError(f"comma or blank wanted after option '{name}'")
+        position += 1
+
+
+def _parse_value(line: str, position: int, name: str) -> tuple[str, int]:
+    """Read a quoted value; give it and the position behind its closing quote."""
+    if not line.startswith('"', position):
+        raise KeyFormatError(f"the value of option '{name}' is not quoted")
+    start = position = position + 1
+    while (end := line.find('"', position)) >= 0:
+        if line[end - 1] != "\\":
+            return line[start:end].replace('\\"', '"'), end + 1
+        position = end + 1
+    raise KeyFormatError(f"the quotes of option '{name}' are not closed")
+
+
+def _read(real: str) -> tuple[os.stat_result, bytes]:
+    """Read a regular file of bounded size; O_NONBLOCK, so that a FIFO put there cannot stop us (THREATS R23)."""
+    descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFormatError("not a regular file")
+        chunks = []
+        left = FILE_BYTES_MAX + 1
+        while left and (chunk := os.read(descriptor, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        os.close(descriptor)
+    if not left:
+        raise KeyFormatError("the file is over 1 MiB")
+    return status, b"".join(chunks)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Tell one state of a file from another; the change time also betrays chmod, chown and a set-back mtime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _directories(real: str, home: str | None) -> tuple[str, ...]:
+    """Give the directories above a file, up to and with `home` or the root."""
+    last = "/" if home is None else os.path.realpath(home)
+    found = [os.path.dirname(real)]
+    while found[-1] not in {last, "/"}:
+        found.append(os.path.dirname(found[-1]))
+    return tuple(found)
+
+
+def _unsafe(path: str, status: os.stat_result, owner_uid: int) -> str | None:
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return f"{path}: not a regular file"
+    if status.st_uid not in {0, owner_uid}:
+        return f"{path}: bad owner: uid {status.st_uid}"
+    if status.st_mode & 0o022:
+        return f"{path}: bad modes: {stat.S_IMODE(status.st_mode):o}: writable by others"
+    return None
+
+
+def _unsafe_directory(directories: tuple[str, ...], owner_uid: int) -> str | None:
+    for directory in directories:
+        reason = _unsafe(directory, os.stat(directory), owner_uid)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _refused(path: str, reason: str) -> AuthorizedKeys:
+    return AuthorizedKeys(path, (), ((0, reason),))

@@ -1,0 +1,79 @@
+"""Public keys from the users' authorized_keys files."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from dunnart.keys.authorized_keys import AuthorizedKeysCache
+from dunnart.plugins import os_account
+from dunnart.protocol.questions import Allow, AuthReply, Deny, PublicKeyCredential
+from dunnart.runtime.logs import clean
+
+if TYPE_CHECKING:
+    from dunnart.plugins.os_account import Account
+    from dunnart.server.authentication import Attempt
+
+_LOG = logging.getLogger("dunnart.auth")
+
+
+class AuthorizedKeysFiles:
+    """The publickey method, by files as sshd's AuthorizedKeysFile names them.
+
+    Args:
+        patterns: file names; %h is the user's home, %u the name, %U the number, %% a percent sign; relative ones stand
+            in the home.
+        strict_modes: refuse files and folders that others can write.
+        root: whether root may log in.
+    """
+
+    method = "publickey"
+
+    def __init__(self, patterns: tuple[str, ...], *, strict_modes: bool = True, root: bool = True) -> None:
+        self._patterns = patterns
+        self._strict_modes = strict_modes
+        self._root = root
+        self._cache = AuthorizedKeysCache()
+        self._told: dict[str, tuple[tuple[int, str], ...]] = {}
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Allow a key that one of the user's files lists."""
+        if not isinstance(attempt.credential, PublicKeyCredential):
+            return Deny("not a public key")
+        account = os_account.find(attempt.user)
+        if account is None:
+            return Deny("no such user here")
+        if account.uid == 0 and not self._root:
+            return Deny("root may not log in")
+        for pattern in self._patterns:
+            keys = self._cache.load(
+                _fill_in(pattern, account), owner_uid=account.uid if self._strict_modes else None, home=account.home
+            )
+            self._tell(keys.source, keys.refused)
+            if keys.find(attempt.credential.key):
+                return Allow(account)
+        return Deny()
+
+    def _tell(self, source: str, refused: tuple[tuple[int, str], ...]) -> None:
+        # Each file's refused lines are logged once, and again when they change.
+        if self._told.get(source, ()) == refused:
+            return
+        self._told[source] = refused
+        for line, reason in refused:
+            _LOG.warning("%s:%d: this line lets nobody in: %s", clean(source), line, clean(reason))
+
+
+def _fill_in(pattern: str, account: Account) -> str:
+    tokens = {"h": account.home, "u": account.name, "U": str(account.uid), "%": "%"}
+    pieces = pattern.split("%")
+    path = pieces[0]
+    position = 1
+    while position < len(pieces):
+        piece = pieces[position]
+        if piece:
+            path += tokens[piece[0]] + piece[1:]
+        else:  # %%: the next piece follows a percent sign
+            position += 1
+            path += "%" + (pieces[position] if position < len(pieces) else "")
+        position += 1
+    return path if path.startswith("/") else f"{account.home}/{path}"

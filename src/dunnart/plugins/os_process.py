@@ -1,0 +1,71 @@
+"""The operating system's shell and commands, with the environment that sshd gives a login."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dunnart.plugins import os_account
+from dunnart.runtime.process import Command
+
+if TYPE_CHECKING:
+    from dunnart.plugins.os_account import Account
+    from dunnart.server.session import Session
+
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
+_ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run_shell(session: Session) -> bool:
+    """Serve a session by the user's login shell: its name begins with a dash."""
+    account = _account(session)
+    shell = account.shell
+    return _run(session, account, ("-" + os.path.basename(shell),))  # noqa: PTH119 - paths are strings throughout
+
+
+def run_exec(session: Session) -> bool:
+    """Serve a session by a command, which the user's shell interprets."""
+    account = _account(session)
+    assert session.command is not None
+    return _run(session, account, (os.path.basename(account.shell), "-c", session.command))  # noqa: PTH119
+
+
+def _account(session: Session) -> Account:
+    # Looked up anew: the user may have been changed or removed since the login.
+    account = os_account.find(session.user)
+    if account is None:
+        raise PermissionError(f"{session.user!r} is no user that can be served")
+    return account
+
+
+def _run(session: Session, account: Account, argv: tuple[str | bytes, ...]) -> bool:
+    directory = account.home if os.path.isdir(account.home) else "/"  # noqa: PTH112
+    user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
+    session.run(Command(argv, account.shell, environment(session, account), directory, user))
+    return True
+
+
+def environment(session: Session, account: Account) -> dict[str, str]:
+    """The variables of a login, as sshd sets them; what the client may set comes first and cannot replace them."""
+    variables = dict(session.environment or {})
+    variables |= {
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "HOME": account.home,
+        "SHELL": account.shell,
+        "PATH": _ROOT_PATH if account.uid == 0 else _PATH,
+        "MAIL": f"/var/mail/{account.name}",
+    }
+    if zone := os.environ.get("TZ"):
+        variables["TZ"] = zone
+    address, port = session.peer_address
+    local_address, local_port = session.local_address
+    if address:
+        variables["SSH_CLIENT"] = f"{address} {port} {local_port}"
+        variables["SSH_CONNECTION"] = f"{address} {port} {local_address} {local_port}"
+    else:
+        variables["SSH_CLIENT"] = "UNKNOWN 65535 65535"
+        variables["SSH_CONNECTION"] = "UNKNOWN 65535 UNKNOWN 65535"
+    if session.terminal_request is not None:
+        variables["TERM"] = session.terminal_request.term
+    return variables

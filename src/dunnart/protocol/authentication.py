@@ -1,0 +1,319 @@
+"""The server's side of authentication: RFC 4252, keyboard-interactive (RFC 4256), chains of methods, FIDO keys.
+
+One request is decided at a time; further ones wait in a bounded row. A decision belongs to the very request that asked
+for it: nothing of a query, a failed attempt or another method outlives it (THREATS R12).
+
+    request ──► method enabled? well-formed? ──► AuthQuestion ──► Deny ──────────────────────► FAILURE, counted
+                                                     │ ▲          Allow ──► signature holds? ──► chain complete? ──► SUCCESS
+                                                     ▼ └──────── INFO_RESPONSE ◄── Prompt                │no
+                                              (parked requests)                                          └──► FAILURE, partial
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dunnart.errors import DecodeError, KeyFormatError, LimitExceeded, RemoteProtocolError
+from dunnart.keys.public import PublicKey
+from dunnart.protocol import phases
+from dunnart.protocol.events import AuthFailed, AuthPartial, LoggedIn
+from dunnart.protocol.phases import Stage
+from dunnart.protocol.questions import (
+    Allow,
+    AuthQuestion,
+    Credential,
+    Deny,
+    InteractiveCredential,
+    NoneCredential,
+    PasswordCredential,
+    Prompt,
+    PublicKeyCredential,
+)
+from dunnart.wire.encoding import Reader, boolean, string, text
+from dunnart.wire.messages import (
+    HostboundQuery,
+    HostboundSigned,
+    InteractiveData,
+    PasswordData,
+    PublicKeyQuery,
+    PublicKeySigned,
+    UserauthBanner,
+    UserauthFailure,
+    UserauthInfoRequest,
+    UserauthInfoResponse,
+    UserauthPkOk,
+    UserauthRequest,
+    UserauthSuccess,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.protocol.core import Core
+
+_CONNECTION = "ssh-connection"
+_HOSTBOUND = "publickey-hostbound-v00@openssh.com"
+_PARKED_BYTES = 64 * 1024
+_LONGEST_USER = 255
+
+
+class ServiceNotAvailable(RemoteProtocolError):
+    """The client asks for a service that this server does not have."""
+
+    disconnect_code = 7
+    disconnect_text = "service not available"
+
+
+class TooManyFailures(RemoteProtocolError):
+    """The client used up its attempts (THREATS R14)."""
+
+    disconnect_code = 14
+    disconnect_text = "too many authentication failures"
+
+
+class ServerAuthentication:
+    """One connection's way to its login; dropped once that is done.
+
+    Args:
+        core: the engine's shared state.
+        done: called once the user is in.
+    """
+
+    __slots__ = ("_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
+                 "_requests", "_user")  # fmt: skip
+
+    def __init__(self, core: Core, done: Callable[[], None]) -> None:
+        self._core = core
+        self._done = done
+        self._user: str | None = None
+        self._passed: tuple[str, ...] = ()
+        self._grants: tuple[object, ...] = ()
+        self._failures = 0
+        self._requests = 0
+        self._banner_sent = False
+        self._answering = False
+        self._parked: deque[bytes] = deque()
+        self._parked_bytes = 0
+
+    @property
+    def user(self) -> str | None:
+        """The user name last tried."""
+        return self._user
+
+    @property
+    def failures(self) -> int:
+        """Requests that were refused and counted."""
+        return self._failures
+
+    def receive(self, number: int, payload: memoryview) -> None:
+        """Handle USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE."""
+        if number != phases.USERAUTH_REQUEST:
+            self._core.stage = Stage.AUTH
+            self._receive_responses(payload)
+        elif self._answering:
+            self._parked_bytes += len(payload)
+            if self._parked_bytes > _PARKED_BYTES:
+                raise LimitExceeded("too many authentication requests at once")
+            self._parked.append(bytes(payload))
+        else:
+            # RFC 4256 §3.1: a new request abandons the prompts that are out.
+            self._core.stage = Stage.AUTH
+            self._receive_request(payload)
+
+    def _resume(self) -> None:
+        self._answering = False
+        while self._parked and not self._answering and self._core.stage is not Stage.CONNECTION:
+            payload = self._parked.popleft()
+            self._parked_bytes -= len(payload)
+            self._core.stage = Stage.AUTH  # RFC 4256 §3.1: it abandons prompts that are out
+            self._receive_request(payload)
+
+    def _receive_request(self, payload: bytes | memoryview) -> None:
+        request = UserauthRequest.decode(payload)
+        core = self._core
+        if request.service != _CONNECTION:
+            raise ServiceNotAvailable(f"service {request.service!r} asked for")
+        if request.user != self._user:
+            # RFC 4252 §5: another user starts from nothing.
+            self._user = request.user
+            self._passed = self._grants = ()
+        if core.config.banner and not self._banner_sent:
+            self._banner_sent = True
+            core.send(UserauthBanner(core.config.banner).encode())
+        self._requests += 1
+        if request.method == "none" and self._requests == 1 and "none" not in self._methods():
+            # Clients ask so for the list of methods; the first time is free.
+            self._refuse("none", "", counted=False)
+            return
+        if "\0" in request.user or len(request.user) > _LONGEST_USER:
+            self._refuse(request.method, "impossible user name")
+            return
+        enabled = "publickey" if request.method == _HOSTBOUND else request.method
+        if enabled not in self._methods():
+            self._refuse(request.method, "method not enabled")
+            return
+        try:
+            handler = {
+                "none": self._try_none,
+                "publickey": self._try_public_key,
+                _HOSTBOUND: self._try_public_key,
+                "password": self._try_password,
+                "keyboard-interactive": self._try_interactive,
+            }[request.method]
+            handler(request)
+        except (DecodeError, KeyFormatError) as error:
+            self._refuse(request.method, str(error))
+
+    def _methods(self) -> tuple[str, ...]:
+        """Those that go on from what has passed, in the chains' order."""
+        passed = self._passed
+        count = len(passed)
+        chains = self._core.config.auth_methods
+        return tuple(dict.fromkeys(chain[count] for chain in chains if chain[:count] == passed and len(chain) > count))
+
+    # The methods.
+
+    def _try_none(self, request: UserauthRequest) -> None:
+        if request.method_data:
+            raise DecodeError("none has a body")
+        self._ask(NoneCredential())
+
+    def _try_password(self, request: UserauthRequest) -> None:
+        if request.method_data[:1] == b"\1":
+            self._refuse("password", "password changes are not offered")
+            return
+        data = PasswordData.decode(request.method_data)
+        if "\0" in data.password or len(data.password.encode()) > self._core.config.limits.password_bytes:
+            self._refuse("password", "impossible password")
+            return
+        self._ask(PasswordCredential(data.password))
+
+    def _try_interactive(self, request: UserauthRequest) -> None:
+        data = InteractiveData.decode(request.method_data)
+        self._ask(InteractiveCredential(data.submethods, None))
+
+    def _try_public_key(self, request: UserauthRequest) -> None:
+        core = self._core
+        hostbound = request.method == _HOSTBOUND
+        data = request.method_data
+        query: PublicKeyQuery | PublicKeySigned | HostboundQuery | HostboundSigned
+        signature = signed = b""
+        if data[:1] == b"\0":
+            query = HostboundQuery.decode(data) if hostbound else PublicKeyQuery.decode(data)
+        else:
+            query = HostboundSigned.decode(data) if hostbound else PublicKeySigned.decode(data)
+            signature = query.signature
+            signed = b"".join((
+                string(core.session_id), b"\x32", text(request.user), text(request.service), text(request.method),
+                b"\1", text(query.algorithm), string(query.key), string(core.server_key) if hostbound else b"",
+            ))  # fmt: skip
+        if isinstance(query, HostboundQuery | HostboundSigned) and query.host_key != core.server_key:
+            self._refuse("publickey", "signed for another host key")
+            return
+        if query.algorithm not in core.config.algorithms.user_key:
+            self._refuse("publickey", f"algorithm {query.algorithm} is not accepted")
+            return
+        key = PublicKey.decode(query.key)
+        if query.algorithm not in key.signature_algorithms:
+            self._refuse("publickey", f"a {key.key_type} key cannot sign as {query.algorithm}")
+            return
+        credential = PublicKeyCredential(key, query.algorithm, query.has_signature)
+        self._ask(credential, signature, signed)
+
+    def _ask(self, credential: Credential, signature: bytes = b"", signed: bytes = b"") -> None:
+        self._answering = True
+        assert self._user is not None
+        self._core.ask(AuthQuestion, partial(self._answered, credential, signature, signed), self._user, credential)
+
+    # The answers.
+
+    def _answered(self, credential: Credential, signature: bytes, signed: bytes, reply: object) -> None:
+        core = self._core
+        method = credential.method
+        if isinstance(reply, Prompt) and isinstance(credential, InteractiveCredential):
+            self._answering = False
+            core.stage = Stage.INTERACTIVE
+            core.send(UserauthInfoRequest(
+                reply.name, reply.instruction, b"", len(reply.prompts),
+                b"".join(text(prompt) + boolean(echo) for prompt, echo in reply.prompts),
+            ).encode())  # fmt: skip
+            self._resume()
+            return
+        if not isinstance(reply, Allow):
+            denied = reply if isinstance(reply, Deny) else Deny("no answer")
+            self._refuse(method, denied.detail, counted=not denied.silent, detail_of=credential)
+        elif isinstance(credential, PublicKeyCredential) and not credential.signed:
+            core.send(UserauthPkOk(credential.algorithm, credential.key.blob).encode())
+        elif isinstance(credential, PublicKeyCredential) and (reason := _unproven(credential, signature, signed, reply)):
+            self._refuse(method, reason, detail_of=credential)
+        else:
+            self._succeed(credential, reply)
+        self._resume()
+
+    def _receive_responses(self, payload: memoryview) -> None:
+        try:
+            message = UserauthInfoResponse.decode(payload)
+            reader = Reader(message.responses)
+            responses = []
+            for _ in range(message.count):  # a short read ends a lying count (THREATS R8)
+                responses.append(reader.text())
+            reader.end()
+        except DecodeError as error:
+            self._refuse("keyboard-interactive", str(error))
+            return
+        if any("\0" in item or len(item) > self._core.config.limits.password_bytes for item in responses):
+            self._refuse("keyboard-interactive", "impossible response")
+            return
+        self._ask(InteractiveCredential("", tuple(responses)))
+
+    def _refuse(self, method: str, detail: str, *, counted: bool = True, detail_of: Credential | None = None) -> None:
+        core = self._core
+        assert self._user is not None
+        if counted:
+            self._failures += 1
+            if isinstance(detail_of, PublicKeyCredential):
+                detail = f"{_describe(detail_of)} {detail}".rstrip()
+            core.emit(AuthFailed(self._user, method, detail))
+            if self._failures >= core.config.limits.max_auth_tries:
+                raise TooManyFailures(f"{self._failures} failures")
+        core.send(UserauthFailure(self._methods(), partial_success=False).encode())
+
+    def _succeed(self, credential: Credential, reply: Allow) -> None:
+        core = self._core
+        assert self._user is not None
+        self._passed = (*self._passed, credential.method)
+        self._grants = (*self._grants, reply.grant)
+        if self._passed not in core.config.auth_methods:
+            core.emit(AuthPartial(self._user, credential.method))
+            core.send(UserauthFailure(self._methods(), partial_success=True).encode())
+            return
+        core.send(UserauthSuccess().encode())
+        core.stage = Stage.CONNECTION
+        core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants))
+        self._done()
+
+
+def _unproven(credential: PublicKeyCredential, signature: bytes, signed: bytes, reply: Allow) -> str:
+    """Why the signature does not prove the key, or "" when it does."""
+    try:
+        token = credential.key.verify(credential.algorithm, signature, signed)
+    except KeyFormatError as error:
+        return str(error)
+    if token is not None and reply.touch and not token.user_present:
+        return "the security key was not touched"
+    if token is not None and reply.verify and not token.user_verified:
+        return "the security key did not verify its user"
+    return ""
+
+
+_SHORT_NAMES = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA", "ssh-dss": "DSA", "sk-ssh-ed25519@openssh.com": "ED25519-SK",
+                "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK"}  # fmt: skip
+
+
+def _describe(credential: Credential) -> str:
+    if not isinstance(credential, PublicKeyCredential):
+        return ""
+    key = credential.key
+    return f"{_SHORT_NAMES.get(key.key_type, 'ECDSA')} {key.fingerprint()}"

@@ -1,0 +1,184 @@
+"""Decisions that the engine leaves to its owner.
+
+The engine emits a `Question` among its events, parks only what waits for it, and goes on at `answer(token, reply)`.
+A question that is never answered, or too late, counts as denied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.keys.public import PublicKey
+    from dunnart.protocol.requests import ChannelRequest, GlobalRequest, OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What all questions share: `token` names it in the answer."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignQuestion(Question):
+    """Sign `data` with the private half of `key`. Reply: the signature blob (bytes), or None."""
+
+    key: PublicKey
+    algorithm: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQuestion(Question):
+    """Call `work` where it blocks nobody. Reply: its result, or the exception it raised."""
+
+    work: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeyQuestion(Question):
+    """Is this the server's key? (client) Reply: True or False."""
+
+    key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class NoneCredential:
+    """RFC 4252 §5.2: no credential at all."""
+
+    method = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeyCredential:
+    """RFC 4252 §7. Without `signed` the client only asks whether the key would do.
+
+    The signature is verified by the engine after the key was allowed; nothing of a query outlives its answer.
+    """
+
+    key: PublicKey
+    algorithm: str
+    signed: bool
+    method = "publickey"
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCredential:
+    """RFC 4252 §8."""
+
+    password: str
+    method = "password"
+
+    def __repr__(self) -> str:
+        return "PasswordCredential(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class InteractiveCredential:
+    """RFC 4256: the answers to the last `Prompt`; none yet when `responses` is None."""
+
+    submethods: str
+    responses: tuple[str, ...] | None
+    method = "keyboard-interactive"
+
+    def __repr__(self) -> str:
+        return f"InteractiveCredential(submethods={self.submethods!r}, responses=…)"
+
+
+Credential = NoneCredential | PublicKeyCredential | PasswordCredential | InteractiveCredential
+
+
+@dataclass(frozen=True, slots=True)
+class AuthQuestion(Question):
+    """May `user` in with this credential? (server) Reply: `Allow`, `Deny` or `Prompt`."""
+
+    user: str
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The credential is good.
+
+    Attributes:
+        grant: whatever the owner wants to find in `LoggedIn.grants`.
+        touch: a FIDO key must have been touched (OpenSSH's no-touch-required unset).
+        verify: a FIDO key must have verified its user (OpenSSH's verify-required).
+    """
+
+    grant: object = None
+    touch: bool = True
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The credential is not good; `detail` goes to the log only. A `silent` one does not count as a failure."""
+
+    detail: str = ""
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ask the user (keyboard-interactive): pairs of text and echo."""
+
+    prompts: tuple[tuple[str, bool], ...]
+    name: str = ""
+    instruction: str = ""
+
+
+AuthReply = Allow | Deny | Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialQuestion(Question):
+    """Which credential is to be tried next? (client)
+
+    Reply: a `PasswordCredential`, a `PublicKeyCredential`, an `InteractiveCredential` with responses None, or None to
+    give up. `methods` are those that can go on.
+    """
+
+    methods: tuple[str, ...]
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptQuestion(Question):
+    """The server asks (client, keyboard-interactive). Reply: a tuple with a string for each prompt, or None."""
+
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpenQuestion(Question):
+    """The peer wants a channel. Reply: True, or a `Refusal`."""
+
+    request: OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a channel is refused: a reason code of RFC 4254 §5.1 and a text that the peer sees."""
+
+    reason_code: int = 1
+    description: str = "administratively prohibited"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequestQuestion(Question):
+    """The peer asks something of a channel. Reply: True or False. Answers go out in the order of the requests."""
+
+    channel: int
+    request: ChannelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalRequestQuestion(Question):
+    """The peer asks something of the connection. Reply: True, False, or bytes (success with data)."""
+
+    request: GlobalRequest

@@ -1,0 +1,297 @@
+"""Bridges between a channel and what runs behind it, without a handler in between.
+
+A `Bridge` gets what the peer sends and says when it took it. `ProcessBridge` joins a child's pipes or pty: the loop reads
+them straight into packets and writes received packets straight out of the receive buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from dunnart.protocol.requests import EndOfWrite, ExitSignal, ExitStatus
+from dunnart.runtime import process
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+    from dunnart.runtime.process import Child
+    from dunnart.runtime.pump import Pump
+    from dunnart.runtime.terminal import Terminal
+
+_BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
+_CHUNKS_PER_WRITE = 512  # well under IOV_MAX
+_STDERR = 1
+SIGNALS = frozenset(("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"))
+"""RFC 4254 §6.10."""
+
+
+class Bridge(Protocol):
+    """What stands behind a channel."""
+
+    def receive(self, chunks: list[memoryview]) -> None:
+        """Data came; the views are valid during the call only. The window opens with `engine.consumed`."""
+
+    def receive_eof(self) -> None:
+        """No more data comes."""
+
+    def resume(self) -> None:
+        """The channel may take data again."""
+
+    def signal(self, name: str) -> bool:
+        """The peer sends a signal, named without SIG; whether it was delivered."""
+
+    def close(self) -> None:
+        """The channel is gone: let go of everything."""
+
+
+class ProcessBridge:
+    """A child process behind a channel.
+
+    Args:
+        pump: the connection.
+        loop: the pump's event loop.
+        number: the channel's.
+        child: the process with our ends of its streams, which the bridge closes.
+        terminal: its pty, or None.
+        ended: called with the return code once the process has ended and was reaped.
+    """
+
+    __slots__ = ("_child", "_closed", "_ended", "_eof_wanted", "_loop", "_number", "_paused", "_pending", "_pump",
+                 "_returncode", "_stderr", "_stdin", "_stdout", "_terminal", "_wide")  # fmt: skip
+
+    def __init__(
+        self, pump: Pump, loop: AbstractEventLoop, number: int, child: Child, terminal: Terminal | None,
+        ended: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._pump = pump
+        self._loop = loop
+        self._number = number
+        self._child = child
+        self._terminal = terminal
+        self._ended = ended
+        self._stdin, self._stdout, self._stderr = child.stdin, child.stdout, child.stderr
+        self._pending: deque[memoryview] | None = None
+        self._paused = False
+        self._eof_wanted = False
+        self._wide = 0
+        self._returncode: int | None = None
+        self._closed = False
+        loop.add_reader(self._stdout, self._read_stdout)
+        if self._stderr >= 0:
+            loop.add_reader(self._stderr, self._read_stderr)
+        process.watch(child.process, loop, self._child_ended)
+
+    # From the child to the peer.
+
+    def _read_stdout(self) -> None:
+        self._read(self._stdout, 0)
+
+    def _read_stderr(self) -> None:
+        self._read(self._stderr, _STDERR)
+
+    def _read(self, fd: int, stream: int) -> bool:
+        """Read once; False when there is nothing now."""
+        pump = self._pump
+        slots = [] if pump.congested else pump.engine.data_slots(self._number, stream)
+        if not slots:
+            self._paused = True
+            self._loop.remove_reader(fd)
+            return False
+        try:
+            count = os.readv(fd, slots)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:  # EIO: nobody holds the pty's other side any more
+            count = 0
+        if count == 0:
+            self._output_ended(stream)
+            return False
+        pump.send_slots(self._number, count, stream)
+        if count >= _BULK_BYTES and not self._wide & 1 << stream:
+            self._wide |= 1 << stream
+            if self._terminal is None:
+                process.widen(fd)
+        return True
+
+    def _output_ended(self, stream: int) -> None:
+        if stream == _STDERR:
+            self._loop.remove_reader(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
+        else:
+            self._loop.remove_reader(self._stdout)
+            if self._terminal is None:
+                os.close(self._stdout)
+            self._stdout = -1
+        if self._stdout < 0 and self._stderr < 0:
+            self._pump.engine.send_eof(self._number)
+            if self._returncode is not None:
+                self._pump.engine.close_channel(self._number)
+            self._pump.tick()
+
+    def resume(self) -> None:
+        """The channel may take data again."""
+        if not self._paused or self._closed:
+            return
+        self._paused = False
+        if self._stdout >= 0:
+            self._loop.add_reader(self._stdout, self._read_stdout)
+        if self._stderr >= 0:
+            self._loop.add_reader(self._stderr, self._read_stderr)
+        if self._returncode is not None and self._terminal is not None:
+            self._loop.call_soon(self._drain_terminal)
+
+    def _child_ended(self, returncode: int) -> None:
+        self._returncode = returncode
+        self._ended(returncode)
+        if self._closed:
+            return
+        engine = self._pump.engine
+        if returncode >= 0:
+            engine.request(self._number, ExitStatus(returncode))
+        else:
+            name = signal.Signals(-returncode).name.removeprefix("SIG") if -returncode in _SIGNAL_NUMBERS else ""
+            engine.request(self._number, ExitSignal(
+                name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message=""))  # fmt: skip
+        if self._stdout < 0 and self._stderr < 0:
+            engine.close_channel(self._number)
+        self._pump.tick()
+        if self._terminal is not None:
+            self._drain_terminal()
+
+    def _drain_terminal(self) -> None:
+        # The login is over with its process; what others that hold the pty write later goes nowhere, as in sshd.
+        if self._closed or self._stdout < 0 or self._paused:
+            return
+        if self._read(self._stdout, 0):
+            self._loop.call_soon(self._drain_terminal)
+        elif self._stdout >= 0 and not self._paused:
+            self._output_ended(0)
+
+    # From the peer to the child.
+
+    def receive(self, chunks: list[memoryview]) -> None:
+        """Write what came; what the child does not take yet is copied, and the window stays shut by as much."""
+        if self._pending is not None:
+            self._pending.extend(memoryview(bytes(chunk)) for chunk in chunks)
+            return
+        total = sum(map(len, chunks))
+        if self._stdin < 0:
+            self._pump.engine.consumed(self._number, total)
+            return
+        try:
+            if len(chunks) > _CHUNKS_PER_WRITE:
+                chunks = [memoryview(b"".join(chunks))]
+            count = os.writev(self._stdin, chunks)
+        except (BlockingIOError, InterruptedError):
+            count = 0
+        except OSError:
+            self._stdin_broken(total)
+            return
+        self._pump.engine.consumed(self._number, count)
+        if count >= _BULK_BYTES and not self._wide & 1 << 2:
+            self._wide |= 1 << 2
+            if self._terminal is None:
+                process.widen(self._stdin)
+        if count < total:
+            self._pending = deque((memoryview(b"".join(chunks))[count:],))
+            self._loop.add_writer(self._stdin, self._writable)
+
+    def _writable(self) -> None:
+        pending = self._pending
+        assert pending is not None
+        written = 0
+        try:
+            while pending:
+                count = os.write(self._stdin, pending[0])
+                written += count
+                if count < len(pending[0]):
+                    pending[0] = pending[0][count:]
+                    break
+                pending.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._stdin_broken(written + sum(map(len, pending)))
+            self._pump.tick()
+            return
+        self._pump.engine.consumed(self._number, written)
+        if not pending:
+            self._pending = None
+            self._loop.remove_writer(self._stdin)
+            if self._eof_wanted:
+                self._close_stdin()
+        self._pump.tick()
+
+    def _stdin_broken(self, lost: int) -> None:
+        # The child reads no more: swallow what comes, and tell the peer to send nothing (OpenSSH PROTOCOL §2.1).
+        self._close_stdin()
+        engine = self._pump.engine
+        engine.consumed(self._number, lost)
+        if b"OpenSSH" in engine.peer_version:
+            engine.request(self._number, EndOfWrite())
+
+    def receive_eof(self) -> None:
+        """Close the child's stdin once all is written. A pty has no such end: it goes on (mosh, `ssh -tt </dev/null`)."""
+        if self._terminal is not None:
+            return
+        if self._pending is not None:
+            self._eof_wanted = True
+        else:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin < 0:
+            return
+        self._loop.remove_writer(self._stdin)
+        self._pending = None
+        if self._terminal is None:
+            os.close(self._stdin)
+        self._stdin = -1
+
+    # The rest.
+
+    def resize(self, columns: int, rows: int, width_pixels: int, height_pixels: int) -> None:
+        """The client's window has another size."""
+        if self._terminal is not None and not self._closed:
+            self._terminal.resize(columns, rows, width_pixels, height_pixels)
+
+    def signal(self, name: str) -> bool:
+        """Send a signal to the child's group."""
+        if name not in SIGNALS or self._returncode is not None:
+            return False
+        process.signal_group(self._child.process, getattr(signal, f"SIG{name}"))
+        return True
+
+    def send_break(self) -> bool:
+        """RFC 4335: break the terminal's line."""
+        if self._terminal is None or self._closed:
+            return False
+        import termios  # noqa: PLC0415 - not there on Windows, nor are ptys
+
+        termios.tcsendbreak(self._terminal.master, 0)
+        return True
+
+    def close(self) -> None:
+        """Hang up: the child gets SIGHUP, its streams are closed; it is reaped when it ends."""
+        if self._closed:
+            return
+        self._closed = True
+        self._close_stdin()
+        for fd in (self._stdout, self._stderr):
+            if fd >= 0:
+                self._loop.remove_reader(fd)
+                if self._terminal is None:
+                    os.close(fd)
+        self._stdout = self._stderr = -1
+        if self._returncode is None:
+            process.signal_group(self._child.process, signal.SIGHUP)
+        if self._terminal is not None:
+            self._terminal.close()
+
+
+_SIGNAL_NUMBERS = frozenset(map(int, signal.Signals))

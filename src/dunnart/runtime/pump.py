@@ -1,0 +1,281 @@
+"""The pump: moves bytes between one socket and one engine, and nothing else.
+
+It works on the plain socket with `add_reader` and `add_writer`. An asyncio transport would keep 2 KiB for each idle
+connection and stand between the engine's buffers and the system call.
+
+    readable ─► recv_into(engine.buffer()) ─► engine.received ─► events ─► owner ─┐
+    send ◄───── one call with all packets ◄── engine.data_to_send() ◄────────────┘
+
+Backpressure: while the socket does not take our bytes nothing is produced (`congested`), and beyond `output_bytes` of
+them nothing is read from the peer either.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from socket import IPPROTO_TCP
+from typing import TYPE_CHECKING, Protocol
+
+from dunnart.protocol.engine import Engine
+from dunnart.protocol.framing import Arena
+from dunnart.runtime.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from dunnart.protocol.core import EngineConfig
+    from dunnart.protocol.events import Event
+    from dunnart.protocol.framing import Buffer
+    from dunnart.protocol.questions import Question
+
+_BUFFERS_PER_WRITE = 512  # well under IOV_MAX
+_SMALL_READ = 4096
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
+
+
+class ProtocolLoop:
+    """What the pumps of one event loop share: its buffers and its timer."""
+
+    __slots__ = ("arena", "deadlines", "loop")
+
+    def __init__(self, loop: AbstractEventLoop, *, channel_packet_bytes: int = 32 * 1024) -> None:
+        self.loop = loop
+        self.arena = Arena(os.urandom, channel_packet_bytes=channel_packet_bytes)
+        self.deadlines = Deadlines(loop)
+
+
+class Owner(Protocol):
+    """Who decides what a pump's events mean."""
+
+    def handle(self, item: Event | Question) -> None:
+        """One event or question, in order. Views in it are valid during the call only."""
+
+    def uncongested(self) -> None:
+        """The socket takes bytes again: producers may go on."""
+
+    def lost(self) -> None:
+        """The socket is closed; nothing follows."""
+
+
+class Pump:
+    """One connection's socket and engine.
+
+    Args:
+        context: the event loop's shared parts.
+        sock: connected and non-blocking; the pump closes it.
+        config: the engine's.
+        owner: gets the events.
+    """
+
+    __slots__ = ("_backlog", "_backlog_bytes", "_bucket", "_closing", "_context", "_deadline", "_fd", "_owner", "_reading", "_sock", "_tcp", "_ticking",
+                 "bytes_received", "bytes_sent", "engine")  # fmt: skip
+
+    def __init__(self, context: ProtocolLoop, sock: socket.socket, config: EngineConfig, owner: Owner) -> None:
+        self._context = context
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._tcp = sock.family != getattr(socket, "AF_UNIX", None)
+        self._owner = owner
+        self._backlog: deque[memoryview] | None = None
+        self._backlog_bytes = 0
+        self._bucket = -1
+        self._deadline: float | None = None
+        self._closing = False
+        self._reading = True
+        self._ticking = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.engine = Engine(config, random=os.urandom, now=context.loop.time(), arena=context.arena)
+
+    def start(self) -> None:
+        """Send the first bytes and begin to read."""
+        self._context.loop.add_reader(self._fd, self._readable)
+        self.tick()
+
+    @property
+    def congested(self) -> bool:
+        """The socket does not take our bytes: do not make more."""
+        return self._backlog_bytes > 0
+
+    @property
+    def closed(self) -> bool:
+        """The socket is gone."""
+        return self._fd < 0
+
+    def _readable(self) -> None:
+        engine = self.engine
+        try:
+            count = self._sock.recv_into(engine.buffer())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        now = self._context.loop.time()
+        sent = self.bytes_sent
+        if count:
+            self.bytes_received += count
+            engine.received(count, now)
+        else:
+            engine.receive_eof(now)
+        self.tick()
+        if _QUICKACK is not None and 0 < count < _SMALL_READ and self.bytes_sent == sent and self._fd >= 0 and self._tcp:
+            # Nothing went back that carries the acknowledgement, and a peer under Nagle's rule waits 40 ms for it
+            # before it sends the next small packet. The option holds for this once only.
+            self._sock.setsockopt(IPPROTO_TCP, _QUICKACK, 1)
+
+    def tick(self) -> None:
+        """Hand over events, send what is to be sent, see to the deadline. To be called after every use of the engine."""
+        if self._ticking or self._fd < 0:
+            return
+        engine = self.engine
+        self._ticking = True
+        quiet = True
+        try:
+            while events := engine.events():
+                quiet = False
+                for item in events:
+                    self._owner.handle(item)
+        finally:
+            self._ticking = False
+        self.flush()
+        if engine.ended:
+            self._end()
+        elif not quiet or self._bucket < 0:
+            self._schedule()
+
+    def send_slots(self, channel: int, count: int, stream: int) -> None:
+        """Send the first `count` bytes of the slots that the engine gave out for a channel."""
+        engine = self.engine
+        engine.now = self._context.loop.time()
+        engine.commit_data(channel, count, stream)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the engine has ready; what the socket does not take is kept."""
+        queue = self.engine.data_to_send()
+        if not queue or self._fd < 0:
+            return
+        if self._backlog is not None:
+            self._keep(queue, 0)
+            return
+        try:
+            if len(queue) == 1:
+                sent = self._sock.send(queue[0])
+            elif len(queue) <= _BUFFERS_PER_WRITE:
+                sent = self._sock.sendmsg(queue)
+            else:
+                queue = [b"".join(queue)]
+                sent = self._sock.send(queue[0])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._abort()
+            return
+        self.bytes_sent += sent
+        if sent < sum(map(len, queue)):
+            self._keep(queue, sent)
+
+    def _keep(self, queue: list[Buffer], sent: int) -> None:
+        # The engine's buffers are used again: what is left must be copied.
+        rest = memoryview(b"".join(queue))[sent:]
+        if self._backlog is None:
+            self._backlog = deque()
+            self._context.loop.add_writer(self._fd, self._writable)
+        self._backlog.append(rest)
+        self._backlog_bytes += len(rest)
+        if self._reading and self._backlog_bytes > self.engine.config.limits.output_bytes:
+            self._reading = False
+            self._context.loop.remove_reader(self._fd)
+
+    def _writable(self) -> None:
+        backlog = self._backlog
+        assert backlog is not None
+        try:
+            while backlog:
+                sent = self._sock.send(backlog[0])
+                self.bytes_sent += sent
+                self._backlog_bytes -= sent
+                if sent < len(backlog[0]):
+                    backlog[0] = backlog[0][sent:]
+                    return
+                backlog.popleft()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._abort()
+            return
+        self._backlog = None
+        self._context.loop.remove_writer(self._fd)
+        if self._closing:
+            self.close()
+            return
+        if not self._reading:
+            self._reading = True
+            self._context.loop.add_reader(self._fd, self._readable)
+        self._owner.uncongested()
+        self.tick()
+
+    def due(self, now: float) -> None:
+        """The deadline that was registered has passed."""
+        self._bucket = -1
+        self._deadline = None
+        if self._closing:
+            self.close()
+            return
+        self.engine.handle_timeout(now)
+        self.tick()
+
+    def _schedule(self) -> None:
+        deadline = self.engine.next_deadline()
+        if deadline == self._deadline and self._bucket >= 0:
+            return
+        deadlines = self._context.deadlines
+        if deadline is None:
+            if self._bucket >= 0:
+                deadlines.cancel(self, self._bucket)
+                self._bucket = -1
+        elif self._bucket < 0 or self._deadline is None or deadline < self._deadline:
+            # A deadline that only moved later is looked at again when the registered one comes.
+            if self._bucket >= 0:
+                deadlines.cancel(self, self._bucket)
+            self._deadline = deadline
+            self._bucket = deadlines.set(self, deadline)
+
+    def _end(self) -> None:
+        """The engine is done: close once the last bytes are sent, or in two seconds."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._backlog is None:
+            self.close()
+            return
+        loop = self._context.loop
+        loop.remove_reader(self._fd)
+        if self._bucket >= 0:
+            self._context.deadlines.cancel(self, self._bucket)
+        self._bucket = self._context.deadlines.set(self, loop.time() + 2.0)
+
+    def _abort(self) -> None:
+        # Sending failed: the peer is gone. The engine must hear of it, and events may be under way just now.
+        self._backlog = None
+        self._backlog_bytes = 0
+        self._context.loop.remove_writer(self._fd)
+        self.engine.receive_eof(self._context.loop.time())
+        if not self._ticking:
+            self._context.loop.call_soon(self.tick)
+
+    def close(self) -> None:
+        """Close the socket now."""
+        if self._fd < 0:
+            return
+        loop = self._context.loop
+        loop.remove_reader(self._fd)
+        loop.remove_writer(self._fd)
+        if self._bucket >= 0:
+            self._context.deadlines.cancel(self, self._bucket)
+            self._bucket = -1
+        self._fd = -1
+        self._sock.close()
+        self._owner.lost()

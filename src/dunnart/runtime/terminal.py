@@ -1,0 +1,104 @@
+"""Pseudo terminals: opened, sized, and their modes set as the client asks (RFC 4254 §8)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+
+from dunnart.protocol.requests import clamp_side
+
+_PIXELS_MAX = 0xFFFF
+# RFC 4254 §8's opcodes to termios' names: control characters, then flags by their field.
+_CHARACTERS = {1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
+               10: "VSUSP", 11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 18: "VDISCARD"}  # fmt: skip
+_FLAGS = {
+    0: {30: "IGNPAR", 31: "PARMRK", 32: "INPCK", 33: "ISTRIP", 34: "INLCR", 35: "IGNCR", 36: "ICRNL", 37: "IUCLC", 38: "IXON",
+        39: "IXANY", 40: "IXOFF", 41: "IMAXBEL", 42: "IUTF8"},
+    1: {70: "OPOST", 71: "OLCUC", 72: "ONLCR", 73: "OCRNL", 74: "ONOCR", 75: "ONLRET"},
+    2: {92: "PARENB", 93: "PARODD"},
+    3: {50: "ISIG", 51: "ICANON", 52: "XCASE", 53: "ECHO", 54: "ECHOE", 55: "ECHOK", 56: "ECHONL", 57: "NOFLSH", 58: "TOSTOP",
+        59: "IEXTEN", 60: "ECHOCTL", 61: "ECHOKE", 62: "PENDIN"},
+}  # fmt: skip
+_SIZES = {90: "CS7", 91: "CS8"}
+_IUTF8 = 0x4000  # not named by Python's termios; Linux and macOS agree on it
+_ISPEED, _OSPEED = 128, 129
+_DISABLED = 255
+
+
+class Terminal:
+    """A pty: `master` is ours, `slave` the child's until it has started.
+
+    Raises:
+        OSError: the system has none left.
+    """
+
+    __slots__ = ("master", "name", "slave")
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        self.name = os.ttyname(self.slave)
+
+    def resize(self, columns: int, rows: int, width_pixels: int = 0, height_pixels: int = 0) -> None:
+        """Set the size; the kernel tells the foreground process by SIGWINCH."""
+        import fcntl  # noqa: PLC0415 - not there on Windows, nor are ptys
+        import termios  # noqa: PLC0415
+
+        size = struct.pack("HHHH", clamp_side(rows), clamp_side(columns),
+                           min(width_pixels, _PIXELS_MAX), min(height_pixels, _PIXELS_MAX))  # fmt: skip
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def apply(self, modes: dict[int, int]) -> None:
+        """Set the modes that this system knows; the others are skipped."""
+        import termios  # noqa: PLC0415 - not there on Windows, nor are ptys
+
+        settings = termios.tcgetattr(self.slave)
+        for opcode, value in modes.items():
+            if opcode in _CHARACTERS:
+                index = getattr(termios, _CHARACTERS[opcode], None)
+                if index is not None and value <= _DISABLED:
+                    settings[6][index] = bytes((0 if value == _DISABLED else value,))
+            elif opcode in _SIZES and value:
+                settings[2] = settings[2] & ~termios.CSIZE | getattr(termios, _SIZES[opcode])
+            elif opcode in (_ISPEED, _OSPEED):
+                speed = getattr(termios, f"B{value}", None)
+                if speed is not None:
+                    settings[4 if opcode == _ISPEED else 5] = speed
+            else:
+                _set_flag(settings, opcode, value, termios)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self.slave, termios.TCSANOW, settings)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make the slave the user's (mode 620 when its group is tty's, as login does)."""
+        import grp  # noqa: PLC0415 - not there on Windows
+
+        try:
+            group, mode = grp.getgrnam("tty").gr_gid, 0o620
+        except KeyError:
+            group, mode = gid, 0o600
+        os.chown(self.name, uid, group)
+        os.chmod(self.name, mode)  # noqa: PTH101 - paths are strings throughout runtime
+
+    def close_slave(self) -> None:
+        """Close our copy of the child's side."""
+        if self.slave >= 0:
+            os.close(self.slave)
+            self.slave = -1
+
+    def close(self) -> None:
+        """Close both sides."""
+        self.close_slave()
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+
+def _set_flag(settings: list[object], opcode: int, value: int, termios: object) -> None:
+    for index, names in _FLAGS.items():
+        if opcode in names:
+            flag = _IUTF8 if names[opcode] == "IUTF8" else getattr(termios, names[opcode], None)
+            current = settings[index]
+            if isinstance(flag, int) and isinstance(current, int):
+                settings[index] = current | flag if value else current & ~flag

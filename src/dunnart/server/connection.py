@@ -1,0 +1,426 @@
+"""One connection of a server: what the engine's events and questions mean here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from dunnart.errors import DunnartError, NegotiationError
+from dunnart.protocol.engine import LoginTimeout
+from dunnart.protocol.events import (
+    AuthFailed,
+    AuthPartial,
+    ChannelClosed,
+    ChannelOpened,
+    ConnectionEnded,
+    DataReceived,
+    EofReceived,
+    Event,
+    KeysExchanged,
+    LoggedIn,
+    SendingResumed,
+    VersionReceived,
+    WindowOpened,
+)
+from dunnart.protocol.identification import VersionMismatch
+from dunnart.protocol.questions import (
+    AuthQuestion,
+    AuthReply,
+    ChannelOpenQuestion,
+    ChannelRequestQuestion,
+    Deny,
+    GlobalRequestQuestion,
+    InteractiveCredential,
+    Question,
+    Refusal,
+    SignQuestion,
+    WorkQuestion,
+)
+from dunnart.protocol.requests import (
+    BreakRequest,
+    EnvironmentRequest,
+    ExecRequest,
+    PtyRequest,
+    SessionOpen,
+    ShellRequest,
+    SignalRequest,
+    SubsystemRequest,
+    WindowChange,
+)
+from dunnart.runtime import logs
+from dunnart.runtime.admission import Outcome
+from dunnart.runtime.logs import clean, report
+from dunnart.runtime.pump import Pump
+from dunnart.server.authentication import Attempt
+from dunnart.server.session import Session
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from dunnart.protocol.requests import ChannelRequest
+    from dunnart.server.server import Server
+    from dunnart.server.session import Application
+
+_AUTH = logging.getLogger("dunnart.auth")
+_TRANSPORT = logging.getLogger("dunnart.transport")
+_SESSION = logging.getLogger("dunnart.session")
+_FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
+_UNKNOWN_CHANNEL_TYPE = 3
+_TERM_BYTES = 64
+_TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
+
+
+class ServerConnection:
+    """A connection and its sessions. It is its own context for log lines.
+
+    Attributes:
+        id: a number that no other connection of this process has.
+        user: the name given so far, or that logged in.
+        address: the peer's IP address, "" for a unix socket; `port` goes with it.
+        grants: what the authenticators granted.
+        logged_in: authentication is done.
+    """
+
+    __slots__ = ("__weakref__", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id", "local_address",
+                 "logged_in", "port", "pump", "user")  # fmt: skip
+
+    def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
+        self._server = server
+        self._sessions: dict[int, Session] = {}
+        self._tasks: set[asyncio.Task[None]] | None = None
+        self._interactive_rounds = 0
+        self.id = number
+        self.user = ""
+        self.address = address
+        self.port = port
+        self.local_address = _local_address(sock)
+        self.grants: tuple[object, ...] = ()
+        self.logged_in = False
+        self.pump = Pump(server.context, sock, server.engine_config, self)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it lives on."""
+        return self._server.context.loop
+
+    @property
+    def peer(self) -> str:
+        """Where the connection comes from, for log lines."""
+        if not self.address:
+            return "UNKNOWN"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
+    def disconnect(self, text: str) -> None:
+        """End it in order, telling the peer why."""
+        self.pump.engine.disconnect(text)
+        self.pump.tick()
+
+    # The pump's owner.
+
+    def handle(self, item: Event | Question) -> None:
+        """One event or question of the engine."""
+        _HANDLERS.get(type(item), ServerConnection._ignored)(self, item)
+
+    def uncongested(self) -> None:
+        """The socket takes bytes again."""
+        for session in tuple(self._sessions.values()):
+            session.resume()
+
+    def lost(self) -> None:
+        """The socket is closed."""
+        for task in self._tasks or ():
+            task.cancel()
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.close()
+        self._server.forget(self)
+
+    def _ignored(self, item: Event | Question) -> None:
+        if isinstance(item, Question):
+            self.pump.engine.answer(item.token, None)
+
+    # Transport.
+
+    def _version_received(self, event: VersionReceived) -> None:
+        report(_TRANSPORT, logging.DEBUG, self, "client is %s", clean(event.version))
+
+    def _keys_exchanged(self, event: KeysExchanged) -> None:
+        if not event.first:
+            self._server.count("rekeys")
+        if _TRANSPORT.isEnabledFor(logging.DEBUG):
+            chosen = event.algorithms
+            report(_TRANSPORT, logging.DEBUG, self, "keys exchanged by %s, host key %s, ciphers %s and %s", chosen.kex,
+                   chosen.host_key, chosen.cipher_to_server, chosen.cipher_to_client)  # fmt: skip
+
+    def _resumed(self, _: SendingResumed) -> None:
+        self.uncongested()
+
+    def _sign(self, question: SignQuestion) -> None:
+        key = self._server.host_key(question.key)
+        if key.slow:
+            self._off_loop(question, lambda: key.sign(question.algorithm, question.data))
+        else:
+            self.pump.engine.answer(question.token, key.sign(question.algorithm, question.data))
+
+    def _work(self, question: WorkQuestion) -> None:
+        self._off_loop(question, question.work)
+
+    def _off_loop(self, question: Question, work: Callable[[], object]) -> None:
+        async def run() -> None:
+            reply: object
+            try:
+                reply = await self.loop.run_in_executor(None, work)
+            except DunnartError as error:
+                reply = error
+            self._answer(question, reply)
+
+        self._spawn(run())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        assert self._tasks is not None
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._tasks = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._server.failed(self, error)
+
+    def _answer(self, question: Question, reply: object) -> None:
+        self.pump.engine.answer(question.token, reply)
+        self.pump.tick()
+
+    def _ended(self, event: ConnectionEnded) -> None:
+        address, port = self.address, self.port
+        before = not self.logged_in
+        level = logging.INFO
+        logger = _AUTH if before else _TRANSPORT
+        if isinstance(event.error, LoginTimeout):
+            report(_AUTH, level, self, "%s", logs.grace_exceeded(address, port))
+        elif isinstance(event.error, VersionMismatch):
+            report(_AUTH, level, self, "%s", logs.bad_identification(address, port))
+        elif isinstance(event.error, NegotiationError) and before:
+            report(_TRANSPORT, level, self, "Unable to negotiate with %s port %d: %s", address or "UNKNOWN", port,
+                   clean(str(event.error)))  # fmt: skip
+        elif event.error is not None and event.reason_code == _TOO_MANY_FAILURES:
+            report(_AUTH, level, self, "%s", logs.too_many_failures(self.user, address, port))
+        elif event.error is not None:
+            report(logger, level, self, "disconnected: %s (%s)", clean(str(event.error)), type(event.error).__name__)
+        elif event.by_peer and event.reason_code:
+            report(logger, level, self, "%s", logs.received_disconnect(
+                address, port, event.reason_code, event.text, before_login=before))  # fmt: skip
+        elif not self.pump.engine.peer_version:
+            report(_AUTH, level, self, "%s", logs.no_identification(address, port))
+        else:
+            how: Any = "Connection closed" if event.by_peer else "Disconnected"
+            report(logger, level, self, "%s", logs.ended(address, port, how=how, user=self.user, before_login=before))
+        if event.error is not None:
+            self._server.count(f"disconnect_{type(event.error).__name__}")
+        if before:
+            self._server.login_failed(self, self._outcome(event))
+
+    def _outcome(self, event: ConnectionEnded) -> Outcome:
+        if isinstance(event.error, LoginTimeout):
+            return Outcome.GRACE_EXCEEDED
+        if self.pump.engine.auth_failures:
+            return Outcome.AUTH_FAILURE
+        if event.by_peer or event.error is not None:
+            return Outcome.NO_AUTH
+        return Outcome.BLAMELESS
+
+    # Authentication.
+
+    def _authenticate(self, question: AuthQuestion) -> None:
+        self.user = question.user
+        credential = question.credential
+        if isinstance(credential, InteractiveCredential) and credential.responses is not None:
+            self._interactive_rounds += 1
+        else:
+            self._interactive_rounds = 0
+        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds)
+        self._spawn(self._decide(question, attempt))
+
+    async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:
+        began = self.loop.time()
+        reply: AuthReply = Deny("no authenticator")
+        authenticator = self._server.authenticator(attempt.credential.method)
+        if authenticator is not None:
+            try:
+                reply = await authenticator.authenticate(attempt)
+            except Exception:
+                # A plug-in's fault denies and disturbs nobody else.
+                report(_AUTH, logging.ERROR, self, "the %s authenticator failed", attempt.credential.method)
+                _AUTH.exception("authenticator failed")
+                reply = Deny("the authenticator failed")
+        if isinstance(reply, Deny):
+            floor = max(_FAILURE_SECONDS, self._server.config.limits.auth_delay_seconds)
+            await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
+        self._answer(question, reply)
+
+    def _auth_failed(self, event: AuthFailed) -> None:
+        self.user = event.user
+        self._server.count("auth_failures")
+        report(_AUTH, logging.INFO, self, "%s", logs.failed(
+            event.method, event.user, self.address, self.port, detail=clean(event.detail)))  # fmt: skip
+
+    def _auth_partial(self, event: AuthPartial) -> None:
+        report(_AUTH, logging.INFO, self, "%s", logs.partial(event.method, event.user, self.address, self.port))
+
+    def _accepted(self, event: LoggedIn) -> None:
+        self.user = event.user
+        self.grants = event.grants
+        self.logged_in = True
+        self._server.login_done(self)
+        report(_AUTH, logging.INFO, self, "%s", logs.accepted(
+            event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
+
+    # Channels.
+
+    def _open_asked(self, question: ChannelOpenQuestion) -> None:
+        if isinstance(question.request, SessionOpen):
+            self.pump.engine.answer(question.token, True)  # noqa: FBT003 - the reply is the argument
+        else:
+            self.pump.engine.answer(question.token, Refusal(_UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
+
+    def _opened(self, event: ChannelOpened) -> None:
+        self._sessions[event.channel] = Session(self, event.channel)
+        self._server.count("sessions")
+
+    def _data(self, event: DataReceived) -> None:
+        session = self._sessions.get(event.channel)
+        if session is not None:
+            session.receive(event.chunks)
+
+    def _eof(self, event: EofReceived) -> None:
+        session = self._sessions.get(event.channel)
+        if session is not None:
+            session.receive_eof()
+
+    def _window(self, event: WindowOpened) -> None:
+        session = self._sessions.get(event.channel)
+        if session is not None:
+            session.resume()
+
+    def _closed(self, event: ChannelClosed) -> None:
+        session = self._sessions.pop(event.channel, None)
+        if session is not None:
+            session.close()
+
+    def _requested(self, question: ChannelRequestQuestion) -> None:
+        session = self._sessions.get(question.channel)
+        done = session is not None and self._request(session, question.request)
+        self.pump.engine.answer(question.token, done)
+
+    def _request(self, session: Session, request: ChannelRequest) -> bool:
+        if isinstance(request, EnvironmentRequest):
+            return self._set_variable(session, request)
+        if isinstance(request, PtyRequest):
+            return self._set_terminal(session, request)
+        if isinstance(request, WindowChange):
+            session.resize(request.columns, request.rows, request.width_pixels, request.height_pixels)
+            return True
+        if isinstance(request, SignalRequest):
+            return session.signal(request.signal)
+        if isinstance(request, BreakRequest):
+            return session.send_break()
+        if session.began:
+            return False  # RFC 4254 §6.5: one program a channel
+        config = self._server.config
+        if isinstance(request, ShellRequest):
+            return self._begin(session, config.shell, "shell")
+        if isinstance(request, ExecRequest):
+            if b"\0" in request.command or len(request.command) > config.limits.command_bytes:
+                return False
+            session.command = request.command
+            return self._begin(session, config.exec, "exec")
+        if isinstance(request, SubsystemRequest):
+            session.subsystem = request.subsystem
+            return self._begin(session, config.subsystems.get(request.subsystem), "subsystem")
+        return False
+
+    def _begin(self, session: Session, application: Application | None, kind: str) -> bool:
+        shown = session.command if session.command is not None else session.subsystem or ""
+        if application is None:
+            report(_SESSION, logging.INFO, self, "session %d: %s %s refused", session.number, kind, clean(shown))
+            return False
+        report(_SESSION, logging.INFO, self, "session %d: %s %s", session.number, kind, clean(shown))
+        session.began = True
+        try:
+            return application(session)
+        except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
+            self._server.failed(self, error)
+            return False
+
+    def _set_variable(self, session: Session, request: EnvironmentRequest) -> bool:
+        limits = self._server.config.limits
+        name, value = request.variable, request.value
+        if session.environment is None:
+            session.environment = {}
+        if (
+            not any(fnmatchcase(name, pattern) for pattern in self._server.config.accept_env)
+            or not name
+            or any(character in name for character in "\0=\n")
+            or "\0" in value
+            or len(name) + len(value) > limits.environment_bytes
+            or len(session.environment) >= limits.environment_variables
+        ):
+            return False
+        session.environment[name] = value
+        return True
+
+    def _set_terminal(self, session: Session, request: PtyRequest) -> bool:
+        if session.began or session.terminal_request is not None:
+            return False
+        if len(request.modes) > self._server.config.limits.pty_modes_bytes:
+            return False
+        if len(request.term) > _TERM_BYTES or not _TERM.issuperset(request.term):
+            return False
+        session.terminal_request = request
+        return True
+
+    def _asked(self, question: GlobalRequestQuestion) -> None:
+        self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument
+
+
+_TOO_MANY_FAILURES = 14
+_HANDLERS: dict[type, Callable[[ServerConnection, Any], None]] = {
+    DataReceived: ServerConnection._data,
+    WindowOpened: ServerConnection._window,
+    EofReceived: ServerConnection._eof,
+    ChannelClosed: ServerConnection._closed,
+    ChannelOpened: ServerConnection._opened,
+    ChannelRequestQuestion: ServerConnection._requested,
+    ChannelOpenQuestion: ServerConnection._open_asked,
+    GlobalRequestQuestion: ServerConnection._asked,
+    VersionReceived: ServerConnection._version_received,
+    KeysExchanged: ServerConnection._keys_exchanged,
+    SendingResumed: ServerConnection._resumed,
+    SignQuestion: ServerConnection._sign,
+    WorkQuestion: ServerConnection._work,
+    AuthQuestion: ServerConnection._authenticate,
+    AuthFailed: ServerConnection._auth_failed,
+    AuthPartial: ServerConnection._auth_partial,
+    LoggedIn: ServerConnection._accepted,
+    ConnectionEnded: ServerConnection._ended,
+}
+
+
+def _local_address(sock: socket.socket) -> tuple[str, int]:
+    name = sock.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
+
+

@@ -1,0 +1,194 @@
+"""The server: listens, lets connections in, keeps them in a table, and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dunnart.runtime import logs
+from dunnart.runtime.logs import report
+from dunnart.runtime.pump import ProtocolLoop
+from dunnart.server.connection import ServerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dunnart.keys.private import PrivateKey
+    from dunnart.keys.public import PublicKey
+    from dunnart.runtime.admission import Outcome
+    from dunnart.server.authentication import Authenticator
+    from dunnart.server.config import ServerConfig
+
+_LOG = logging.getLogger("dunnart.server")
+_AUTH = logging.getLogger("dunnart.auth")
+_BACKLOG = 1024
+_ACCEPTS_PER_WAKE = 64
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_OUT_OF_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
+_RETRY_SECONDS = 0.1
+
+
+class Server:
+    """An SSH server on the running event loop.
+
+    Args:
+        config: what it is made from.
+
+    Attributes:
+        counters: how often each thing has happened, by name.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.engine_config = config.engine_config()
+        self.counters: Counter[str] = Counter()
+        self._host_keys = {key.public.blob: key for key in config.host_keys}
+        self._authenticators = {authenticator.method: authenticator for authenticator in config.authenticators}
+        self._connections: dict[int, ServerConnection] = {}
+        self._listeners: list[socket.socket] = []
+        self._next_number = 1
+        self._context: ProtocolLoop | None = None
+        self._spare = -1
+        self._empty: asyncio.Event | None = None
+
+    # Life.
+
+    def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept connections on bound and listening sockets, from the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        for listener in listeners:
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            loop.add_reader(listener.fileno(), self._accept, listener)
+
+    async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
+        """Stop listening, end every connection, and wait until their programs were told, at most `seconds`."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+        if self._connections:
+            self._empty = asyncio.Event()
+            for connection in tuple(self._connections.values()):
+                connection.disconnect(text)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
+            for connection in tuple(self._connections.values()):
+                connection.pump.close()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
+    @property
+    def context(self) -> ProtocolLoop:
+        """What its connections share."""
+        assert self._context is not None, "the server was not started"
+        return self._context
+
+    # Accepting.
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            try:
+                sock, name = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._out_of(error, listener)
+                return
+            address, port = (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
+            self._let_in(sock, address, port)
+
+    def _let_in(self, sock: socket.socket, address: str, port: int) -> None:
+        context = self.context
+        admission = self.config.admission
+        refusal = admission.admit(address, context.loop.time()) if admission is not None else None
+        if refusal is not None:
+            self.count(refusal.counter)
+            _AUTH.info("%s", logs.refused(address, port, refusal.reason))
+            sock.close()
+            return
+        sock.setblocking(False)
+        if address:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        number = self._next_number
+        self._next_number = number + 1
+        self.count("connections")
+        connection = ServerConnection(self, sock, number, address, port)
+        self._connections[number] = connection
+        connection.pump.start()
+
+    def _out_of(self, error: OSError, listener: socket.socket) -> None:
+        """Nothing is left to accept with: close the newcomer at once with the spare descriptor, and rest a little."""
+        _LOG.error("cannot accept a connection: %s", error.strerror)
+        self.count("accept_failures")
+        if error.errno in _OUT_OF_DESCRIPTORS and self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+        loop = self.context.loop
+        loop.remove_reader(listener.fileno())
+        loop.call_later(_RETRY_SECONDS, self._accept_again, listener)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            if self._spare < 0:
+                with contextlib.suppress(OSError):
+                    self._spare = os.open(os.devnull, os.O_RDONLY)
+            self.context.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    # For connections.
+
+    def host_key(self, public: PublicKey) -> PrivateKey:
+        """The private half of one of our host keys."""
+        return self._host_keys[public.blob]
+
+    def authenticator(self, method: str) -> Authenticator | None:
+        """Who decides on a method."""
+        return self._authenticators.get(method)
+
+    def count(self, name: str) -> None:
+        """One more of `name`."""
+        self.counters[name] += 1
+
+    def login_done(self, connection: ServerConnection) -> None:
+        """A connection's user is in."""
+        self.count("logins")
+        if self.config.admission is not None:
+            self.config.admission.finished_login(connection.address)
+
+    def login_failed(self, connection: ServerConnection, outcome: Outcome) -> None:
+        """A connection ended before a login."""
+        self.count("failed_logins")
+        if self.config.admission is not None:
+            self.config.admission.closed(connection.address, outcome, self.context.loop.time())
+
+    def failed(self, connection: ServerConnection, error: BaseException) -> None:
+        """Our own or a plug-in's code failed for one connection, which the others do not feel."""
+        self.count("failures")
+        report(_LOG, logging.ERROR, connection, "failed: %r", error)
+        _LOG.debug("failed", exc_info=error)
+
+    def forget(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection.id, None)
+        if not self._connections and self._empty is not None:
+            self._empty.set()

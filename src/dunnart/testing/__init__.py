@@ -1,0 +1,1 @@
+"""Aids for tests: engines in memory, without sockets or sleep."""

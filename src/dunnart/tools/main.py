@@ -1,0 +1,100 @@
+"""The `dunnart` program: its first argument says what it does. What is not asked for is not loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from dunnart.daemon.config import ServeConfig
+
+USAGE = """\
+usage: dunnart COMMAND [FLAGS]
+
+  serve     run the SSH server
+  config    print the configuration that serve would have, or check it
+  version   print the version
+
+dunnart COMMAND --help tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; give the exit status: 0, 1 for a failure, 2 for a wrong command line or configuration."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = arguments[0] if arguments else ""
+    if command in {"-h", "--help", "help"}:
+        print(USAGE, end="")
+        return 0
+    if command in {"version", "--version", "-V"}:
+        print(f"dunnart {version()}")
+        return 0
+    commands = {"serve": serve, "config": config}
+    if command not in commands:
+        print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
+        return 2
+    from dunnart.errors import ConfigError
+
+    try:
+        return commands[command](arguments[1:])
+    except ConfigError as error:
+        print(f"dunnart {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def version() -> str:
+    """Give the version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("dunnart")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Run the server."""
+    # asyncio loads `ssl` if it can, and with it OpenSSL's TLS half: 4.5 MB that SSH has no use for. None in
+    # sys.modules makes the import fail, for which asyncio is prepared. A module that is loaded already stays.
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
+    modules.setdefault("ssl", None)
+    configuration = _load("serve", "Run the SSH server until SIGTERM or ^C.", arguments)
+    from dunnart.daemon.serve import run
+
+    return run(configuration)
+
+
+def config(arguments: Sequence[str]) -> int:
+    """Print the effective configuration as TOML, or with --check only say whether it can be used."""
+    check = "--check" in arguments
+    rest = [argument for argument in arguments if argument != "--check"]
+    description = "Print the configuration that serve would have, as TOML. With --check, print only what is wrong."
+    configuration = _load("config", description, rest)
+    if check:
+        print("the configuration is good")
+    else:
+        from dunnart.daemon.config import to_toml
+
+        print(to_toml(configuration), end="")
+    return 0
+
+
+def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConfig:
+    from dunnart.daemon.config import load
+
+    if not arguments:  # argparse and its help texts stay unloaded
+        return load()
+    from dunnart.daemon.flags import parse, parser
+
+    found, values = parse(arguments, parser(f"dunnart {command}", description))
+    return load(found.config, values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The program itself: commands, exit statuses, one line for an error, and nothing loaded that is not needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dunnart.daemon.config import OPTIONS, flag_of
+from dunnart.daemon.flags import parse, parser
+from dunnart.tools.main import main
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "dunnart", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_configuration_is_printed_as_toml(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--listen", "127.0.0.1:7"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["listen"] == ["127.0.0.1:7"]
+    assert set(printed) == set(OPTIONS)
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dunnart.toml"
+    path.write_text('log_level = "debug"\n')
+    assert main(["config", "--check", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == "the configuration is good\n"
+    path.write_text('\nlog_level = "loud"\n')
+    assert main(["config", "--check", "--config", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"dunnart config: {path}:2: log_level: 'loud' is none of error, warning, info, debug\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["serve", "config"])
+def test_help_has_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # Not by `main`, which would keep `ssl` out of this process.
+    made = parser(f"dunnart {command}", "What it does.")
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"], made)
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert [name for name in OPTIONS if flag_of(name) not in printed] == []
+    assert "%h is the user's home" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--lisen", "x"], ["serve", "--listen", "x"], ["frob"]])
+def test_a_wrong_command_line_is_one_line_and_status_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("dunnart")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_used_is_one_line_and_status_2(tmp_path: Path) -> None:
+    done = run("serve", "--host-key", str(tmp_path / "missing"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"dunnart serve: {tmp_path}/missing: host_key: cannot be read: No such file or directory\n"
+    )  # fmt: skip
+
+
+def test_version_and_help() -> None:
+    assert run("version").stdout.startswith("dunnart ")
+    assert "serve" in run("--help").stdout
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage" in done.stderr
+
+
+PROBE = """\
+import sys
+from dataclasses import replace
+import dunnart.tools.main as tool
+
+def probe(*arguments):
+    # Only here, since `main` has shut ssl out by now.
+    from dunnart.daemon import serve
+
+    def run(config):
+        serve.prepare(replace(config, state_folder=sys.argv[1]))
+        print(*[name for name, module in sys.modules.items() if module is not None])
+        return 0
+
+    serve.run = run
+    return load(*arguments)
+
+load, tool._load = tool._load, probe
+sys.exit(tool.main(["serve"]))
+"""
+
+
+def test_serve_loads_neither_tls_nor_what_flags_need(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROBE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert {"asyncio", "dunnart.daemon.serve"} <= loaded
+    unwanted = {"ssl", "_ssl", "argparse", "tomllib", "hashlib", "hmac", "random", "secrets", "tempfile", "difflib"}
+    assert loaded & unwanted == set()
