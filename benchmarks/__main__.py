@@ -83,7 +83,10 @@ def main(arguments: list[str]) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # hundreds of sessions with pipes; servers inherit it
     with contextlib.ExitStack() as stack:
-        identity = make_identity(stack.enter_context(tempfile.TemporaryDirectory(prefix="dunnart-bench-")))
+        # In the home folder: servers refuse authorized keys below a folder that others may write to, as /tmp is.
+        home = pwd.getpwuid(os.getuid()).pw_dir
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".dunnart-bench-", dir=home))
+        identity = make_identity(folder)
         peers: list[Peer] = []
         bench = Bench(
             peers,

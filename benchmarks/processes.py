@@ -4,8 +4,8 @@ How CPU time is counted. A server is its first process and all living descendant
 own programs (`/proc/PID/exe`): sshd's sshd-session and sshd-auth count, the `cat` of a session does not. Each has a CPU
 clock with nanoseconds (clock_getcpuclockid(3)), ended threads included. What ended and was waited for stands in its
 parent's `cutime` and `cstime`, sshd's ended sessions among them, so no process escapes by being short-lived: after the
-last session is gone (`settle` waits for that), the sum over the living is all that the server ever used. The time of the
-ended is rounded to 10 ms over a whole measurement, not for each of them: the kernel adds nanoseconds, and rounds the sum.
+last session is gone (`settle` waits for that), the sum over the living is all that the server ever used. The kernel
+adds up the ended in nanoseconds and rounds the sum to 10 ms, so the error is one of a measurement, not of each process.
 
 Executed commands that ended are in `cutime` too and must come out again. A long command reports its own use at its end
 (the shell's `times`, see `own_use`). For `true`, which is over in a millisecond, `command_seconds` runs the same shell

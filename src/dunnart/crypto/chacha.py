@@ -78,7 +78,7 @@ class ChaChaOpener(_ChaCha):
         """Decrypt the length field; the packet stays as it is, for the tag covers its encrypted form."""
         length = self._length
         length.reset_nonce(_nonce(0, sequence))
-        return int.from_bytes(length.update(packet[:4]), "big")
+        return int.from_bytes(length.update(packet), "big")
 
     def open(self, packet: memoryview, sequence: int) -> None:
         """Verify the packet, then decrypt it in place behind its length field."""

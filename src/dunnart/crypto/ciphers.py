@@ -59,8 +59,8 @@ class Opener(Protocol):
     def header_bytes(self) -> int:
         """How many bytes of a packet `packet_length` needs."""
 
-    def packet_length(self, packet: memoryview, sequence: int) -> int:
-        """Read the length field from the first `header_bytes` bytes of a packet; to be called once for each packet.
+    def packet_length(self, header: memoryview, sequence: int) -> int:
+        """Read the length field from a packet's first `header_bytes` bytes; to be called once for each packet.
 
         Encrypt-and-MAC ciphers decrypt these bytes in place; they must come back in `open`. The value is not checked.
         """

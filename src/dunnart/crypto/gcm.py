@@ -50,7 +50,7 @@ class GcmOpener(_Gcm):
 
     def packet_length(self, packet: memoryview, sequence: int) -> int:  # not encrypted
         """Read the length field, which is not encrypted."""
-        return int.from_bytes(packet[:4], "big")
+        return int.from_bytes(packet, "big")
 
     def open(self, packet: memoryview, sequence: int) -> None:  # the nonce has its own counter
         """Verify the packet and decrypt it in place behind its length field."""

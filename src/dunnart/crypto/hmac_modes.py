@@ -80,7 +80,7 @@ class EtmOpener(_Authenticated):
 
     def packet_length(self, packet: memoryview, sequence: int) -> int:  # not encrypted
         """Read the length field, which is not encrypted."""
-        return int.from_bytes(packet[:4], "big")
+        return int.from_bytes(packet, "big")
 
     def open(self, packet: memoryview, sequence: int) -> None:
         """Verify the packet, then decrypt it in place behind its length field."""

@@ -92,8 +92,10 @@ class Connection:
         core: the engine's shared state.
     """
 
-    __slots__ = ("_answers", "_channels", "_core", "_free", "_global_expected", "_last_data", "_no_more_sessions", "_sessions",
-                 "keepalive_sent_at", "unanswered_keepalives")  # fmt: skip
+    __slots__ = (
+        "_answers", "_channels", "_chunks", "_core", "_free", "_global_expected", "_no_more_sessions", "_packet_bytes", "_run",
+        "_sessions", "keepalive_sent_at", "unanswered_keepalives",
+    )  # fmt: skip
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -103,7 +105,9 @@ class Connection:
         self._global_expected: list[bool] = []
         self._sessions = 0
         self._no_more_sessions = False
-        self._last_data: DataReceived | None = None
+        self._packet_bytes = core.config.limits.channel_packet_bytes
+        self._run: Channel | None = None
+        self._chunks: list[memoryview] = []
         self.unanswered_keepalives = 0
         self.keepalive_sent_at = core.now
 
@@ -127,11 +131,20 @@ class Connection:
 
     def receive_data(self, payload: memoryview) -> None:
         """CHANNEL_DATA."""
-        if len(payload) < _DATA_OFFSET:
+        size = len(payload) - _DATA_OFFSET
+        if size < 0:
             raise DecodeError("CHANNEL_DATA is too short")
         number, length = _NUMBER_AND_LENGTH.unpack_from(payload, 1)
-        if length != len(payload) - _DATA_OFFSET:
+        if length != size:
             raise DecodeError("CHANNEL_DATA's length does not fit")
+        run = self._run
+        if run is not None and run.number == number and 0 < size <= self._packet_bytes:
+            # The same channel as the packet before, with nothing in between: its state cannot have changed.
+            window = run.receive_window
+            if size <= window.available:
+                window.available -= size
+                self._chunks.append(payload[_DATA_OFFSET:])
+                return
         self._take_data(number, payload[_DATA_OFFSET:], 0)
 
     def receive_extended_data(self, payload: memoryview) -> None:
@@ -146,7 +159,7 @@ class Connection:
     def _take_data(self, number: int, data: memoryview, stream: int) -> None:
         channel = self._remote_channel(number)
         size = len(data)
-        if size > self._core.config.limits.channel_packet_bytes:
+        if size > self._packet_bytes:
             raise FlowControlError(f"{size} bytes in one data packet")
         channel.receive_window.receive(size)
         if channel.eof_received or channel.close_received or channel.close_sent or stream > _STDERR or not size:
@@ -156,16 +169,13 @@ class Connection:
         if stream and self._core.config.role is Role.SERVER:
             self.consumed(number, size)
             return
-        last = self._last_data
-        if last is not None and last.channel == number and last.stream == stream:
-            last.chunks.append(data)
-            return
-        self._last_data = event = DataReceived(number, [data], stream)
-        self._core.emit(event)
+        self._chunks = [data]
+        self._run = None if stream else channel
+        self._core.emit(DataReceived(number, self._chunks, stream))
 
     def break_run(self) -> None:
         """Something else than data comes now, or the events were taken: begin a new DataReceived."""
-        self._last_data = None
+        self._run = None
 
     def receive_window_adjust(self, payload: memoryview) -> None:
         """CHANNEL_WINDOW_ADJUST."""

@@ -57,11 +57,11 @@ class Inbound:
         packet_bytes: largest length field accepted (THREATS R7).
     """
 
-    __slots__ = ("_arena", "_end", "_kept", "_length", "_position", "bytes", "decompressor", "opener", "packet_bytes",
+    __slots__ = ("_end", "_kept", "_length", "_position", "_received", "bytes", "decompressor", "opener", "packet_bytes",
                  "packets", "rekey_bytes", "sequence")  # fmt: skip
 
     def __init__(self, arena: Arena, packet_bytes: int) -> None:
-        self._arena = arena
+        self._received = arena.received
         self._kept = b""
         self._position = 0
         self._end = 0
@@ -79,10 +79,10 @@ class Inbound:
         kept = self._kept
         size = len(kept)
         if size:
-            self._arena.received[:size] = kept
+            self._received[:size] = kept
         self._position = 0
         self._end = size
-        return self._arena.received[size : size + READ_BYTES]
+        return self._received[size : size + READ_BYTES]
 
     def received(self, count: int) -> None:
         """`count` bytes were put into `buffer()`."""
@@ -90,7 +90,7 @@ class Inbound:
 
     def line(self, limit: int) -> bytes | None:
         """Take one line ended by LF, or None if it is not there yet; LimitExceeded beyond `limit` bytes."""
-        data = bytes(self._arena.received[self._position : min(self._end, self._position + limit)])
+        data = bytes(self._received[self._position : min(self._end, self._position + limit)])
         end = data.find(b"\n")
         if end < 0:
             if len(data) == limit:
@@ -111,10 +111,10 @@ class Inbound:
         opener = self.opener
         length = self._length
         if length < 0:
-            if available < opener.header_bytes:
+            header_bytes = opener.header_bytes
+            if available < header_bytes:
                 return None
-            packet = self._arena.received[position : self._end]
-            length = opener.packet_length(packet, self.sequence)
+            length = opener.packet_length(self._received[position : position + header_bytes], self.sequence)
             if length > self.packet_bytes:
                 # Under encryption a wrong length is more likely a damaged packet, and says nothing to an attacker.
                 raise IntegrityError(f"packet length {length} is over {self.packet_bytes}")
@@ -125,7 +125,7 @@ class Inbound:
             self._length = length
             return None
         self._length = -1
-        packet = self._arena.received[position : position + size]
+        packet = self._received[position : position + size]
         opener.open(packet, self.sequence)
         padding = packet[4]
         if padding < 4 or padding + 1 >= length:  # noqa: PLR2004
@@ -133,7 +133,6 @@ class Inbound:
         self._position = position + size
         self.sequence = (self.sequence + 1) & _SEQUENCE_MASK
         self.packets += 1
-        self.bytes += size
         payload = packet[5 : 4 + length - padding]
         if self.decompressor is not None:
             payload = memoryview(self.decompressor.decompress(payload, INFLATE_BYTES))
@@ -145,7 +144,8 @@ class Inbound:
         """Keep what is left of the received bytes; call it when `packet` returned None."""
         position = self._position
         end = self._end
-        self._kept = bytes(self._arena.received[position:end]) if position < end else b""
+        self.bytes += position
+        self._kept = bytes(self._received[position:end]) if position < end else b""
         self._position = self._end = 0
 
     def discard(self) -> None:
@@ -157,7 +157,8 @@ class Inbound:
         """Use a new opener from the next packet on; strict KEX resets the sequence number."""
         self.opener = opener
         self.rekey_bytes = rekey_bytes
-        self.packets = self.bytes = 0
+        self.packets = 0
+        self.bytes = -self._position  # `keep` adds what this read held, the part under the old keys included
         if reset_sequence:
             self.sequence = 0
 

@@ -19,6 +19,7 @@ from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.engine import Engine
+from dunnart.protocol.events import DataReceived
 from dunnart.protocol.framing import Arena
 from dunnart.runtime.deadlines import Deadlines
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _BUFFERS_PER_WRITE = 512  # well under IOV_MAX
 _SMALL_READ = 4096
+_BULK_LEAD = 1 << 20
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
@@ -76,7 +78,7 @@ class Pump:
         self._context = context
         self._sock = sock
         self._fd = sock.fileno()
-        self._tcp = sock.family != getattr(socket, "AF_UNIX", None)
+        self._tcp = _QUICKACK is not None and sock.family != getattr(socket, "AF_UNIX", None)
         self._owner = owner
         self._backlog: deque[memoryview] | None = None
         self._backlog_bytes = 0
@@ -120,7 +122,7 @@ class Pump:
         else:
             engine.receive_eof(now)
         self.tick()
-        if _QUICKACK is not None and 0 < count < _SMALL_READ and self.bytes_sent == sent and self._fd >= 0 and self._tcp:
+        if count < _SMALL_READ and self.bytes_sent == sent and self._acknowledge:
             # Nothing went back that carries the acknowledgement, and a peer under Nagle's rule waits 40 ms for it
             # before it sends the next small packet. The option holds for this once only.
             self._sock.setsockopt(IPPROTO_TCP, _QUICKACK, 1)
@@ -131,19 +133,25 @@ class Pump:
             return
         engine = self.engine
         self._ticking = True
-        quiet = True
+        bulk = True
         try:
             while events := engine.events():
-                quiet = False
                 for item in events:
+                    if type(item) is not DataReceived:
+                        bulk = False
                     self._owner.handle(item)
         finally:
             self._ticking = False
         self.flush()
         if engine.ended:
             self._end()
-        elif not quiet or self._bucket < 0:
+        elif not bulk or self._bucket < 0:
             self._schedule()
+
+    @property
+    def _acknowledge(self) -> bool:
+        # In bulk towards the peer most small reads are window adjusts, which nothing waits for.
+        return self._tcp and self._fd >= 0 and self.bytes_sent - self.bytes_received < _BULK_LEAD
 
     def send_slots(self, channel: int, count: int, stream: int) -> None:
         """Send the first `count` bytes of the slots that the engine gave out for a channel."""
