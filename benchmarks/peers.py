@@ -260,10 +260,9 @@ class Running:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self._log = open(os.path.join(identity.folder, f"{peer.name}.log"), "ab+")  # noqa: SIM115 - closed by stop
-        self._process = subprocess.Popen(
-            peer.command(identity, self.port), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
-        self.pid = self._process.pid
+        supervised = [sys.executable, "-m", "benchmarks.supervisor", *peer.command(identity, self.port)]
+        self._process = subprocess.Popen(supervised, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self.pid = self._process.pid  # the supervisor's
         self._programs = peer.programs()
         self._at_rest = 1
         try:

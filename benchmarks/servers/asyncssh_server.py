@@ -1,14 +1,12 @@
 """A server on asyncssh: `python -m benchmarks.servers.asyncssh_server PORT HOST_KEY AUTHORIZED_KEYS`.
 
-Tuned as far as its API goes: keys are parsed once and not for each login, no GSSAPI host name look-up, large reads and
-pipes.
+Tuned as far as its API goes: keys are parsed once and not for each login, no GSSAPI host name look-up, large reads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sys
 from typing import Any
@@ -18,7 +16,6 @@ import asyncssh
 from benchmarks.processes import login_shell, session_environment
 
 CHUNK_BYTES = 256 * 1024
-PIPE_BYTES = 1024 * 1024
 
 
 async def _to_program(source: asyncssh.SSHReader[bytes], sink: asyncio.StreamWriter) -> None:
@@ -48,9 +45,6 @@ async def _on_pipes(session: asyncssh.SSHServerProcess[bytes], arguments: list[s
     )
     if program.stdin is None or program.stdout is None or program.stderr is None:
         raise RuntimeError("no pipes")
-    with contextlib.suppress(OSError, ValueError):  # it may have ended by now
-        for end in (program.stdin, program._transport.get_pipe_transport(1)):  # type: ignore[attr-defined]  # noqa: SLF001
-            fcntl.fcntl(end.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     feeding = asyncio.create_task(_to_program(session.stdin, program.stdin))
     await asyncio.gather(
         _from_program(program.stdout, session.stdout, program),

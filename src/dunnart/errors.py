@@ -23,7 +23,7 @@ class LocalProtocolError(ProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent something the protocol does not allow.
 
-    `disconnect_code` is the reason sent in SSH_MSG_DISCONNECT (RFC 4253 §11.1), `disconnect_text` what the peer is told.
+    `disconnect_code` is the reason in SSH_MSG_DISCONNECT (RFC 4253 §11.1), `disconnect_text` what the peer is told.
     """
 
     disconnect_code = 2
@@ -109,7 +109,9 @@ class ConfigError(DunnartError):
         key: the option's name, if known.
     """
 
-    def __init__(self, message: str, *, path: str | None = None, line: int | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, path: str | None = None, line: int | None = None, key: str | None = None
+    ) -> None:
         where = ""
         if path is not None:
             where = path if line is None else f"{path}:{line}"

@@ -25,12 +25,16 @@ def listen(address: ListenAddress) -> list[socket.socket]:
             return [_unix(address.path)]
         if address.host:
             return [_tcp(address.host, address.port)]
-        first = _tcp("0.0.0.0", address.port)  # noqa: S104 - asked for by leaving the host out
-        with contextlib.suppress(OSError):  # a system without IPv6
-            return [first, _tcp("::", first.getsockname()[1])]
-        return [first]
+        return _everywhere(address.port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}", key="listen") from error
+
+
+def _everywhere(port: int) -> list[socket.socket]:
+    listeners = [_tcp("0.0.0.0", port)]  # noqa: S104 - asked for by leaving the host out
+    with contextlib.suppress(OSError):  # a system without IPv6
+        listeners.append(_tcp("::", listeners[0].getsockname()[1]))
+    return listeners
 
 
 def bound_address(listener: socket.socket) -> ListenAddress:
@@ -40,7 +44,9 @@ def bound_address(listener: socket.socket) -> ListenAddress:
 
 
 def _tcp(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
     made = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":
@@ -56,7 +62,7 @@ def _tcp(host: str, port: int) -> socket.socket:
 
 
 def _unix(path: str) -> socket.socket:
-    # A socket file that nobody listens on is left from a run that was killed; anything else there is not ours to remove.
+    # A socket file that nobody listens on is left from a run that was killed; anything else is not ours to remove.
     made = socket.socket(socket.AF_UNIX)
     try:
         with contextlib.suppress(FileNotFoundError):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon.host_keys import load_host_keys
-from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.daemon.listeners import bound_address, listen
+from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_process
 from dunnart.plugins.authorized_keys import AuthorizedKeysFiles

@@ -30,7 +30,7 @@ class Account:
 
 def find(name: str) -> Account | None:
     """The user of that name whom this process can serve: any for root, else the one it runs as."""
-    import pwd  # noqa: PLC0415 - not there on Windows
+    import pwd
 
     if not name or name[0] in "-." or "/" in name or "\0" in name:
         return None

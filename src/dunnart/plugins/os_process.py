@@ -20,14 +20,14 @@ def run_shell(session: Session) -> bool:
     """Serve a session by the user's login shell: its name begins with a dash."""
     account = _account(session)
     shell = account.shell
-    return _run(session, account, ("-" + os.path.basename(shell),))  # noqa: PTH119 - paths are strings throughout
+    return _run(session, account, ("-" + os.path.basename(shell),))
 
 
 def run_exec(session: Session) -> bool:
     """Serve a session by a command, which the user's shell interprets."""
     account = _account(session)
     assert session.command is not None
-    return _run(session, account, (os.path.basename(account.shell), "-c", session.command))  # noqa: PTH119
+    return _run(session, account, (os.path.basename(account.shell), "-c", session.command))
 
 
 def _account(session: Session) -> Account:
@@ -39,7 +39,7 @@ def _account(session: Session) -> Account:
 
 
 def _run(session: Session, account: Account, argv: tuple[str | bytes, ...]) -> bool:
-    directory = account.home if os.path.isdir(account.home) else "/"  # noqa: PTH112
+    directory = account.home if os.path.isdir(account.home) else "/"
     user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
     session.run(Command(argv, account.shell, environment(session, account), directory, user))
     return True

@@ -81,8 +81,10 @@ class ServerAuthentication:
         done: called once the user is in.
     """
 
-    __slots__ = ("_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
-                 "_requests", "_user")  # fmt: skip
+    __slots__ = (
+        "_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
+        "_requests", "_user",
+    )  # fmt: skip
 
     def __init__(self, core: Core, done: Callable[[], None]) -> None:
         self._core = core
@@ -246,7 +248,9 @@ class ServerAuthentication:
             self._refuse(method, denied.detail, counted=not denied.silent, detail_of=credential)
         elif isinstance(credential, PublicKeyCredential) and not credential.signed:
             core.send(UserauthPkOk(credential.algorithm, credential.key.blob).encode())
-        elif isinstance(credential, PublicKeyCredential) and (reason := _unproven(credential, signature, signed, reply)):
+        elif isinstance(credential, PublicKeyCredential) and (
+            reason := _unproven(credential, signature, signed, reply)
+        ):
             self._refuse(method, reason, detail_of=credential)
         else:
             self._succeed(credential, reply)

@@ -26,8 +26,10 @@ class Channel:
         starved: data waits for window; WindowOpened is emitted only then.
     """
 
-    __slots__ = ("answers", "channel_type", "close_received", "close_sent", "data_header", "eof_received", "eof_sent", "expected",
-                 "number", "packet_bytes", "receive_window", "remote", "send_window", "starved")  # fmt: skip
+    __slots__ = (
+        "answers", "channel_type", "close_received", "close_sent", "data_header", "eof_received", "eof_sent",
+        "expected", "number", "packet_bytes", "receive_window", "remote", "send_window", "starved",
+    )  # fmt: skip
 
     def __init__(self, number: int, channel_type: str, window_bytes: int) -> None:
         self.number = number

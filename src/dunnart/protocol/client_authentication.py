@@ -69,7 +69,9 @@ class ClientAuthentication:
             self._done()
         elif number == UserauthFailure.number:
             message = UserauthFailure.decode(payload)
-            core.ask(CredentialQuestion, partial(self._chosen, message.methods), message.methods, message.partial_success)
+            core.ask(
+                CredentialQuestion, partial(self._chosen, message.methods), message.methods, message.partial_success
+            )
         elif number == UserauthBanner.number:
             core.emit(BannerReceived(UserauthBanner.decode(payload).text))
         elif isinstance(self._tried, InteractiveCredential):
@@ -136,5 +138,3 @@ class ClientAuthentication:
             return
         given = responses if isinstance(responses, tuple) else ()
         self._core.send(UserauthInfoResponse(len(given), b"".join(text(item) for item in given)).encode())
-
-

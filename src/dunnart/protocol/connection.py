@@ -59,7 +59,6 @@ from dunnart.wire.messages import (
     ChannelOpenFailure,
     ChannelRequest,
     ChannelSuccess,
-    ChannelWindowAdjust,
     GlobalRequest,
     RequestFailure,
     RequestSuccess,
@@ -93,8 +92,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_answers", "_channels", "_chunks", "_core", "_free", "_global_expected", "_no_more_sessions", "_packet_bytes", "_run",
-        "_sessions", "keepalive_sent_at", "unanswered_keepalives",
+        "_answers", "_channels", "_chunks", "_core", "_free", "_global_expected", "_no_more_sessions", "_packet_bytes",
+        "_run", "_sessions", "keepalive_sent_at", "unanswered_keepalives",
     )  # fmt: skip
 
     def __init__(self, core: Core) -> None:

@@ -60,9 +60,10 @@ class Core:
         now: the time told by the last call from outside, in seconds of any monotonic clock.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_next_token", "_pending", "blocked", "config", "connected_at", "ended", "inbound", "kex",
-                 "last_activity", "now", "outbound", "random", "server_key", "session_id", "stage", "strict",
-                 "waiting")  # fmt: skip
+    __slots__ = (
+        "_held", "_held_bytes", "_next_token", "_pending", "blocked", "config", "connected_at", "ended", "inbound",
+        "kex", "last_activity", "now", "outbound", "random", "server_key", "session_id", "stage", "strict", "waiting",
+    )  # fmt: skip
 
     def __init__(self, config: EngineConfig, arena: Arena, random: Callable[[int], bytes], now: float) -> None:
         self.config = config

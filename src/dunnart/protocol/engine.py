@@ -74,7 +74,15 @@ class Engine(Core):
             must be handled before another engine of the same arena receives.
     """
 
-    __slots__ = ("__weakref__", "_authentication", "_connection", "_last_received", "_line_done", "_prelude", "_transport")
+    __slots__ = (
+        "__weakref__",
+        "_authentication",
+        "_connection",
+        "_last_received",
+        "_line_done",
+        "_prelude",
+        "_transport",
+    )
 
     def __init__(
         self, config: EngineConfig, *, random: Callable[[int], bytes], now: float, arena: Arena | None = None
@@ -184,7 +192,7 @@ class Engine(Core):
             raise UnexpectedMessage(f"message {number} in stage {self.stage.name}, key exchange {self.kex.name}")
         if self.stage is Stage.EXT_INFO:
             self.stage = Stage.SERVICE  # RFC 8308 §2.4: EXT_INFO is the very next packet after NEWKEYS, or none
-        if number >= 80 and number < phases.PING:  # noqa: PLR2004 - RFC 4254's range
+        if number >= 80 and number < phases.PING:
             assert self._connection is not None
             if number == _DATA:
                 self._connection.receive_data(payload)
@@ -195,7 +203,7 @@ class Engine(Core):
             else:
                 self._connection.receive(number, payload)
                 self._connection.unanswered_keepalives = 0
-        elif number in (phases.KEXINIT, phases.NEWKEYS, phases.EXT_INFO) or 30 <= number < 50:  # noqa: PLR2004
+        elif number in (phases.KEXINIT, phases.NEWKEYS, phases.EXT_INFO) or 30 <= number < 50:
             self._transport.receive(number, payload)
         elif number == phases.DISCONNECT:
             self._receive_disconnect(payload)
@@ -482,4 +490,3 @@ class Engine(Core):
         self.waiting.clear()
         self.inbound.discard()
         self.emit(ConnectionEnded(error, by_peer, reason_code, text, self.stage.name))
-

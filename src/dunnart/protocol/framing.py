@@ -57,8 +57,10 @@ class Inbound:
         packet_bytes: largest length field accepted (THREATS R7).
     """
 
-    __slots__ = ("_end", "_kept", "_length", "_position", "_received", "bytes", "decompressor", "opener", "packet_bytes",
-                 "packets", "rekey_bytes", "sequence")  # fmt: skip
+    __slots__ = (
+        "_end", "_kept", "_length", "_position", "_received", "bytes", "decompressor", "opener", "packet_bytes",
+        "packets", "rekey_bytes", "sequence",
+    )  # fmt: skip
 
     def __init__(self, arena: Arena, packet_bytes: int) -> None:
         self._received = arena.received
@@ -118,7 +120,7 @@ class Inbound:
             if length > self.packet_bytes:
                 # Under encryption a wrong length is more likely a damaged packet, and says nothing to an attacker.
                 raise IntegrityError(f"packet length {length} is over {self.packet_bytes}")
-            if length < 6 or (length + 4 - opener.aad_bytes) % opener.block_bytes:  # noqa: PLR2004
+            if length < 6 or (length + 4 - opener.aad_bytes) % opener.block_bytes:
                 raise IntegrityError(f"packet length {length} is impossible")
         size = 4 + length + opener.tag_bytes
         if available < size:
@@ -128,7 +130,7 @@ class Inbound:
         packet = self._received[position : position + size]
         opener.open(packet, self.sequence)
         padding = packet[4]
-        if padding < 4 or padding + 1 >= length:  # noqa: PLR2004
+        if padding < 4 or padding + 1 >= length:
             raise IntegrityError(f"padding of {padding} bytes in a packet of {length}")
         self._position = position + size
         self.sequence = (self.sequence + 1) & _SEQUENCE_MASK
@@ -227,7 +229,7 @@ class Outbound:
         data_start = 5 + header_size + 4
         position = 0
         while count > 0:
-            size = chunk if count > chunk else count
+            size = min(count, chunk)
             count -= size
             end = data_start + size
             padding = self._padding(end)
@@ -260,7 +262,7 @@ class Outbound:
         sealer = self.sealer
         block = sealer.block_bytes
         padding = block - (end - sealer.aad_bytes) % block
-        return padding if padding >= 4 else padding + block  # noqa: PLR2004
+        return padding if padding >= 4 else padding + block
 
     def _count(self, size: int) -> None:
         self.sequence = (self.sequence + 1) & _SEQUENCE_MASK

@@ -26,6 +26,6 @@ def parse(line: bytes) -> bytes:
     line = line.removesuffix(b"\r")
     if not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
         raise VersionMismatch(f"not an SSH 2 version line: {line[:40]!r}")
-    if any(byte < 0x20 or byte == 0x7F for byte in line):  # noqa: PLR2004
+    if any(byte < 0x20 or byte == 0x7F for byte in line):
         raise DecodeError("version line holds control bytes")
     return line

@@ -16,12 +16,16 @@ from itertools import product
 class Role(Enum):
     """Which side the engine plays."""
 
+    __hash__ = object.__hash__
+
     CLIENT = "client"
     SERVER = "server"
 
 
 class Kex(Enum):
     """How far a key exchange has come."""
+
+    __hash__ = object.__hash__  # enum's own is written in Python, and the table is looked up for each message
 
     IDLE = "no exchange runs"
     OFFERED = "our KEXINIT is sent, theirs has not come"
@@ -32,6 +36,8 @@ class Kex(Enum):
 
 class Stage(Enum):
     """What the connection is doing."""
+
+    __hash__ = object.__hash__
 
     FIRST_KEX = "the first key exchange"
     EXT_INFO = "directly after the first NEWKEYS"
@@ -64,7 +70,9 @@ _BY_STAGE = {
     (Role.SERVER, Stage.AUTH): frozenset((USERAUTH_REQUEST, PING)),
     (Role.SERVER, Stage.INTERACTIVE): frozenset((USERAUTH_REQUEST, 61, PING)),
     # RFC 4252 §5.1: authentication requests after success are to be ignored, so they are let in.
-    (Role.SERVER, Stage.CONNECTION): frozenset((KEXINIT, USERAUTH_REQUEST, *range(80, 83), *range(90, 101), PING, PONG)),
+    (Role.SERVER, Stage.CONNECTION): frozenset(
+        (KEXINIT, USERAUTH_REQUEST, *range(80, 83), *range(90, 101), PING, PONG)
+    ),
     (Role.CLIENT, Stage.FIRST_KEX): frozenset((KEXINIT,)),
     (Role.CLIENT, Stage.EXT_INFO): frozenset((EXT_INFO, SERVICE_ACCEPT)),
     (Role.CLIENT, Stage.SERVICE): frozenset((SERVICE_ACCEPT,)),
@@ -78,7 +86,9 @@ KNOWN = frozenset((*range(1, 8), KEXINIT, NEWKEYS, *range(30, 50), *range(50, 54
 
 
 def _allowed(role: Role, stage: Stage, kex: Kex, strict: bool) -> frozenset[int]:  # noqa: FBT001 - a table's axis
-    transport = frozenset((DISCONNECT,)) if strict and stage is Stage.FIRST_KEX and kex is not Kex.OFFERED else _TRANSPORT
+    transport = (
+        frozenset((DISCONNECT,)) if strict and stage is Stage.FIRST_KEX and kex is not Kex.OFFERED else _TRANSPORT
+    )
     if kex is Kex.EXCHANGE:
         return transport | _KEX_METHOD[role]
     if kex is Kex.BUSY:

@@ -233,7 +233,7 @@ def decode_modes(modes: bytes) -> dict[int, int]:
     reader = Reader(modes)
     while reader.remaining:
         opcode = reader.byte()
-        if opcode == 0 or opcode >= 160:  # noqa: PLR2004 - the RFC's bounds
+        if opcode == 0 or opcode >= 160:
             break
         try:
             found[opcode] = reader.uint32()

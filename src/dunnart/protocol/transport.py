@@ -9,7 +9,7 @@ A key exchange, from the server's side (the client's mirrors it):
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dunnart.crypto.ciphers import CIPHERS, MACS, CipherSpec, Opener, Sealer
@@ -38,13 +38,11 @@ from dunnart.wire.messages import (
     KexGexInit,
     KexGexReply,
     KexGexRequest,
-    KexInit,
     Message,
     ServiceRequest,
 )
 
 if TYPE_CHECKING:
-    from dunnart.crypto.profiles import Algorithms
     from dunnart.protocol.core import Core
 
 _NEWKEYS = bytes((phases.NEWKEYS,))
@@ -52,11 +50,6 @@ _EXTENSIONS_OF_SERVER = ((b"publickey-hostbound@openssh.com", b"0"), (b"ping@ope
 _EXTENSIONS_READ = frozenset(("server-sig-algs", "publickey-hostbound@openssh.com", "ping@openssh.com"))
 _GEX_MINIMUM, _GEX_PREFERRED, _GEX_MAXIMUM = 2048, 3072, 8192
 _PACKETS_PER_KEY = 1 << 31  # RFC 4344 §3.1
-
-
-@lru_cache(maxsize=16)
-def _offer(role: Role, algorithms: Algorithms, *, first: bool) -> bytes:
-    return negotiation.offer(role, algorithms, first=first)
 
 
 class HostKeyMismatch(RemoteProtocolError):
@@ -74,10 +67,11 @@ class Transport:
         extensions: what the peer's EXT_INFO said, of the extensions that we know.
     """
 
-    __slots__ = ("_compression_in", "_compression_out", "_core", "_expected", "_gex", "_greeted", "_group", "_method",
-                 "_negotiated", "_next_opener", "_next_sealer", "_own_kexinit", "_own_share", "_peer_kexinit",
-                 "_peer_wants_ext_info", "_skip_guess", "_started_at", "extensions", "keys_since", "peer_version",
-                 "rekeys")  # fmt: skip
+    __slots__ = (
+        "_compression_in", "_compression_out", "_core", "_expected", "_gex", "_greeted", "_group", "_method",
+        "_negotiated", "_next_opener", "_next_sealer", "_own_kexinit", "_own_share", "_peer_kexinit",
+        "_peer_wants_ext_info", "_skip_guess", "_started_at", "extensions", "keys_since", "peer_version", "rekeys",
+    )  # fmt: skip
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -148,7 +142,7 @@ class Transport:
             return
         first = core.stage is Stage.FIRST_KEX
         cookie = core.random(16)
-        self._own_kexinit = b"\x14" + cookie + _offer(core.config.role, core.config.algorithms, first=first)
+        self._own_kexinit = b"\x14" + cookie + negotiation.offer(core.config.role, core.config.algorithms, first=first)
         self._started_at = core.now
         core.outbound.send(self._own_kexinit)
         core.kex = Kex.OFFERED
@@ -158,7 +152,10 @@ class Transport:
         """End a key exchange that takes too long, begin one that is due."""
         core = self._core
         if core.kex is not Kex.IDLE:
-            if core.stage is Stage.CONNECTION and core.now >= self._started_at + core.config.limits.rekey_deadline_seconds:
+            if (
+                core.stage is Stage.CONNECTION
+                and core.now >= self._started_at + core.config.limits.rekey_deadline_seconds
+            ):
                 raise NegotiationError("the key exchange took too long")
         elif self.rekey_due():
             self.rekey()
@@ -185,21 +182,19 @@ class Transport:
         role = core.config.role
         if self._next_sealer is not None:
             raise UnexpectedMessage("KEXINIT before our NEWKEYS of the last exchange")
-        peer = negotiation.decode(payload, core.config.limits)
-        if core.stage is Stage.FIRST_KEX:
-            peer_role = Role.CLIENT if role is Role.SERVER else Role.SERVER
-            core.strict = negotiation.STRICT_MARKER[peer_role] in peer.kex
-            self._peer_wants_ext_info = negotiation.EXT_INFO_MARKER[peer_role] in peer.kex
+        first = core.stage is Stage.FIRST_KEX
+        settled = negotiation.settle(core.config, payload, first=first)
+        if first:
+            core.strict = settled.strict
+            self._peer_wants_ext_info = settled.ext_info
             if core.strict and core.inbound.sequence != 1:
                 raise UnexpectedMessage("strict KEX: KEXINIT was not the first packet")
         self.rekey()
-        own = KexInit.decode(self._own_kexinit)
-        chosen = negotiation.agree(role, own, peer)
-        self._negotiated = chosen
+        self._negotiated = settled.algorithms
         self._peer_kexinit = payload
-        self._skip_guess = negotiation.guessed_wrong(own, peer)
+        self._skip_guess = settled.guessed_wrong
         core.kex = Kex.EXCHANGE
-        method = KEX_METHODS[chosen.kex]
+        method = KEX_METHODS[settled.algorithms.kex]
         if isinstance(method, GroupExchange):
             self._group = method
             self._expected = KexGexRequest if role is Role.SERVER else KexGexGroup
@@ -227,7 +222,9 @@ class Transport:
         if isinstance(message, KexGexRequest):
             assert self._group is not None
             p, g = self._group.choose_group(message.minimum, message.preferred, message.maximum)
-            self._gex = b"".join(map(uint32, (message.minimum, message.preferred, message.maximum))) + mpint(p) + mpint(g)
+            self._gex = (
+                b"".join(map(uint32, (message.minimum, message.preferred, message.maximum))) + mpint(p) + mpint(g)
+            )
             self._method = self._group.group(p, g)
             self._expected = KexGexInit
             core.outbound.send(KexGexGroup(p, g).encode())
@@ -399,7 +396,10 @@ class Transport:
     # EXT_INFO.
 
     def _ext_info(self) -> bytes:
-        extensions = ((b"server-sig-algs", ",".join(self._core.config.algorithms.user_key).encode()), *_EXTENSIONS_OF_SERVER)
+        extensions = (
+            (b"server-sig-algs", ",".join(self._core.config.algorithms.user_key).encode()),
+            *_EXTENSIONS_OF_SERVER,
+        )
         return ExtInfo(len(extensions), b"".join(string(name) + string(value) for name, value in extensions)).encode()
 
     def _receive_ext_info(self, payload: memoryview) -> None:

@@ -1,7 +1,7 @@
 """Bridges between a channel and what runs behind it, without a handler in between.
 
-A `Bridge` gets what the peer sends and says when it took it. `ProcessBridge` joins a child's pipes or pty: the loop reads
-them straight into packets and writes received packets straight out of the receive buffer.
+A `Bridge` gets what the peer sends and says when it took it. `ProcessBridge` joins a child's pipes or pty: the loop
+reads them straight into packets and writes received packets straight out of the receive buffer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
 _CHUNKS_PER_WRITE = 512  # well under IOV_MAX
 _STDERR = 1
-SIGNALS = frozenset(("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"))
+SIGNALS = frozenset(
+    ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
+)
 """RFC 4254 §6.10."""
 
 
@@ -60,8 +62,10 @@ class ProcessBridge:
         ended: called with the return code once the process has ended and was reaped.
     """
 
-    __slots__ = ("_child", "_closed", "_ended", "_eof_wanted", "_loop", "_number", "_paused", "_pending", "_pump",
-                 "_returncode", "_stderr", "_stdin", "_stdout", "_terminal", "_wide")  # fmt: skip
+    __slots__ = (
+        "_child", "_closed", "_ended", "_eof_wanted", "_loop", "_number", "_paused", "_pending", "_pump", "_returncode",
+        "_stderr", "_stdin", "_stdout", "_terminal", "_wide",
+    )  # fmt: skip
 
     def __init__(
         self, pump: Pump, loop: AbstractEventLoop, number: int, child: Child, terminal: Terminal | None,
@@ -236,7 +240,7 @@ class ProcessBridge:
             engine.request(self._number, EndOfWrite())
 
     def receive_eof(self) -> None:
-        """Close the child's stdin once all is written. A pty has no such end: it goes on (mosh, `ssh -tt </dev/null`)."""
+        """Close the child's stdin once all is written. A pty goes on (mosh, `ssh -tt </dev/null`)."""
         if self._terminal is not None:
             return
         if self._pending is not None:
@@ -271,7 +275,7 @@ class ProcessBridge:
         """RFC 4335: break the terminal's line."""
         if self._terminal is None or self._closed:
             return False
-        import termios  # noqa: PLC0415 - not there on Windows, nor are ptys
+        import termios
 
         termios.tcsendbreak(self._terminal.master, 0)
         return True

@@ -87,8 +87,8 @@ def spawn(command: Command, terminal: Terminal | None) -> Child:
 def _spawn_on_terminal(command: Command, terminal: Terminal) -> Child:
     def take_terminal() -> None:
         # In the child, after setsid: make the pty its controlling terminal.
-        import fcntl  # noqa: PLC0415 - not there on Windows, nor are ptys
-        import termios  # noqa: PLC0415
+        import fcntl
+        import termios
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -104,7 +104,7 @@ def _popen(
     command: Command, stdin: int, stdout: int, stderr: int, in_child: Callable[[], None] | None = None
 ) -> subprocess.Popen[bytes]:
     uid, gid, groups = command.user if command.user is not None else (None, None, None)
-    return subprocess.Popen(  # noqa: S603 - running what the user asks for is the purpose
+    return subprocess.Popen(
         command.argv,
         executable=command.executable,
         stdin=stdin,
@@ -133,7 +133,7 @@ def default_signals() -> None:
 def widen(fd: int) -> None:
     """Give a pipe that carries bulk a megabyte, where the system lets us."""
     if sys.platform == "linux":
-        import fcntl  # noqa: PLC0415 - not there on Windows
+        import fcntl
 
         with contextlib.suppress(OSError):
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _WIDE_PIPE_BYTES)
@@ -151,7 +151,7 @@ def watch(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, the
 
         loop.add_reader(fd, ended)
         return
-    import threading  # noqa: PLC0415 - only where there are no pidfds
+    import threading
 
     def wait() -> None:
         returncode = process.wait()

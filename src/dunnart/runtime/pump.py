@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _BUFFERS_PER_WRITE = 512  # well under IOV_MAX
 _SMALL_READ = 4096
 _BULK_LEAD = 1 << 20
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
+_QUICKACK: int = getattr(socket, "TCP_QUICKACK", -1)  # Linux
 
 
 class ProtocolLoop:
@@ -71,14 +71,16 @@ class Pump:
         owner: gets the events.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_bucket", "_closing", "_context", "_deadline", "_fd", "_owner", "_reading", "_sock", "_tcp", "_ticking",
-                 "bytes_received", "bytes_sent", "engine")  # fmt: skip
+    __slots__ = (
+        "_backlog", "_backlog_bytes", "_bucket", "_closing", "_context", "_deadline", "_fd", "_owner", "_reading",
+        "_sock", "_tcp", "_ticking", "bytes_received", "bytes_sent", "engine",
+    )  # fmt: skip
 
     def __init__(self, context: ProtocolLoop, sock: socket.socket, config: EngineConfig, owner: Owner) -> None:
         self._context = context
         self._sock = sock
         self._fd = sock.fileno()
-        self._tcp = _QUICKACK is not None and sock.family != getattr(socket, "AF_UNIX", None)
+        self._tcp = _QUICKACK >= 0 and sock.family != getattr(socket, "AF_UNIX", None)
         self._owner = owner
         self._backlog: deque[memoryview] | None = None
         self._backlog_bytes = 0
@@ -128,7 +130,7 @@ class Pump:
             self._sock.setsockopt(IPPROTO_TCP, _QUICKACK, 1)
 
     def tick(self) -> None:
-        """Hand over events, send what is to be sent, see to the deadline. To be called after every use of the engine."""
+        """Hand over events, send what is to be sent, see to the deadline. Call it after every use of the engine."""
         if self._ticking or self._fd < 0:
             return
         engine = self.engine

@@ -10,15 +10,21 @@ from dunnart.protocol.requests import clamp_side
 
 _PIXELS_MAX = 0xFFFF
 # RFC 4254 §8's opcodes to termios' names: control characters, then flags by their field.
-_CHARACTERS = {1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
-               10: "VSUSP", 11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 18: "VDISCARD"}  # fmt: skip
+_CHARACTERS = {
+    1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP", 10: "VSUSP",
+    11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 18: "VDISCARD",
+}  # fmt: skip
 _FLAGS = {
-    0: {30: "IGNPAR", 31: "PARMRK", 32: "INPCK", 33: "ISTRIP", 34: "INLCR", 35: "IGNCR", 36: "ICRNL", 37: "IUCLC", 38: "IXON",
-        39: "IXANY", 40: "IXOFF", 41: "IMAXBEL", 42: "IUTF8"},
+    0: {
+        30: "IGNPAR", 31: "PARMRK", 32: "INPCK", 33: "ISTRIP", 34: "INLCR", 35: "IGNCR", 36: "ICRNL", 37: "IUCLC",
+        38: "IXON", 39: "IXANY", 40: "IXOFF", 41: "IMAXBEL", 42: "IUTF8",
+    },
     1: {70: "OPOST", 71: "OLCUC", 72: "ONLCR", 73: "OCRNL", 74: "ONOCR", 75: "ONLRET"},
     2: {92: "PARENB", 93: "PARODD"},
-    3: {50: "ISIG", 51: "ICANON", 52: "XCASE", 53: "ECHO", 54: "ECHOE", 55: "ECHOK", 56: "ECHONL", 57: "NOFLSH", 58: "TOSTOP",
-        59: "IEXTEN", 60: "ECHOCTL", 61: "ECHOKE", 62: "PENDIN"},
+    3: {
+        50: "ISIG", 51: "ICANON", 52: "XCASE", 53: "ECHO", 54: "ECHOE", 55: "ECHOK", 56: "ECHONL", 57: "NOFLSH",
+        58: "TOSTOP", 59: "IEXTEN", 60: "ECHOCTL", 61: "ECHOKE", 62: "PENDIN",
+    },
 }  # fmt: skip
 _SIZES = {90: "CS7", 91: "CS8"}
 _IUTF8 = 0x4000  # not named by Python's termios; Linux and macOS agree on it
@@ -41,8 +47,8 @@ class Terminal:
 
     def resize(self, columns: int, rows: int, width_pixels: int = 0, height_pixels: int = 0) -> None:
         """Set the size; the kernel tells the foreground process by SIGWINCH."""
-        import fcntl  # noqa: PLC0415 - not there on Windows, nor are ptys
-        import termios  # noqa: PLC0415
+        import fcntl
+        import termios
 
         size = struct.pack("HHHH", clamp_side(rows), clamp_side(columns),
                            min(width_pixels, _PIXELS_MAX), min(height_pixels, _PIXELS_MAX))  # fmt: skip
@@ -51,7 +57,7 @@ class Terminal:
 
     def apply(self, modes: dict[int, int]) -> None:
         """Set the modes that this system knows; the others are skipped."""
-        import termios  # noqa: PLC0415 - not there on Windows, nor are ptys
+        import termios
 
         settings = termios.tcgetattr(self.slave)
         for opcode, value in modes.items():
@@ -72,14 +78,14 @@ class Terminal:
 
     def give_to(self, uid: int, gid: int) -> None:
         """Make the slave the user's (mode 620 when its group is tty's, as login does)."""
-        import grp  # noqa: PLC0415 - not there on Windows
+        import grp
 
         try:
             group, mode = grp.getgrnam("tty").gr_gid, 0o620
         except KeyError:
             group, mode = gid, 0o600
         os.chown(self.name, uid, group)
-        os.chmod(self.name, mode)  # noqa: PTH101 - paths are strings throughout runtime
+        os.chmod(self.name, mode)
 
     def close_slave(self) -> None:
         """Close our copy of the child's side."""

@@ -2,6 +2,7 @@
 
 from dunnart.server.authentication import AllowAnyone, Attempt, Authenticator, PasswordCallback
 from dunnart.server.config import ServerConfig
+from dunnart.server.coroutines import application
 from dunnart.server.server import Server
 from dunnart.server.session import Application, Session, SessionStream
 
@@ -15,4 +16,5 @@ __all__ = [
     "ServerConfig",
     "Session",
     "SessionStream",
+    "application",
 ]

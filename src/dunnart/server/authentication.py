@@ -31,8 +31,8 @@ class Attempt:
 class Authenticator(Protocol):
     """Decides on requests of one method.
 
-    `authenticate` returns `Allow`, `Deny` or (keyboard-interactive) `Prompt`. An exception denies, and is logged. A user
-    who does not exist must cost as much as one who does (THREATS R15); the answer's time has a floor anyway.
+    `authenticate` returns `Allow`, `Deny` or (keyboard-interactive) `Prompt`. An exception denies, and is logged. A
+    user who does not exist must cost as much as one who does (THREATS R15); the answer's time has a floor anyway.
     """
 
     @property
@@ -67,6 +67,6 @@ class AllowAnyone:
 
     method = "none"
 
-    async def authenticate(self, attempt: Attempt) -> AuthReply:  # noqa: ARG002 - that is the point
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Say yes."""
         return Allow()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dunnart.errors import DunnartError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
@@ -59,7 +59,6 @@ from dunnart.server.session import Session
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine
-    from typing import Any
 
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.server import Server
@@ -71,6 +70,7 @@ _SESSION = logging.getLogger("dunnart.session")
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
 _UNKNOWN_CHANNEL_TYPE = 3
 _TERM_BYTES = 64
+_TOO_MANY_FAILURES = 14
 _TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
 
 
@@ -85,8 +85,10 @@ class ServerConnection:
         logged_in: authentication is done.
     """
 
-    __slots__ = ("__weakref__", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id", "local_address",
-                 "logged_in", "port", "pump", "user")  # fmt: skip
+    __slots__ = (
+        "__weakref__", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id",
+        "local_address", "logged_in", "port", "pump", "user",
+    )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
         self._server = server
@@ -128,7 +130,9 @@ class ServerConnection:
 
     def handle(self, item: Event | Question) -> None:
         """One event or question of the engine."""
-        _HANDLERS.get(type(item), ServerConnection._ignored)(self, item)
+        handler = self._handlers.get(type(item))
+        if handler is not None:
+            handler(self, item)
 
     def uncongested(self) -> None:
         """The socket takes bytes again."""
@@ -143,10 +147,6 @@ class ServerConnection:
         for session in sessions.values():
             session.close()
         self._server.forget(self)
-
-    def _ignored(self, item: Event | Question) -> None:
-        if isinstance(item, Question):
-            self.pump.engine.answer(item.token, None)
 
     # Transport.
 
@@ -183,9 +183,10 @@ class ServerConnection:
                 reply = error
             self._answer(question, reply)
 
-        self._spawn(run())
+        self.spawn(run())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as a part of this connection: it is cancelled with it, and its failure is logged."""
         task = self.loop.create_task(work)
         if self._tasks is None:
             self._tasks = set()
@@ -252,7 +253,7 @@ class ServerConnection:
         else:
             self._interactive_rounds = 0
         attempt = Attempt(question.user, credential, self.address, self._interactive_rounds)
-        self._spawn(self._decide(question, attempt))
+        self.spawn(self._decide(question, attempt))
 
     async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:
         began = self.loop.time()
@@ -261,8 +262,7 @@ class ServerConnection:
         if authenticator is not None:
             try:
                 reply = await authenticator.authenticate(attempt)
-            except Exception:
-                # A plug-in's fault denies and disturbs nobody else.
+            except Exception:  # noqa: BLE001 - a plug-in's fault denies and disturbs nobody else
                 report(_AUTH, logging.ERROR, self, "the %s authenticator failed", attempt.credential.method)
                 _AUTH.exception("authenticator failed")
                 reply = Deny("the authenticator failed")
@@ -337,8 +337,9 @@ class ServerConnection:
             return session.signal(request.signal)
         if isinstance(request, BreakRequest):
             return session.send_break()
-        if session.began:
-            return False  # RFC 4254 §6.5: one program a channel
+        return not session.began and self._start(session, request)  # RFC 4254 §6.5: one program a channel
+
+    def _start(self, session: Session, request: ChannelRequest) -> bool:
         config = self._server.config
         if isinstance(request, ShellRequest):
             return self._begin(session, config.shell, "shell")
@@ -395,32 +396,28 @@ class ServerConnection:
     def _asked(self, question: GlobalRequestQuestion) -> None:
         self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument
 
-
-_TOO_MANY_FAILURES = 14
-_HANDLERS: dict[type, Callable[[ServerConnection, Any], None]] = {
-    DataReceived: ServerConnection._data,
-    WindowOpened: ServerConnection._window,
-    EofReceived: ServerConnection._eof,
-    ChannelClosed: ServerConnection._closed,
-    ChannelOpened: ServerConnection._opened,
-    ChannelRequestQuestion: ServerConnection._requested,
-    ChannelOpenQuestion: ServerConnection._open_asked,
-    GlobalRequestQuestion: ServerConnection._asked,
-    VersionReceived: ServerConnection._version_received,
-    KeysExchanged: ServerConnection._keys_exchanged,
-    SendingResumed: ServerConnection._resumed,
-    SignQuestion: ServerConnection._sign,
-    WorkQuestion: ServerConnection._work,
-    AuthQuestion: ServerConnection._authenticate,
-    AuthFailed: ServerConnection._auth_failed,
-    AuthPartial: ServerConnection._auth_partial,
-    LoggedIn: ServerConnection._accepted,
-    ConnectionEnded: ServerConnection._ended,
-}
+    _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+        DataReceived: _data,
+        WindowOpened: _window,
+        EofReceived: _eof,
+        ChannelClosed: _closed,
+        ChannelOpened: _opened,
+        ChannelRequestQuestion: _requested,
+        ChannelOpenQuestion: _open_asked,
+        GlobalRequestQuestion: _asked,
+        VersionReceived: _version_received,
+        KeysExchanged: _keys_exchanged,
+        SendingResumed: _resumed,
+        SignQuestion: _sign,
+        WorkQuestion: _work,
+        AuthQuestion: _authenticate,
+        AuthFailed: _auth_failed,
+        AuthPartial: _auth_partial,
+        LoggedIn: _accepted,
+        ConnectionEnded: _ended,
+    }
 
 
 def _local_address(sock: socket.socket) -> tuple[str, int]:
     name = sock.getsockname()
     return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
-
-

@@ -65,7 +65,7 @@ class Server:
         self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
         self._spare = os.open(os.devnull, os.O_RDONLY)
         for listener in listeners:
-            listener.setblocking(False)
+            listener.setblocking(False)  # noqa: FBT003 - the name says it
             self._listeners.append(listener)
             loop.add_reader(listener.fileno(), self._accept, listener)
 
@@ -122,7 +122,7 @@ class Server:
             _AUTH.info("%s", logs.refused(address, port, refusal.reason))
             sock.close()
             return
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
         if address:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -41,8 +41,10 @@ class Session:
         began: an application serves it.
     """
 
-    __slots__ = ("_bridge", "_connection", "_early", "_eof", "began", "command", "environment", "number", "subsystem",
-                 "terminal_request")  # fmt: skip
+    __slots__ = (
+        "_bridge", "_connection", "_early", "_eof", "began", "command", "environment", "number", "subsystem",
+        "terminal_request",
+    )  # fmt: skip
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
         self._connection = connection
@@ -94,7 +96,7 @@ class Session:
         terminal = None
         request = self.terminal_request
         if request is not None:
-            from dunnart.runtime.terminal import Terminal  # noqa: PLC0415 - not there on Windows
+            from dunnart.runtime.terminal import Terminal
 
             terminal = Terminal()
             try:
@@ -251,7 +253,7 @@ class SessionStream:
             if not future.done():
                 future.set_result(None)
 
-    def signal(self, name: str) -> bool:  # noqa: ARG002 - there is nothing to send it to
+    def signal(self, name: str) -> bool:
         """Signals are not delivered to streams."""
         return False
 

@@ -23,6 +23,7 @@ from dunnart.protocol.questions import (
     ChannelRequestQuestion,
     CredentialQuestion,
     Deny,
+    GlobalRequestQuestion,
     HostKeyQuestion,
     PasswordCredential,
     PromptQuestion,
@@ -230,21 +231,26 @@ class Pair:
         self.tamper: Callable[[Side, bytes], bytes] = lambda _side, data: data
         server_config = EngineConfig(
             Role.SERVER,
-            replace(
-                server_algorithms, host_key=tuple(name for name in server_algorithms.host_key if name in offered)
-            ),
+            replace(server_algorithms, host_key=tuple(name for name in server_algorithms.host_key if name in offered)),
             limits or Limits(),
             tuple(key.public for key in host_keys),
             auth_methods,
             banner=banner,
         )
         client_config = EngineConfig(Role.CLIENT, client_algorithms, client_limits or limits or Limits(), user=user)
-        granting = {AuthQuestion: right_password, ChannelOpenQuestion: True, ChannelRequestQuestion: True}
+        granting = {
+            AuthQuestion: right_password,
+            ChannelOpenQuestion: True,
+            ChannelRequestQuestion: True,
+            GlobalRequestQuestion: False,
+        }
         self.server = Side(server_config, random, self.now, host_keys, granting | (server_answers or {}))
         trying = {
             HostKeyQuestion: True,
             CredentialQuestion: one_after_another(PasswordCredential(PASSWORD)),
             PromptQuestion: (PASSWORD,),
+            ChannelRequestQuestion: True,
+            GlobalRequestQuestion: False,
         }
         self.client = Side(client_config, random, self.now, user_keys, trying | (client_answers or {}))
 
@@ -271,7 +277,8 @@ class Pair:
         """Let virtual time pass, then run."""
         self.now += seconds
         for side in (self.client, self.server):
-            deadline = side.engine.next_deadline()
+            side.engine.now = self.now
+            deadline = None if side.puppet else side.engine.next_deadline()
             if deadline is not None and deadline <= self.now:
                 side.engine.handle_timeout(self.now)
         return self.run()
@@ -299,7 +306,7 @@ def plain_packet(payload: bytes | Message) -> bytes:
     """A packet as it is sent before the first NEWKEYS."""
     body = payload if isinstance(payload, bytes) else payload.encode()
     padding = 8 - (5 + len(body)) % 8
-    padding += 8 if padding < 4 else 0  # noqa: PLR2004 - RFC 4253 §6
+    padding += 8 if padding < 4 else 0
     return uint32(1 + len(body) + padding) + byte(padding) + body + bytes(padding)
 
 

@@ -85,9 +85,10 @@ class Reader:
         value = self.string()
         if not value:
             return ()
-        if not value.isascii() or any(byte < 0x21 or byte == 0x7F for byte in value):
+        listed = value.decode("ascii", "replace")
+        if not value.isascii() or not listed.isprintable() or " " in listed:
             raise DecodeError("name-list holds bytes outside printable ASCII")
-        names = tuple(value.decode("ascii").split(","))
+        names = tuple(listed.split(","))
         if "" in names:
             raise DecodeError("name-list holds an empty name")
         return names

@@ -1,0 +1,101 @@
+"""Writes the parts of the documentation that come from the code: `python docs/generate.py`, or `--check`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from dunnart.crypto.profiles import PROFILES
+from dunnart.daemon.config import option_table
+from dunnart.protocol.limits import Limits
+from dunnart.runtime.admission import Penalties
+
+DOCS = Path(__file__).parent
+_NAMES = {"kex": "key exchange", "host_key": "host keys", "user_key": "users' keys", "ciphers": "ciphers", "macs": "MACs",
+          "compression": "compression"}  # fmt: skip
+
+
+def field_table(cls: type[Limits | Penalties]) -> str:
+    """A dataclass's fields with their defaults and the strings that stand below them."""
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for statement, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(statement.target, ast.Name)
+            texts[statement.target.id] = " ".join(str(after.value.value).split())
+    rows = ["| name | default | |", "|---|---|---|"]
+    rows += [f"| `{each.name}` | `{each.default}` | {texts.get(each.name, '')} |" for each in fields(cls)]
+    return "\n".join(rows) + "\n"
+
+
+def configuration() -> str:
+    """The page about configuration."""
+    return f"""# Configuration
+
+Every option has one name: in the TOML file that `--config FILE` names, as a flag (with dashes), and in the API. Flags
+override the file. `dunnart config` prints the effective configuration, `dunnart config --check --config FILE` only says
+what is wrong; the exit status is then 2.
+
+```toml
+listen = ["127.0.0.1:2222", "[::1]:2222"]
+methods = ["publickey"]
+profile = "strict"
+
+[limits]
+login_grace_seconds = 30
+idle_seconds = 3600
+```
+
+{option_table()}
+## Limits
+
+The table `[limits]`, or `--limits name=value`: what one connection may use.
+
+{field_table(Limits)}
+## Penalties
+
+The table `[penalties]`, or `--penalties name=value`: for how long a source is refused after what it did, as sshd's
+PerSourcePenalties.
+
+{field_table(Penalties)}"""
+
+
+def profiles() -> str:
+    """The algorithms of each profile."""
+    rows = []
+    for name, algorithms in PROFILES.items():
+        rows += [f"### {name}\n", "| | in order of preference |", "|---|---|"]
+        rows += [f"| {title} | {', '.join(f'`{each}`' for each in getattr(algorithms, key))} |"
+                 for key, title in _NAMES.items()]  # fmt: skip
+        rows.append("")
+    return "\n".join(rows)
+
+
+def pages() -> dict[Path, str]:
+    """What each page should hold."""
+    protocol = DOCS / "reference" / "protocol.md"
+    text = protocol.read_text()
+    head, rest = text.split("<!-- profiles -->\n", 1)
+    rest = rest[rest.index("Certificates stand in the lists") :]
+    return {
+        DOCS / "reference" / "configuration.md": configuration(),
+        protocol: f"{head}<!-- profiles -->\n\n{profiles()}\n{rest}",
+    }
+
+
+def main() -> int:
+    """Write the pages, or with --check say which are out of date."""
+    stale = [page for page, text in pages().items() if not page.exists() or page.read_text() != text]
+    for page in stale:
+        print(page.relative_to(DOCS.parent))
+        if "--check" not in sys.argv:
+            page.write_text(pages()[page])
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

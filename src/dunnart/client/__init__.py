@@ -1,1 +1,0 @@
-"""The client role on asyncio."""

@@ -1,0 +1,287 @@
+"""A `dunnart serve` of its own, keys to log in with, and a world in which the clients find nothing of the user's."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+import dunnart
+from dunnart.daemon.ways_in import this_user
+
+MIB = 1 << 20
+SECONDS = 40.0
+"""How long anything in these tests may take before it counts as hanging."""
+
+_SOURCE = Path(dunnart.__file__).parent.parent
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where everything has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+def program(name: str) -> str:
+    """Give a program's path; no path, no test."""
+    return shutil.which(name) or missing(name)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> bool:
+    """Wait for what no event tells of: another process's doing. False if it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Data that no compression and no repetition helps with."""
+
+    path: Path
+    data: bytes = field(repr=False)
+    sha256: str
+
+
+def make_blob(path: Path, size: int) -> Blob:
+    """Write `size` bytes of a seeded generator to `path`."""
+    data = random.Random(size).randbytes(size)
+    path.write_bytes(data)
+    return Blob(path, data, hashlib.sha256(data).hexdigest())
+
+
+def _new_key(kind: str) -> ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    if kind == "rsa":
+        return rsa.generate_private_key(65537, 3072)
+    curves = {"ecdsa256": ec.SECP256R1(), "ecdsa384": ec.SECP384R1(), "ecdsa521": ec.SECP521R1()}
+    return ec.generate_private_key(curves[kind]) if kind in curves else ed25519.Ed25519PrivateKey.generate()
+
+
+def write_key(path: Path, kind: str) -> str:
+    """Make a private key file in OpenSSH's format, and give the public half as a line."""
+    key = _new_key(kind)
+    path.touch(0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    path.with_suffix(".pub").write_text(f"{line} {kind}\n")
+    return line
+
+
+KEY_KINDS = ("ed25519", "ecdsa256", "ecdsa384", "ecdsa521", "rsa")
+
+
+class Keys:
+    """A folder with a user key of each kind, and the authorized_keys file that lists them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        lines = [write_key(folder / kind, kind) for kind in KEY_KINDS]
+        self.authorized = folder / "authorized_keys"
+        self.authorized.write_text("".join(f"{line}\n" for line in lines))
+
+    def path(self, kind: str) -> str:
+        """Give the key in OpenSSH's format."""
+        return str(self.folder / kind)
+
+    def dropbear(self, kind: str) -> str:
+        """Give the key in Dropbear's format."""
+        return self._converted(kind, "db", program("dropbearconvert"), "openssh", "dropbear", self.path(kind))
+
+    def putty(self, kind: str) -> str:
+        """Give the key in PuTTY's format."""
+        return self._converted(kind, "ppk", program("puttygen"), self.path(kind), "-O", "private", "-o")
+
+    def _converted(self, kind: str, suffix: str, *command: str) -> str:
+        made = self.folder / f"{kind}.{suffix}"
+        if not made.exists():
+            subprocess.run([*command, str(made)], check=True, capture_output=True, timeout=SECONDS)
+        return str(made)
+
+
+@dataclass
+class Served:
+    """A running server.
+
+    Attributes:
+        folder: where its state, its log and its clients' files are.
+        keys: what one may log in with.
+        lines: what it printed at its start.
+    """
+
+    folder: Path
+    keys: Keys
+    process: subprocess.Popen[str]
+    lines: Sequence[str]
+
+    @property
+    def user(self) -> str:
+        """Who runs the server, and may log in."""
+        return this_user().name
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (self.folder / "log").read_text()
+
+    @cached_property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self._after("listening on 127.0.0.1:"))
+
+    @cached_property
+    def password(self) -> str:
+        """The password of this run."""
+        return self._after(f"password of {self.user} for this run: ")
+
+    def _after(self, head: str) -> str:
+        return next(line.removeprefix(head) for line in self.lines if line.startswith(head))
+
+    @cached_property
+    def host_keys(self) -> dict[str, str]:
+        """The host keys' fingerprints by the keys' types."""
+        found = (line.split() for line in self.lines if line.startswith("host key "))
+        return {words[2]: words[3] for words in found}
+
+    @cached_property
+    def known_hosts(self) -> str:
+        """A file with its host keys, read from its own state folder or files."""
+        path = self.folder / "known_hosts"
+        path.write_text("".join(f"[127.0.0.1]:{self.port} {line}\n" for line in self.host_key_lines()))
+        return str(path)
+
+    def host_key_lines(self) -> list[str]:
+        """The public host keys as lines, checked against the fingerprints that it printed."""
+        lines = []
+        arguments = shlex.split((self.folder / "arguments").read_text())
+        files = [Path(value) for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "--host-key"]
+        for path in files or sorted((self.folder / "state").iterdir()):
+            if path.suffix == ".pub" or not path.is_file():
+                continue
+            shown = subprocess.run(
+                [program("ssh-keygen"), "-y", "-f", str(path)], check=True, capture_output=True, text=True
+            ).stdout.split()
+            digest = hashlib.sha256(base64.b64decode(shown[1])).digest()
+            assert self.host_keys[shown[0]] == "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+            lines.append(f"{shown[0]} {shown[1]}")
+        return lines
+
+    def children(self) -> list[int]:
+        """Its child processes, zombies too."""
+        threads = Path(f"/proc/{self.process.pid}/task")
+        return [int(pid) for thread in threads.iterdir() for pid in (thread / "children").read_text().split()]
+
+    def has_no_children(self) -> bool:
+        """Whether everything that sessions started is reaped."""
+        return not self.children()
+
+    def stop(self) -> None:
+        """End it as an administrator does, and see that nothing went wrong in its life."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            assert self.process.wait(SECONDS) == 0, self.log[-4000:]
+        finally:
+            self.process.kill()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process.wait()
+        log = self.log
+        assert "Traceback" not in log, log[log.index("Traceback") :][:4000]
+        assert " error/" not in log, log[log.index(" error/") :][:1000]
+
+
+def serve(
+    folder: Path, keys: Keys, *flags: str, home: Path | None = None, authorized: str | None = None
+) -> Served:
+    """Start a server on a free port.
+
+    Args:
+        folder: for its state and log.
+        keys: who may log in.
+        flags: further ones.
+        home: let its user live there, with /bin/sh for a shell, and not where the system says.
+        authorized: a file other than the one of `keys`.
+    """
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--state-folder", str(folder / "state"), "--no-strict-modes"]
+    arguments += ["--authorized-keys", authorized or str(keys.authorized), "--log-level", "debug", *flags]
+    (folder / "arguments").write_text(shlex.join(arguments))
+    start = ["-m", "dunnart"] if home is None else ["-c", _LIVING_ELSEWHERE, str(home)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *start, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment(folder, PYTHONPATH=str(_SOURCE)),
+        )
+    assert process.stdout is not None
+    lines: list[str] = []
+    last = "password of" if "one-time" in flags else "log in with:"
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith(last):
+            return Served(folder, keys, process, lines)
+    process.wait()
+    pytest.fail(f"the server did not start: {(folder / 'log').read_text()}")
+
+
+_LIVING_ELSEWHERE = """\
+import os, pwd, sys
+from dunnart.tools.main import main
+
+home, find, find_number = sys.argv[1], pwd.getpwnam, pwd.getpwuid
+
+def moved(entry):
+    if entry.pw_uid != os.geteuid():
+        return entry
+    return pwd.struct_passwd((*entry[:5], home, "/bin/sh"))
+
+pwd.getpwnam = lambda name: moved(find(name))
+pwd.getpwuid = lambda number: moved(find_number(number))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Give an environment in which the user's own configuration and agent play no role."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+    # /usr/games and the sbin folders are not in every user's PATH.
+    kept["PATH"] = kept.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
+    return kept | {"HOME": str(home), "TERM": "xterm", **more}
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], env: Mapping[str, str], **options: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program with pipes for as long as the block lasts; what is left of it then is killed."""
+    pipes: dict[str, int | None] = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    process = subprocess.Popen(command, env=env, start_new_session=True, **{**pipes, **options})  # type: ignore[call-overload] # its overloads know no dict
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
