@@ -10,3 +10,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long values after their argument: generated keys differ between workers, which must agree on every name."""
+    return argname if isinstance(val, bytes | str) and len(val) > 32 else None

@@ -103,9 +103,9 @@ class ServeConfig:
         "Chains of publickey, password, keyboard-interactive; going through one logs in. None: any that is set up.",
     )  # fmt: skip
     password: str = option(
-        "auto", choice("auto", "one-time", "system", "off"), "KIND",
+        "auto", choice("auto", "one-time", "off"), "KIND",
         "auto: a password for this run, printed at the start, where there is no other way in; one-time: always such "
-        "a one; system: the users' own; off: none.",
+        "a one; off: none.",
     )  # fmt: skip
     permit_root_login: str = option(
         "prohibit-password", choice("yes", "prohibit-password", "no"), "HOW",

@@ -180,7 +180,7 @@ def _password(config: ServeConfig, *, root: bool) -> str | None:
     by_key = (not methods or "publickey" in methods) and anyone_has_key(
         config.authorized_keys, strict_modes=config.strict_modes
     )
-    if by_key or config.password == "system":  # noqa: S105 - the option's value
+    if by_key:
         return None
     if config.password == "auto" and usable:  # noqa: S105 - the option's value
         return new_password()

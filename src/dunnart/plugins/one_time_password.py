@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.constant_time import bytes_eq
-
 from dunnart.protocol.questions import Allow, AuthReply, Deny, PasswordCredential
 
 if TYPE_CHECKING:
@@ -30,6 +28,9 @@ class OneTimePassword:
         """Compare, in a time that tells nothing."""
         if not isinstance(attempt.credential, PasswordCredential):
             return Deny("not a password")
+        # Imported here, for it brings hashlib and with it the system's OpenSSL: 3 MB.
+        from cryptography.hazmat.primitives.constant_time import bytes_eq
+
         right_user = bytes_eq(attempt.user.encode(), self._user)
         right_password = bytes_eq(attempt.credential.password.encode(), self._password)
         return Allow() if right_user and right_password else Deny()

@@ -6,11 +6,12 @@ reads them straight into packets and writes received packets straight out of the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from dunnart.errors import LocalProtocolError
 from dunnart.protocol.requests import EndOfWrite, ExitSignal, ExitStatus
 from dunnart.runtime import process
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from dunnart.runtime.terminal import Terminal
 
 _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
-_CHUNKS_PER_WRITE = 512  # well under IOV_MAX
+_CHUNKS = 512  # in one call; well under IOV_MAX
+_UNLESS_GONE = contextlib.suppress(LocalProtocolError)
+"""The peer may have ended the channel or the connection by a message whose event is not handled yet."""
+_EOF_WAITS_SECONDS = 0.25
 _STDERR = 1
 SIGNALS = frozenset(
     ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
@@ -78,16 +82,16 @@ class ProcessBridge:
         self._terminal = terminal
         self._ended = ended
         self._stdin, self._stdout, self._stderr = child.stdin, child.stdout, child.stderr
-        self._pending: deque[memoryview] | None = None
+        self._pending: bytearray | None = None
         self._paused = False
         self._eof_wanted = False
         self._wide = 0
         self._returncode: int | None = None
         self._closed = False
+        process.watch(child.process, loop, self._child_ended)
         loop.add_reader(self._stdout, self._read_stdout)
         if self._stderr >= 0:
             loop.add_reader(self._stderr, self._read_stderr)
-        process.watch(child.process, loop, self._child_ended)
 
     # From the child to the peer.
 
@@ -100,13 +104,16 @@ class ProcessBridge:
     def _read(self, fd: int, stream: int) -> bool:
         """Read once; False when there is nothing now."""
         pump = self._pump
-        slots = [] if pump.congested else pump.engine.data_slots(self._number, stream)
+        slots: list[memoryview] = []
+        if not pump.congested:
+            with _UNLESS_GONE:
+                slots = pump.engine.data_slots(self._number, stream)
         if not slots:
             self._paused = True
             self._loop.remove_reader(fd)
             return False
         try:
-            count = os.readv(fd, slots)
+            count = os.readv(fd, slots if len(slots) <= _CHUNKS else slots[:_CHUNKS])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:  # EIO: nobody holds the pty's other side any more
@@ -132,9 +139,20 @@ class ProcessBridge:
                 os.close(self._stdout)
             self._stdout = -1
         if self._stdout < 0 and self._stderr < 0:
-            self._pump.engine.send_eof(self._number)
             if self._returncode is not None:
-                self._pump.engine.close_channel(self._number)
+                with _UNLESS_GONE:
+                    self._pump.engine.send_eof(self._number)
+                    self._pump.engine.close_channel(self._number)
+                self._pump.tick()
+            else:
+                # Nearly always the process ends right now. Clients that answer EOF with CLOSE (Dropbear, PuTTY, libssh2)
+                # would miss its exit status, which can only be sent before our own CLOSE: so let it come first.
+                self._loop.call_later(_EOF_WAITS_SECONDS, self._send_eof)
+
+    def _send_eof(self) -> None:
+        if self._returncode is None and not self._closed:
+            with _UNLESS_GONE:
+                self._pump.engine.send_eof(self._number)
             self._pump.tick()
 
     def resume(self) -> None:
@@ -154,15 +172,11 @@ class ProcessBridge:
         self._ended(returncode)
         if self._closed:
             return
-        engine = self._pump.engine
-        if returncode >= 0:
-            engine.request(self._number, ExitStatus(returncode))
-        else:
-            name = signal.Signals(-returncode).name.removeprefix("SIG") if -returncode in _SIGNAL_NUMBERS else ""
-            engine.request(self._number, ExitSignal(
-                name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message=""))  # fmt: skip
-        if self._stdout < 0 and self._stderr < 0:
-            engine.close_channel(self._number)
+        with _UNLESS_GONE:
+            self._pump.engine.request(self._number, _exit(returncode))
+            if self._stdout < 0 and self._stderr < 0:
+                self._pump.engine.send_eof(self._number)
+                self._pump.engine.close_channel(self._number)
         self._pump.tick()
         if self._terminal is not None:
             self._drain_terminal()
@@ -181,14 +195,16 @@ class ProcessBridge:
     def receive(self, chunks: list[memoryview]) -> None:
         """Write what came; what the child does not take yet is copied, and the window stays shut by as much."""
         if self._pending is not None:
-            self._pending.extend(memoryview(bytes(chunk)) for chunk in chunks)
+            # One buffer: as many small objects as a peer may send bytes would be far more than its window.
+            for chunk in chunks:
+                self._pending += chunk
             return
         total = sum(map(len, chunks))
         if self._stdin < 0:
             self._pump.engine.consumed(self._number, total)
             return
         try:
-            if len(chunks) > _CHUNKS_PER_WRITE:
+            if len(chunks) > _CHUNKS:
                 chunks = [memoryview(b"".join(chunks))]
             count = os.writev(self._stdin, chunks)
         except (BlockingIOError, InterruptedError):
@@ -202,28 +218,25 @@ class ProcessBridge:
             if self._terminal is None:
                 process.widen(self._stdin)
         if count < total:
-            self._pending = deque((memoryview(b"".join(chunks))[count:],))
+            self._pending = bytearray()
+            for chunk in chunks:
+                self._pending += chunk[count:]
+                count = max(0, count - len(chunk))
             self._loop.add_writer(self._stdin, self._writable)
 
     def _writable(self) -> None:
         pending = self._pending
         assert pending is not None
-        written = 0
         try:
-            while pending:
-                count = os.write(self._stdin, pending[0])
-                written += count
-                if count < len(pending[0]):
-                    pending[0] = pending[0][count:]
-                    break
-                pending.popleft()
+            count = os.write(self._stdin, pending)
         except (BlockingIOError, InterruptedError):
-            pass
+            return
         except OSError:
-            self._stdin_broken(written + sum(map(len, pending)))
+            self._stdin_broken(len(pending))
             self._pump.tick()
             return
-        self._pump.engine.consumed(self._number, written)
+        del pending[:count]  # moves nothing: a bytearray can begin later
+        self._pump.engine.consumed(self._number, count)
         if not pending:
             self._pending = None
             self._loop.remove_writer(self._stdin)
@@ -237,7 +250,8 @@ class ProcessBridge:
         engine = self._pump.engine
         engine.consumed(self._number, lost)
         if b"OpenSSH" in engine.peer_version:
-            engine.request(self._number, EndOfWrite())
+            with _UNLESS_GONE:
+                engine.request(self._number, EndOfWrite())
 
     def receive_eof(self) -> None:
         """Close the child's stdin once all is written. A pty goes on (mosh, `ssh -tt </dev/null`)."""
@@ -277,7 +291,10 @@ class ProcessBridge:
             return False
         import termios
 
-        termios.tcsendbreak(self._terminal.master, 0)
+        try:
+            termios.tcsendbreak(self._terminal.master, 0)
+        except termios.error:
+            return False
         return True
 
     def close(self) -> None:
@@ -296,6 +313,13 @@ class ProcessBridge:
             process.signal_group(self._child.process, signal.SIGHUP)
         if self._terminal is not None:
             self._terminal.close()
+
+
+def _exit(returncode: int) -> ExitStatus | ExitSignal:
+    if returncode >= 0:
+        return ExitStatus(returncode)
+    name = signal.Signals(-returncode).name.removeprefix("SIG") if -returncode in _SIGNAL_NUMBERS else ""
+    return ExitSignal(name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message="")
 
 
 _SIGNAL_NUMBERS = frozenset(map(int, signal.Signals))

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     from dunnart.runtime.terminal import Terminal
 
+_PYTHON_IGNORES = frozenset(  # and `restore_signals` gives back to children
+    getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)
+)
+_DEFAULT_IGNORES = frozenset(  # children must be reaped; a handler for SIGTTOU would spin in each write to the terminal
+    getattr(signal, name) for name in ("SIGCHLD", "SIGTSTP", "SIGTTIN", "SIGTTOU") if hasattr(signal, name)
+)
 _WIDE_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # Linux
 
@@ -123,11 +129,18 @@ def _popen(
 
 
 def default_signals() -> None:
-    """Take back inherited ignored signals, so that children do not inherit them. To be called once, at start."""
-    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGPIPE"):
-        number = getattr(signal, name, None)
-        if number is not None and number != signal.SIGPIPE and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    """See to it that children do not inherit ignored signals. To be called once, at start, from the main thread.
+
+    What this process was told to ignore (nohup, `&` in a script) it goes on to ignore, by a handler that does nothing:
+    exec resets handlers to the default.
+    """
+    for number in signal.valid_signals():
+        if number not in _PYTHON_IGNORES and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number in _DEFAULT_IGNORES else _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
 
 
 def widen(fd: int) -> None:
@@ -142,15 +155,9 @@ def widen(fd: int) -> None:
 def watch(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, then: Callable[[int], None]) -> None:
     """Call `then(returncode)` on the loop once the process has ended, and reap it."""
     if hasattr(os, "pidfd_open"):
-        fd = os.pidfd_open(process.pid)
-
-        def ended() -> None:
-            loop.remove_reader(fd)
-            os.close(fd)
-            then(process.wait())
-
-        loop.add_reader(fd, ended)
-        return
+        with contextlib.suppress(OSError):  # no descriptor left, or a sandbox that knows no pidfds: a thread will do
+            _watch_pidfd(os.pidfd_open(process.pid), process, loop, then)
+            return
     import threading
 
     def wait() -> None:
@@ -159,6 +166,17 @@ def watch(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, the
             loop.call_soon_threadsafe(then, returncode)
 
     threading.Thread(target=wait, daemon=True, name="dunnart-wait").start()
+
+
+def _watch_pidfd(
+    fd: int, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, then: Callable[[int], None]
+) -> None:
+    def ended() -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+        then(process.wait())
+
+    loop.add_reader(fd, ended)
 
 
 def signal_group(process: subprocess.Popen[bytes], number: int) -> None:

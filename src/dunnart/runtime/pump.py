@@ -57,6 +57,9 @@ class Owner(Protocol):
     def uncongested(self) -> None:
         """The socket takes bytes again: producers may go on."""
 
+    def failed(self, error: Exception) -> None:
+        """Our own code raised; the connection ends, and ConnectionEnded follows."""
+
     def lost(self) -> None:
         """The socket is closed; nothing follows."""
 
@@ -120,7 +123,10 @@ class Pump:
         sent = self.bytes_sent
         if count:
             self.bytes_received += count
-            engine.received(count, now)
+            try:
+                engine.received(count, now)
+            except Exception as error:  # noqa: BLE001 - the other connections must not feel it
+                self._fail(error)
         else:
             engine.receive_eof(now)
         self.tick()
@@ -137,17 +143,25 @@ class Pump:
         self._ticking = True
         bulk = True
         try:
-            while events := engine.events():
+            while True:
+                events = engine.events()
+                if not events:
+                    self.flush()
+                    events = engine.events()  # a failed send ends the connection, which the owner must hear
+                    if not events:
+                        break
                 for item in events:
                     if type(item) is not DataReceived:
                         bulk = False
-                    self._owner.handle(item)
+                    try:
+                        self._owner.handle(item)
+                    except Exception as error:  # noqa: BLE001 - the other connections must not feel it
+                        self._fail(error)
         finally:
             self._ticking = False
-        self.flush()
         if engine.ended:
             self._end()
-        elif not bulk or self._bucket < 0:
+        elif not bulk or self._bucket < 0 or engine.blocked:
             self._schedule()
 
     @property
@@ -161,6 +175,8 @@ class Pump:
         engine.now = self._context.loop.time()
         engine.commit_data(channel, count, stream)
         self.flush()
+        if engine.blocked:
+            self._schedule()  # it began a key exchange, which has a deadline
 
     def flush(self) -> None:
         """Send what the engine has ready; what the socket does not take is kept."""
@@ -234,7 +250,10 @@ class Pump:
         if self._closing:
             self.close()
             return
-        self.engine.handle_timeout(now)
+        try:
+            self.engine.handle_timeout(now)
+        except Exception as error:  # noqa: BLE001 - the other connections must not feel it
+            self._fail(error)
         self.tick()
 
     def _schedule(self) -> None:
@@ -267,11 +286,18 @@ class Pump:
             self._context.deadlines.cancel(self, self._bucket)
         self._bucket = self._context.deadlines.set(self, loop.time() + 2.0)
 
+    def _fail(self, error: Exception) -> None:
+        self._owner.failed(error)
+        self.engine.disconnect("internal error")
+
     def _abort(self) -> None:
         # Sending failed: the peer is gone. The engine must hear of it, and events may be under way just now.
         self._backlog = None
         self._backlog_bytes = 0
         self._context.loop.remove_writer(self._fd)
+        if self._closing:
+            self.close()
+            return
         self.engine.receive_eof(self._context.loop.time())
         if not self._ticking:
             self._context.loop.call_soon(self.tick)

@@ -8,6 +8,7 @@ import struct
 
 from dunnart.protocol.requests import clamp_side
 
+_SIZE = struct.Struct("HHHH")
 _PIXELS_MAX = 0xFFFF
 # RFC 4254 §8's opcodes to termios' names: control characters, then flags by their field.
 _CHARACTERS = {
@@ -43,16 +44,22 @@ class Terminal:
 
     def __init__(self) -> None:
         self.master, self.slave = os.openpty()
-        self.name = os.ttyname(self.slave)
+        try:
+            self.name = os.ttyname(self.slave)
+        except OSError:
+            self.close()
+            raise
 
     def resize(self, columns: int, rows: int, width_pixels: int = 0, height_pixels: int = 0) -> None:
-        """Set the size; the kernel tells the foreground process by SIGWINCH."""
+        """Set the size; the kernel tells the foreground process by SIGWINCH. A side of 0 says nothing (RFC 4254 §6.2)."""
         import fcntl
         import termios
 
-        size = struct.pack("HHHH", clamp_side(rows), clamp_side(columns),
-                           min(width_pixels, _PIXELS_MAX), min(height_pixels, _PIXELS_MAX))  # fmt: skip
+        wanted = (rows and clamp_side(rows), columns and clamp_side(columns),
+                  min(width_pixels, _PIXELS_MAX), min(height_pixels, _PIXELS_MAX))  # fmt: skip
         with contextlib.suppress(OSError):
+            before = _SIZE.unpack(fcntl.ioctl(self.master, termios.TIOCGWINSZ, bytes(_SIZE.size)))
+            size = _SIZE.pack(*(new or old for new, old in zip(wanted, before, strict=True)))
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
     def apply(self, modes: dict[int, int]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.errors import ConnectionClosed, LocalProtocolError
@@ -13,13 +14,13 @@ from dunnart.runtime.bridge import Bridge, ProcessBridge
 from dunnart.runtime.logs import report
 
 if TYPE_CHECKING:
-    import asyncio
-
     from dunnart.runtime.process import Command
     from dunnart.server.connection import ServerConnection
 
 _LOG = logging.getLogger("dunnart.session")
 _STDERR = 1
+_BURST_BYTES = 256 * 1024
+"""So much is written at a time, and before the other connections have their turn."""
 
 
 class Application(Protocol):
@@ -42,15 +43,16 @@ class Session:
     """
 
     __slots__ = (
-        "_bridge", "_connection", "_early", "_eof", "began", "command", "environment", "number", "subsystem",
+        "_bridge", "_closed", "_connection", "_early", "_eof", "began", "command", "environment", "number", "subsystem",
         "terminal_request",
     )  # fmt: skip
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
         self._connection = connection
         self._bridge: Bridge | None = None
-        self._early: list[memoryview] | None = None
+        self._early: bytearray | None = None
         self._eof = False
+        self._closed = False
         self.number = number
         self.command: bytes | None = None
         self.subsystem: str | None = None
@@ -92,7 +94,9 @@ class Session:
 
         Raises:
             OSError: the process could not be started.
+            ConnectionClosed: the client has gone meanwhile.
         """
+        self._check_free()
         terminal = None
         request = self.terminal_request
         if request is not None:
@@ -124,15 +128,24 @@ class Session:
         return made
 
     def attach(self, bridge: Bridge) -> None:
-        """Put `bridge` behind the channel; what came before it goes to it now."""
-        if self._bridge is not None:
-            raise LocalProtocolError("something serves this session already")
+        """Put `bridge` behind the channel; what came before it goes to it now.
+
+        Raises:
+            ConnectionClosed: the client has gone meanwhile.
+        """
+        self._check_free()
         self._bridge = bridge
         early, self._early = self._early, None
         if early:
-            bridge.receive(early)
+            bridge.receive([memoryview(early)])
         if self._eof:
             bridge.receive_eof()
+
+    def _check_free(self) -> None:
+        if self._closed:
+            raise ConnectionClosed("the session is closed")
+        if self._bridge is not None:
+            raise LocalProtocolError("something serves this session already")
 
     # From the connection.
 
@@ -142,7 +155,10 @@ class Session:
             self._bridge.receive(chunks)
         else:
             # The window bounds it: nothing is consumed before something serves the session.
-            self._early = (self._early or []) + [memoryview(bytes(chunk)) for chunk in chunks]
+            if self._early is None:
+                self._early = bytearray()
+            for chunk in chunks:
+                self._early += chunk
 
     def receive_eof(self) -> None:
         """No more data comes."""
@@ -169,20 +185,22 @@ class Session:
             self._bridge.resize(columns, rows, width_pixels, height_pixels)
 
     def close(self) -> None:
-        """The channel is gone."""
-        bridge = self._bridge
-        if bridge is not None:
-            bridge.close()
+        """The channel is gone, or its application failed."""
+        self._closed = True
+        self._early = None
+        if self._bridge is not None:
+            self._bridge.close()
 
 
 class SessionStream:
     """A session's data as a stream for coroutines."""
 
-    __slots__ = ("_closed", "_eof", "_reader", "_received", "_session", "_writers")
+    __slots__ = ("_burst", "_closed", "_eof", "_reader", "_received", "_session", "_writers")
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._received: deque[bytes] = deque()
+        self._received = bytearray()
+        self._burst = 0
         self._eof = False
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
@@ -193,12 +211,10 @@ class SessionStream:
         while not self._received and not self._eof:
             self._reader = self._session.connection.loop.create_future()
             await self._reader
-        if not self._received:
-            return b""
-        data = b"".join(self._received)
+        data = bytes(self._received)
         self._received.clear()
         connection = self._session.connection
-        if not self._closed:
+        if data and not self._closed:
             connection.pump.engine.consumed(self._session.number, len(data))
             connection.pump.tick()
         return data
@@ -214,31 +230,40 @@ class SessionStream:
         while view:
             if self._closed:
                 raise ConnectionClosed("the session is closed")
-            taken = 0 if pump.congested else pump.engine.send_data(
-                self._session.number, view, _STDERR if stderr else 0)  # fmt: skip
+            try:
+                taken = 0 if pump.congested else pump.engine.send_data(
+                    self._session.number, view[:_BURST_BYTES], _STDERR if stderr else 0)  # fmt: skip
+            except LocalProtocolError as error:
+                raise ConnectionClosed("the session is closed") from error
             pump.tick()
             view = view[taken:]
+            self._burst += taken
             if view and not taken:
                 future = self._session.connection.loop.create_future()
                 self._writers.append(future)
                 await future
+            elif self._burst >= _BURST_BYTES:
+                self._burst = 0
+                await asyncio.sleep(0)
 
     def exit(self, status: int = 0) -> None:
         """End the session with an exit status; nothing can be written after it."""
         if self._closed:
             return
-        pump = self._session.connection.pump
-        pump.engine.request(self._session.number, ExitStatus(status))
-        pump.engine.send_eof(self._session.number)
-        pump.engine.close_channel(self._session.number)
         self._closed = True
+        pump = self._session.connection.pump
+        with contextlib.suppress(LocalProtocolError):  # the client has just closed it
+            pump.engine.request(self._session.number, ExitStatus(status))
+            pump.engine.send_eof(self._session.number)
+            pump.engine.close_channel(self._session.number)
         pump.tick()
 
     # As a Bridge.
 
     def receive(self, chunks: list[memoryview]) -> None:
         """Data came."""
-        self._received.append(b"".join(chunks))
+        for chunk in chunks:
+            self._received += chunk
         self._wake_reader()
 
     def receive_eof(self) -> None:

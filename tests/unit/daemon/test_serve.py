@@ -57,7 +57,6 @@ def test_a_password_only_where_there_is_no_other_way_in(config: ServeConfig, cap
     assert password != prepare(config).one_time_password
     chained = replace(config, methods=("publickey", "password"))
     assert prepare(chained).one_time_password is not None
-    assert prepare(replace(config, password="system")).one_time_password is None
     assert caplog.messages == []
     assert prepare(replace(config, password="off")).one_time_password is None
     assert prepare(replace(config, methods=("publickey",))).one_time_password is None
