@@ -121,7 +121,11 @@ def told(side: Side) -> list[object]:
 
 
 TRANSCRIPTS: dict[tuple[str, str], Transcript] = {}
-CIPHERS = [("chacha20-poly1305@openssh.com", "none"), ("aes128-gcm@openssh.com", "zlib@openssh.com"), ("aes128-ctr", "none")]
+CIPHERS = [
+    ("chacha20-poly1305@openssh.com", "none"),
+    ("aes128-gcm@openssh.com", "zlib@openssh.com"),
+    ("aes128-ctr", "none"),
+]
 
 
 def transcript(cipher: str, compression: str) -> Transcript:

@@ -15,7 +15,9 @@ from dunnart.wire import encoding, messages
 from dunnart.wire.encoding import Reader
 from dunnart.wire.messages import Message, Structure, WireType
 
-NAMES = st.text(st.characters(codec="ascii", min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=","), min_size=1)
+NAMES = st.text(
+    st.characters(codec="ascii", min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=","), min_size=1
+)
 UINT32 = st.integers(0, 2**32 - 1)
 BY_READER: dict[Callable[[Reader], Any], st.SearchStrategy[Any]] = {
     Reader.byte: st.integers(0, 255),
@@ -32,7 +34,7 @@ BY_READER: dict[Callable[[Reader], Any], st.SearchStrategy[Any]] = {
 
 
 def structures(base: type[Structure]) -> list[type[Structure]]:
-    found = [base] if base._wire_types or getattr(base, "number", 0) or getattr(base, "name", "") else []
+    found = [base] if base._wire_types or vars(base).get("number") or vars(base).get("name") else []
     for kind in base.__subclasses__():
         found += structures(kind)
     # A dataclass with slots is made anew: its first form is still among the subclasses.
@@ -69,7 +71,9 @@ def test_decoding_undoes_encoding(kind: type[Structure], data: st.DataObject) ->
     if not last or last[0].read is not Reader.rest:
         with pytest.raises(DecodeError):
             kind.decode(encoded + b"\0")
-    fixed = len(encoded) - (len(getattr(value, list(kind.wire_types())[-1])) if last and last[0].read is Reader.rest else 0)
+    fixed = len(encoded) - (
+        len(getattr(value, list(kind.wire_types())[-1])) if last and last[0].read is Reader.rest else 0
+    )
     cut = data.draw(st.integers(0, fixed))
     if int(issubclass(kind, Message)) <= cut < fixed:
         with pytest.raises(DecodeError):

@@ -158,7 +158,9 @@ def let_client_in(made: Pair) -> None:
 BODIES = [b"", bytes(4), bytes(64), string(b"x"), bytes(range(256)), b"\xff" * 40]
 
 
-@pytest.mark.parametrize("phase", REACHED, ids=lambda phase: "-".join(str(getattr(part, "name", part)) for part in phase))
+@pytest.mark.parametrize(
+    "phase", REACHED, ids=lambda phase: "-".join(str(getattr(part, "name", part)) for part in phase)
+)
 def test_every_number_in_every_phase(phase: tuple[Role, Stage, Kex, bool]) -> None:
     _, stage, kex, _ = phase
     answered_politely = stage is Stage.CONNECTION and kex in (Kex.IDLE, Kex.OFFERED)

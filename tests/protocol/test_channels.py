@@ -502,7 +502,7 @@ def test_every_request_arrives_and_is_answered(request_: Any, reply: bool) -> No
     assert made.client.of(RequestAnswered) == [RequestAnswered(here, reply)]
 
 
-@pytest.mark.parametrize("request_", [ExitStatus(255), ExitSignal("KILL", True, "killed"), EndOfWrite()])  # noqa: FBT003
+@pytest.mark.parametrize("request_", [ExitStatus(255), ExitSignal("KILL", True, "killed"), EndOfWrite()])
 def test_what_a_server_tells(request_: Any) -> None:
     made, here, there = opened(client_answers={ChannelRequestQuestion: True})
     made.server.engine.request(there, request_)
@@ -540,7 +540,7 @@ def test_answers_go_out_in_the_order_of_the_requests() -> None:
         made.server.engine.answer(question.token, reply)
         made.run()
         assert made.client.of(RequestAnswered) == []
-    made.server.engine.answer(shell.token, True)  # noqa: FBT003
+    made.server.engine.answer(shell.token, True)
     made.run()
     assert [event.success for event in made.client.of(RequestAnswered)] == [True, False, True, False]
     made.server.engine.answer(subsystem.token, Exception("failed"))
@@ -554,7 +554,7 @@ def test_channels_do_not_wait_for_each_other() -> None:
     made.client.engine.request(here, ShellRequest(), want_reply=True)
     made.client.engine.request(other, ShellRequest(), want_reply=True)
     made.run()
-    made.server.engine.answer(made.server.asked(ChannelRequestQuestion)[1].token, True)  # noqa: FBT003
+    made.server.engine.answer(made.server.asked(ChannelRequestQuestion)[1].token, True)
     made.run()
     assert made.client.of(RequestAnswered) == [RequestAnswered(other, success=True)]
 
@@ -567,7 +567,7 @@ def test_answer_after_the_channel_is_gone_says_nothing() -> None:
     again, again_there = made.session()
     assert (again, again_there) == (here, there)
     before = len(made.client.payloads)
-    made.server.engine.answer(made.server.asked(ChannelRequestQuestion)[0].token, True)  # noqa: FBT003
+    made.server.engine.answer(made.server.asked(ChannelRequestQuestion)[0].token, True)
     made.run()
     assert len(made.client.payloads) == before
 
@@ -626,7 +626,7 @@ def test_channel_that_is_not_open_yet() -> None:
         engine.close_channel(number)
     made.run()
     assert made.server.numbers[-1] == 90
-    made.server.engine.answer(made.server.asked(ChannelOpenQuestion)[0].token, True)  # noqa: FBT003
+    made.server.engine.answer(made.server.asked(ChannelOpenQuestion)[0].token, True)
     made.run()
     assert engine.send_data(number, b"x") == 1
 

@@ -49,9 +49,9 @@ def pair(**options: Any) -> Pair:
 
 @pytest.mark.parametrize(
     ("reply", "answered"),
-    [(True, RequestAnswered(None, True)), (b"port", RequestAnswered(None, True, b"port")),  # noqa: FBT003
-     (b"", RequestAnswered(None, True)), (False, RequestAnswered(None, False)),  # noqa: FBT003
-     (None, RequestAnswered(None, False)), (Exception(), RequestAnswered(None, False))],  # noqa: FBT003
+    [(True, RequestAnswered(None, True)), (b"port", RequestAnswered(None, True, b"port")),
+     (b"", RequestAnswered(None, True)), (False, RequestAnswered(None, False)),
+     (None, RequestAnswered(None, False)), (Exception(), RequestAnswered(None, False))],
 )  # fmt: skip
 def test_global_request_is_asked_and_answered(reply: object, answered: RequestAnswered) -> None:
     made = pair(server_answers={GlobalRequestQuestion: lambda _question: reply})
@@ -359,8 +359,8 @@ def test_disconnect_by_the_application() -> None:
     made.server.engine.disconnect("going down")
     made.server.engine.disconnect("again")
     made.run()
-    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, False, 11, "going down")]  # noqa: FBT003
-    assert made.client.of(ConnectionEnded) == [ConnectionEnded(None, True, 11, "going down")]  # noqa: FBT003
+    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, False, 11, "going down")]
+    assert made.client.of(ConnectionEnded) == [ConnectionEnded(None, True, 11, "going down")]
     assert made.client.got(Disconnect) == [Disconnect(11, b"going down")]
 
 
@@ -377,7 +377,7 @@ def test_disconnect_that_cannot_be_read_is_one() -> None:
     made = pair()
     made.client.send(b"\1\0")
     made.run()
-    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, True, 0, "")]  # noqa: FBT003
+    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, True, 0, "")]
 
 
 def test_disconnect_text_need_not_be_utf8() -> None:
@@ -446,7 +446,7 @@ def test_nothing_happens_after_the_end() -> None:
     made.server.engine.data_to_send()
     made.server.sweep()
     engine = made.server.engine
-    engine.answer(question.token, True)  # noqa: FBT003
+    engine.answer(question.token, True)
     engine.consumed(there, 1)
     made.client.send(Ping(b"x"))
     engine.receive(b"".join(made.client.engine.data_to_send()), made.now)
@@ -462,7 +462,7 @@ def test_nothing_behind_a_disconnect_is_read() -> None:
     made = pair()
     made.client.send(Disconnect(11, b"bye"), b"\x05", GlobalRequest("x", want_reply=True))
     made.run()
-    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, True, 11, "bye")]  # noqa: FBT003
+    assert made.server.of(ConnectionEnded) == [ConnectionEnded(None, True, 11, "bye")]
     assert 1 not in made.client.numbers
 
 

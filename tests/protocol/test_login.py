@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,15 +93,15 @@ def signed(
     host_key = made.client.engine.server_key
     data = b"".join((
         string(other.get("session_id", made.client.engine.session_id)), byte(50), text(user), text("ssh-connection"),
-        text(method), boolean(True), text(algorithm), string(other.get("key", signer.public.blob)),  # noqa: FBT003
+        text(method), boolean(True), text(algorithm), string(other.get("key", signer.public.blob)),
         string(other.get("host_key", host_key)) if hostbound else b"",
     ))  # fmt: skip
     signature = signer.sign(algorithm, data)
     blob = signer.public.blob
     body = (
-        HostboundSigned(True, algorithm, blob, other.get("host_key", host_key), signature)  # noqa: FBT003
+        HostboundSigned(True, algorithm, blob, other.get("host_key", host_key), signature)
         if hostbound
-        else PublicKeySigned(True, algorithm, blob, signature)  # noqa: FBT003
+        else PublicKeySigned(True, algorithm, blob, signature)
     )
     return request(method, body.encode(), user)
 
@@ -141,9 +140,7 @@ def test_wrong_then_right_password() -> None:
 @pytest.mark.parametrize("algorithm", sorted(KEYS))
 def test_login_by_key(algorithm: str) -> None:
     profile = PROFILES["legacy"]
-    made = pair(
-        credential(algorithm), allow=Allow("grant"), auth_methods=(("publickey",),), algorithms=profile
-    ).run()
+    made = pair(credential(algorithm), allow=Allow("grant"), auth_methods=(("publickey",),), algorithms=profile).run()
     (event,) = made.server.of(LoggedIn)
     assert (event.user, event.method, event.grants) == ("alice", "publickey", ("grant",))
     assert KEYS[algorithm].public.fingerprint() in event.detail
@@ -157,9 +154,9 @@ def test_query_then_signed_request(algorithm: str, hostbound: bool) -> None:
     made = idle(allow=Allow(), auth_methods=(("publickey",),), algorithms=PROFILES["legacy"])
     key = KEYS[algorithm]
     query = (
-        HostboundQuery(False, algorithm, key.public.blob, made.client.engine.server_key)  # noqa: FBT003
+        HostboundQuery(False, algorithm, key.public.blob, made.client.engine.server_key)
         if hostbound
-        else PublicKeyQuery(False, algorithm, key.public.blob)  # noqa: FBT003
+        else PublicKeyQuery(False, algorithm, key.public.blob)
     )
     made.client.puppet = True
     made.client.send(request(HOSTBOUND if hostbound else "publickey", query.encode()))
@@ -185,9 +182,9 @@ def test_allowed_key_without_its_signature_does_not_log_in() -> None:
 
 @pytest.mark.parametrize("hostbound", [False, True])
 def test_signature_over_something_else_does_not_log_in(hostbound: bool) -> None:
-    for other in ({"session_id": bytes(32)}, {"key": b"another"}):
+    for name, value in (("session_id", bytes(32)), ("key", b"another")):
         made = idle(allow=Allow(), auth_methods=(("publickey",),))
-        made.client.send(signed(made, ED, "ssh-ed25519", hostbound=hostbound, **other))
+        made.client.send(signed(made, ED, "ssh-ed25519", "alice", hostbound=hostbound, **{name: value}))
         made.run()
         assert not logged_in(made)
         assert "wrong ssh-ed25519 signature" in made.server.of(AuthFailed)[0].detail
@@ -224,7 +221,7 @@ def test_hostbound_is_refused_where_public_keys_are() -> None:
 @pytest.mark.parametrize("algorithm", ["ssh-rsa", "rsa-sha2-512-cert-v01@openssh.com", "ssh-dss", "x", ""])
 def test_algorithms_that_are_not_accepted(algorithm: str) -> None:
     made = idle(allow=Allow(), auth_methods=(("publickey",),))
-    data = PublicKeyQuery(False, algorithm, KEYS["ssh-rsa"].public.blob).encode()  # noqa: FBT003
+    data = PublicKeyQuery(False, algorithm, KEYS["ssh-rsa"].public.blob).encode()
     made.client.send(request("publickey", data))
     made.run()
     assert made.server.asked(AuthQuestion) == []
@@ -233,7 +230,7 @@ def test_algorithms_that_are_not_accepted(algorithm: str) -> None:
 
 def test_algorithm_must_be_one_of_the_key() -> None:
     made = idle(allow=Allow(), auth_methods=(("publickey",),))
-    made.client.send(request("publickey", PublicKeyQuery(False, "rsa-sha2-256", ED.public.blob).encode()))  # noqa: FBT003
+    made.client.send(request("publickey", PublicKeyQuery(False, "rsa-sha2-256", ED.public.blob).encode()))
     made.run()
     assert made.server.asked(AuthQuestion) == []
     assert "a ssh-ed25519 key cannot sign as rsa-sha2-256" in made.server.of(AuthFailed)[0].detail
@@ -374,7 +371,7 @@ def test_login_by_none_where_configured() -> None:
 def test_first_none_is_free_the_second_counts() -> None:
     made = idle()
     assert made.server.engine.auth_failures == 0
-    assert made.client.got(UserauthFailure) == [UserauthFailure(("password",), False)]  # noqa: FBT003
+    assert made.client.got(UserauthFailure) == [UserauthFailure(("password",), False)]
     made.client.send(request("none"))
     made.run()
     assert made.server.engine.auth_failures == 1
@@ -490,9 +487,7 @@ def test_a_failure_does_not_undo_what_has_passed() -> None:
         credential("ssh-ed25519"),
         PasswordCredential("wrong"),
         PasswordCredential(PASSWORD),
-        allow=lambda question: (
-            Deny() if getattr(question.credential, "password", PASSWORD) != PASSWORD else Allow()
-        ),
+        allow=lambda question: Deny() if getattr(question.credential, "password", PASSWORD) != PASSWORD else Allow(),
         auth_methods=(("publickey", "password"),),
     ).run()
     assert logged_in(made)
@@ -520,7 +515,7 @@ def test_silent_denials_do_not_count() -> None:
 
 def test_queries_of_unknown_keys_count() -> None:
     made = idle(allow=Deny(), auth_methods=(("publickey",),), limits=Limits(max_auth_tries=3))
-    query = request("publickey", PublicKeyQuery(False, "ssh-ed25519", ED.public.blob).encode())  # noqa: FBT003
+    query = request("publickey", PublicKeyQuery(False, "ssh-ed25519", ED.public.blob).encode())
     made.client.send(query, query, query)
     made.run()
     assert isinstance(made.server.ended and made.server.ended.error, TooManyFailures)
@@ -589,7 +584,7 @@ def test_unknown_service_is_refused(service: str) -> None:
 
 def test_authentication_for_another_service_is_refused() -> None:
     made = idle(allow=Allow())
-    made.client.send(request("password", PasswordData(False, PASSWORD).encode(), service="ssh-userauth"))  # noqa: FBT003
+    made.client.send(request("password", PasswordData(False, PASSWORD).encode(), service="ssh-userauth"))
     made.run()
     assert isinstance(made.server.ended and made.server.ended.error, ServiceNotAvailable)
     assert not logged_in(made)
@@ -605,7 +600,7 @@ def test_banner_comes_once_before_the_first_answer() -> None:
 def test_credentials_do_not_show_their_secrets() -> None:
     assert PASSWORD not in repr(PasswordCredential(PASSWORD))
     assert PASSWORD not in repr(InteractiveCredential("", (PASSWORD,)))
-    assert PASSWORD not in repr(PasswordData(False, PASSWORD))  # noqa: FBT003
+    assert PASSWORD not in repr(PasswordData(False, PASSWORD))
     assert PASSWORD not in repr(UserauthInfoResponse(1, text(PASSWORD)))
 
 

@@ -10,7 +10,13 @@ from dunnart.errors import LimitExceeded, NegotiationError, UnexpectedMessage
 from dunnart.protocol.events import ChannelOpened, DataReceived, LoggedIn, SendingResumed
 from dunnart.protocol.limits import KIB, MIB, Limits
 from dunnart.protocol.phases import Kex, Stage
-from dunnart.protocol.questions import AuthQuestion, ChannelRequestQuestion, GlobalRequestQuestion, HostKeyQuestion, SignQuestion
+from dunnart.protocol.questions import (
+    AuthQuestion,
+    ChannelRequestQuestion,
+    GlobalRequestQuestion,
+    HostKeyQuestion,
+    SignQuestion,
+)
 from dunnart.protocol.requests import ExecRequest, UnknownGlobalRequest
 from dunnart.testing.pair import Pair
 from dunnart.wire.messages import ChannelData, ChannelWindowAdjust, GlobalRequest, Ignore, KexInit, NewKeys, Ping, Pong
@@ -170,7 +176,14 @@ def peer_offers(made: Pair) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [ChannelData(0, b"x"), ChannelWindowAdjust(0, 1), Ping(b""), GlobalRequest("x", want_reply=True), NewKeys(), b"\x14"],
+    [
+        ChannelData(0, b"x"),
+        ChannelWindowAdjust(0, 1),
+        Ping(b""),
+        GlobalRequest("x", want_reply=True),
+        NewKeys(),
+        b"\x14",
+    ],
 )
 def test_peer_sends_nothing_else_after_its_kexinit(message: Any) -> None:
     made = Pair(algorithms=FAST).run()

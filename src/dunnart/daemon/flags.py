@@ -12,6 +12,11 @@ from dunnart.daemon.options import declared_default
 from dunnart.errors import ConfigError
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # Asked for the terminal's width, argparse loads shutil and with it every compression library, at each start.
+    return argparse.HelpFormatter(prog, width=100)
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises `ConfigError` where argparse would print its usage and end the program."""
 
@@ -21,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Make the parser: `--config` and a flag for every option. It raises `ConfigError`."""
-    made = _Parser(prog=program, description=description, allow_abbrev=False)
+    made = _Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter)
     made.add_argument("--config", metavar="FILE", help="TOML file with options; flags override it.")
     for each in fields(ServeConfig):
         declared = OPTIONS[each.name]

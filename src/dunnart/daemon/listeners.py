@@ -44,9 +44,9 @@ def bound_address(listener: socket.socket) -> ListenAddress:
 
 
 def _tcp(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
+    family, kind, protocol, _, name = socket.getaddrinfo(
+        host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     made = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":

@@ -21,6 +21,7 @@ from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.one_time_password import OneTimePassword
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Admission
+from dunnart.runtime.process import default_signals
 from dunnart.server import Server, ServerConfig
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def _random() -> float:
 async def _serve(prepared: Prepared) -> None:
     ended = asyncio.Event()
     _on_end(ended.set)
+    default_signals()
     running = await start(prepared)
     try:
         announce(prepared, running.addresses)

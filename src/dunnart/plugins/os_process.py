@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 from dunnart.plugins import os_account
+from dunnart.runtime.logs import clean, report
 from dunnart.runtime.process import Command
 
 if TYPE_CHECKING:
     from dunnart.plugins.os_account import Account
     from dunnart.server.session import Session
 
+_LOG = logging.getLogger("dunnart.session")
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -41,7 +44,12 @@ def _account(session: Session) -> Account:
 def _run(session: Session, account: Account, argv: tuple[str | bytes, ...]) -> bool:
     directory = account.home if os.path.isdir(account.home) else "/"
     user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
-    session.run(Command(argv, account.shell, environment(session, account), directory, user))
+    try:
+        session.run(Command(argv, account.shell, environment(session, account), directory, user))
+    except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
+        report(_LOG, logging.WARNING, session.connection, "session %d: %s cannot be started: %s", session.number,
+               clean(account.shell), error.strerror)  # fmt: skip
+        return False
     return True
 
 

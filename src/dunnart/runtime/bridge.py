@@ -27,7 +27,7 @@ _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
 _CHUNKS = 512  # in one call; well under IOV_MAX
 _UNLESS_GONE = contextlib.suppress(LocalProtocolError)
 """The peer may have ended the channel or the connection by a message whose event is not handled yet."""
-_EOF_WAITS_SECONDS = 0.25
+_EOF_WAITS_SECONDS = 1.0
 _STDERR = 1
 SIGNALS = frozenset(
     ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
@@ -145,8 +145,8 @@ class ProcessBridge:
                     self._pump.engine.close_channel(self._number)
                 self._pump.tick()
             else:
-                # Nearly always the process ends right now. Clients that answer EOF with CLOSE (Dropbear, PuTTY, libssh2)
-                # would miss its exit status, which can only be sent before our own CLOSE: so let it come first.
+                # Nearly always the process ends right now. Clients that answer EOF with CLOSE (Dropbear, PuTTY,
+                # libssh2) would miss its exit status, which can only be sent before our own CLOSE: let it come first.
                 self._loop.call_later(_EOF_WAITS_SECONDS, self._send_eof)
 
     def _send_eof(self) -> None:
@@ -296,6 +296,11 @@ class ProcessBridge:
         except termios.error:
             return False
         return True
+
+    def end_output(self) -> None:
+        """The peer takes no more output: the next write of the child to its stdout fails. A pty goes on."""
+        if self._terminal is None and self._stdout >= 0:
+            self._output_ended(0)
 
     def close(self) -> None:
         """Hang up: the child gets SIGHUP, its streams are closed; it is reaped when it ends."""

@@ -67,5 +67,5 @@ class Deadlines:
                         del self._buckets[bucket]
                     timed.due(now)
         finally:  # whatever one of them raised, the others' time comes
-            if self._buckets and (self._timer is None or min(self._buckets) < self._next):
+            if self._buckets:
                 self._arm(min(self._buckets))

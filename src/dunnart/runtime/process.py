@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
     from dunnart.runtime.terminal import Terminal
 
-_PYTHON_IGNORES = frozenset(  # and `restore_signals` gives back to children
-    getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)
-)
-_DEFAULT_IGNORES = frozenset(  # children must be reaped; a handler for SIGTTOU would spin in each write to the terminal
-    getattr(signal, name) for name in ("SIGCHLD", "SIGTSTP", "SIGTTIN", "SIGTTOU") if hasattr(signal, name)
-)
 _WIDE_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # Linux
 
@@ -129,17 +123,18 @@ def _popen(
 
 
 def default_signals() -> None:
-    """See to it that children do not inherit ignored signals. To be called once, at start, from the main thread.
+    """See that children begin with default signals even where we ignore some. To be called once, in the main thread.
 
-    What this process was told to ignore (nohup, `&` in a script) it goes on to ignore, by a handler that does nothing:
-    exec resets handlers to the default.
+    An ignored signal stays ignored through exec, a caught one does not: so what we inherited as ignored is caught and
+    nothing done, which is the same for us. With SIGCHLD ignored there would be no exit statuses.
     """
-    for number in signal.valid_signals():
-        if number not in _PYTHON_IGNORES and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL if number in _DEFAULT_IGNORES else _do_nothing)
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCHLD"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _nothing)
 
 
-def _do_nothing(_number: int, _frame: object) -> None:
+def _nothing(_number: int, _frame: object) -> None:
     pass
 
 

@@ -111,6 +111,12 @@ class Pump:
         """The socket is gone."""
         return self._fd < 0
 
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """The address and port that the peer reached; ("", 0) for a unix socket, and once the socket is gone."""
+        name = self._sock.getsockname() if self._fd >= 0 else ""
+        return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
+
     def _readable(self) -> None:
         engine = self.engine
         try:

@@ -12,8 +12,8 @@ _SIZE = struct.Struct("HHHH")
 _PIXELS_MAX = 0xFFFF
 # RFC 4254 §8's opcodes to termios' names: control characters, then flags by their field.
 _CHARACTERS = {
-    1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP", 10: "VSUSP",
-    11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 18: "VDISCARD",
+    1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
+    10: "VSUSP", 11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 18: "VDISCARD",
 }  # fmt: skip
 _FLAGS = {
     0: {
@@ -51,7 +51,7 @@ class Terminal:
             raise
 
     def resize(self, columns: int, rows: int, width_pixels: int = 0, height_pixels: int = 0) -> None:
-        """Set the size; the kernel tells the foreground process by SIGWINCH. A side of 0 says nothing (RFC 4254 §6.2)."""
+        """Set the size; the kernel tells the foreground process by SIGWINCH. 0 says nothing (RFC 4254 §6.2)."""
         import fcntl
         import termios
 

@@ -7,7 +7,7 @@ import logging
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dunnart.errors import DunnartError, NegotiationError
+from dunnart.errors import DecodeError, DunnartError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
 from dunnart.protocol.events import (
     AuthFailed,
@@ -26,6 +26,7 @@ from dunnart.protocol.events import (
 )
 from dunnart.protocol.identification import VersionMismatch
 from dunnart.protocol.questions import (
+    Allow,
     AuthQuestion,
     AuthReply,
     ChannelOpenQuestion,
@@ -33,6 +34,7 @@ from dunnart.protocol.questions import (
     Deny,
     GlobalRequestQuestion,
     InteractiveCredential,
+    Prompt,
     Question,
     Refusal,
     SignQuestion,
@@ -40,6 +42,7 @@ from dunnart.protocol.questions import (
 )
 from dunnart.protocol.requests import (
     BreakRequest,
+    EndOfWrite,
     EnvironmentRequest,
     ExecRequest,
     PtyRequest,
@@ -48,6 +51,7 @@ from dunnart.protocol.requests import (
     SignalRequest,
     SubsystemRequest,
     WindowChange,
+    decode_modes,
 )
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
@@ -86,8 +90,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id",
-        "local_address", "logged_in", "port", "pump", "user",
+        "__weakref__", "_crashed", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id",
+        "logged_in", "port", "pump", "user",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -95,11 +99,11 @@ class ServerConnection:
         self._sessions: dict[int, Session] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
+        self._crashed = False
         self.id = number
         self.user = ""
         self.address = address
         self.port = port
-        self.local_address = _local_address(sock)
         self.grants: tuple[object, ...] = ()
         self.logged_in = False
         self.pump = Pump(server.context, sock, server.engine_config, self)
@@ -121,6 +125,11 @@ class ServerConnection:
         """How many sessions are open."""
         return len(self._sessions)
 
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """The address and port that the client reached; ("", 0) for a unix socket."""
+        return self.pump.local_address
+
     def disconnect(self, text: str) -> None:
         """End it in order, telling the peer why."""
         self.pump.engine.disconnect(text)
@@ -138,6 +147,11 @@ class ServerConnection:
         """The socket takes bytes again."""
         for session in tuple(self._sessions.values()):
             session.resume()
+
+    def failed(self, error: Exception) -> None:
+        """Our own code raised."""
+        self._crashed = True
+        self._server.failed(self, error)
 
     def lost(self) -> None:
         """The socket is closed."""
@@ -181,6 +195,9 @@ class ServerConnection:
                 reply = await self.loop.run_in_executor(None, work)
             except DunnartError as error:
                 reply = error
+            except Exception as error:  # noqa: BLE001 - who waits for the answer must not wait for ever
+                self.failed(error)
+                reply = None
             self._answer(question, reply)
 
         self.spawn(run())
@@ -235,6 +252,8 @@ class ServerConnection:
             self._server.login_failed(self, self._outcome(event))
 
     def _outcome(self, event: ConnectionEnded) -> Outcome:
+        if self._crashed:
+            return Outcome.CRASH
         if isinstance(event.error, LoginTimeout):
             return Outcome.GRACE_EXCEEDED
         if self.pump.engine.auth_failures:
@@ -262,11 +281,15 @@ class ServerConnection:
         if authenticator is not None:
             try:
                 reply = await authenticator.authenticate(attempt)
-            except Exception:  # noqa: BLE001 - a plug-in's fault denies and disturbs nobody else
+            except (Exception, asyncio.CancelledError):
+                # A plug-in's fault denies and disturbs nobody else; so does a task of its own that was cancelled.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
                 report(_AUTH, logging.ERROR, self, "the %s authenticator failed", attempt.credential.method)
                 _AUTH.exception("authenticator failed")
                 reply = Deny("the authenticator failed")
-        if isinstance(reply, Deny):
+        if not isinstance(reply, Allow | Prompt):
             floor = max(_FAILURE_SECONDS, self._server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
         self._answer(question, reply)
@@ -337,6 +360,9 @@ class ServerConnection:
             return session.signal(request.signal)
         if isinstance(request, BreakRequest):
             return session.send_break()
+        if isinstance(request, EndOfWrite):
+            session.end_output()
+            return True
         return not session.began and self._start(session, request)  # RFC 4254 §6.5: one program a channel
 
     def _start(self, session: Session, request: ChannelRequest) -> bool:
@@ -356,15 +382,19 @@ class ServerConnection:
     def _begin(self, session: Session, application: Application | None, kind: str) -> bool:
         shown = session.command if session.command is not None else session.subsystem or ""
         if application is None:
+            session.command = session.subsystem = None
             report(_SESSION, logging.INFO, self, "session %d: %s %s refused", session.number, kind, clean(shown))
             return False
         report(_SESSION, logging.INFO, self, "session %d: %s %s", session.number, kind, clean(shown))
         session.began = True
         try:
-            return application(session)
+            done = application(session)
         except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
             self._server.failed(self, error)
-            return False
+            done = False
+        if not done:
+            session.close()  # it may have begun something
+        return done
 
     def _set_variable(self, session: Session, request: EnvironmentRequest) -> bool:
         limits = self._server.config.limits
@@ -389,6 +419,10 @@ class ServerConnection:
         if len(request.modes) > self._server.config.limits.pty_modes_bytes:
             return False
         if len(request.term) > _TERM_BYTES or not _TERM.issuperset(request.term):
+            return False
+        try:
+            decode_modes(request.modes)
+        except DecodeError:
             return False
         session.terminal_request = request
         return True
@@ -416,8 +450,3 @@ class ServerConnection:
         LoggedIn: _accepted,
         ConnectionEnded: _ended,
     }
-
-
-def _local_address(sock: socket.socket) -> tuple[str, int]:
-    name = sock.getsockname()
-    return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)

@@ -179,6 +179,11 @@ class Session:
         """The client sends a break."""
         return isinstance(self._bridge, ProcessBridge) and self._bridge.send_break()
 
+    def end_output(self) -> None:
+        """The client takes no more output (OpenSSH PROTOCOL §2.1)."""
+        if isinstance(self._bridge, ProcessBridge):
+            self._bridge.end_output()
+
     def resize(self, columns: int, rows: int, width_pixels: int, height_pixels: int) -> None:
         """The client's window has another size."""
         if isinstance(self._bridge, ProcessBridge):

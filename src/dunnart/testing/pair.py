@@ -32,7 +32,7 @@ from dunnart.protocol.questions import (
     WorkQuestion,
 )
 from dunnart.wire.encoding import byte, uint32
-from dunnart.wire.messages import Message
+from dunnart.wire.messages import KexInit, Message
 
 Answerer = Callable[[Any], Any]
 PASSWORD = "secret"  # noqa: S105 - both sides of a test know it
@@ -143,6 +143,8 @@ class Side:
             self.engine.receive(data, now)
             return
         inbound = self.engine.inbound
+        if data.startswith(b"SSH-2.0-"):
+            data = data[data.index(b"\n") + 1 :]
         for start in range(0, len(data), READ_BYTES):
             part = data[start : start + READ_BYTES]
             inbound.buffer()[: len(part)] = part
@@ -300,6 +302,22 @@ class Pair:
             if not sent and before == len(self.client.payloads) + len(self.server.payloads):
                 raise AssertionError(f"{len(view)} bytes of {len(data)} are stuck")
         return self
+
+
+def kexinit(algorithms: Algorithms, **fields: Any) -> KexInit:
+    """A KEXINIT that offers these algorithms both ways; `fields` replace some of it."""
+    made = KexInit(
+        cookie=b"a fixed cookie!!",
+        kex=algorithms.kex,
+        host_key=algorithms.host_key,
+        ciphers_to_server=algorithms.ciphers,
+        ciphers_to_client=algorithms.ciphers,
+        macs_to_server=algorithms.macs,
+        macs_to_client=algorithms.macs,
+        compression_to_server=algorithms.compression,
+        compression_to_client=algorithms.compression,
+    )
+    return replace(made, **fields)
 
 
 def plain_packet(payload: bytes | Message) -> bytes:
