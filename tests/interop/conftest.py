@@ -44,10 +44,10 @@ def start(keys: Keys, tmp_path: Path) -> Iterator[Serve]:
     """Start a server with further flags, for this test."""
     running: list[Served] = []
 
-    def begin(*flags: str, home: Path | None = None, authorized: str | None = None) -> Served:
+    def begin(*flags: str, authorized: str | None = None, shell: str = "") -> Served:
         folder = tmp_path / f"server{len(running)}"
         folder.mkdir()
-        running.append(serve(folder, keys, *flags, home=home, authorized=authorized))
+        running.append(serve(folder, keys, *flags, authorized=authorized, shell=shell))
         return running[-1]
 
     yield begin

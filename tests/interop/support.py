@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -140,6 +141,11 @@ class Served:
         return this_user().name
 
     @property
+    def home(self) -> Path:
+        """Where that user lives."""
+        return self.folder / "home"
+
+    @property
     def log(self) -> str:
         """What it has logged so far."""
         return (self.folder / "log").read_text()
@@ -174,7 +180,7 @@ class Served:
         """The public host keys as lines, checked against the fingerprints that it printed."""
         lines = []
         arguments = shlex.split((self.folder / "arguments").read_text())
-        files = [Path(value) for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "--host-key"]
+        files = [Path(value) for flag, value in pairwise(arguments) if flag == "--host-key"]
         for path in files or sorted((self.folder / "state").iterdir()):
             if path.suffix == ".pub" or not path.is_file():
                 continue
@@ -210,25 +216,24 @@ class Served:
         assert " error/" not in log, log[log.index(" error/") :][:1000]
 
 
-def serve(
-    folder: Path, keys: Keys, *flags: str, home: Path | None = None, authorized: str | None = None
-) -> Served:
-    """Start a server on a free port.
+def serve(folder: Path, keys: Keys, *flags: str, authorized: str | None = None, shell: str = "") -> Served:
+    """Start a server on a free port; the home of its user is the folder `home` in `folder`, and empty.
 
     Args:
         folder: for its state and log.
         keys: who may log in.
         flags: further ones.
-        home: let its user live there, with /bin/sh for a shell, and not where the system says.
         authorized: a file other than the one of `keys`.
+        shell: everybody's, in the place of what the system says.
     """
     arguments = ["serve", "--listen", "127.0.0.1:0", "--state-folder", str(folder / "state"), "--no-strict-modes"]
     arguments += ["--authorized-keys", authorized or str(keys.authorized), "--log-level", "debug", *flags]
     (folder / "arguments").write_text(shlex.join(arguments))
-    start = ["-m", "dunnart"] if home is None else ["-c", _LIVING_ELSEWHERE, str(home)]
+    home = folder / "home"
+    home.mkdir(0o755)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *start, *arguments],
+            [sys.executable, "-c", _LIVING_ELSEWHERE, str(home), shell, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -246,20 +251,20 @@ def serve(
     pytest.fail(f"the server did not start: {(folder / 'log').read_text()}")
 
 
+# The user's ~/.bashrc and the like are no part of these tests, and his authorized_keys is not theirs to write.
 _LIVING_ELSEWHERE = """\
 import os, pwd, sys
 from dunnart.tools.main import main
 
-home, find, find_number = sys.argv[1], pwd.getpwnam, pwd.getpwuid
+home, shell, find, find_number = sys.argv[1], sys.argv[2], pwd.getpwnam, pwd.getpwuid
 
 def moved(entry):
-    if entry.pw_uid != os.geteuid():
-        return entry
-    return pwd.struct_passwd((*entry[:5], home, "/bin/sh"))
+    own = entry.pw_uid == os.geteuid()
+    return pwd.struct_passwd((*entry[:5], home if own else entry.pw_dir, shell or entry.pw_shell))
 
 pwd.getpwnam = lambda name: moved(find(name))
 pwd.getpwuid = lambda number: moved(find_number(number))
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -272,10 +277,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], env: Mapping[str, str], **options: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program with pipes for as long as the block lasts; what is left of it then is killed."""
-    pipes: dict[str, int | None] = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    process = subprocess.Popen(command, env=env, start_new_session=True, **{**pipes, **options})  # type: ignore[call-overload] # its overloads know no dict
+    process = subprocess.Popen(
+        command, env=env, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     try:
         yield process
     finally:

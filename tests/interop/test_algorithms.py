@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def _by_openssh(server: Served, kind: str, name: str) -> None:
 
 
 def _by_asyncssh(server: Served, kind: str, name: str) -> None:
-    options = {ASYNCSSH[kind]: [name]}
+    options: dict[str, Any] = {ASYNCSSH[kind]: [name]}
     if kind == "macs":
         options["encryption_algs"] = ["aes128-ctr"]
     sent = bytes(range(256)) * (CHUNK // 256)

@@ -114,11 +114,12 @@ def request(method: str, body: bytes) -> bytes:
 
 HOSTBOUND = "publickey-hostbound-v00@openssh.com"
 SIGNATURE = text("ssh-ed25519") + string(bytes(64))
+TOKEN_SIGNATURE = TOKEN.sign(TOKEN.public.key_type, b"")
 AUTH_MESSAGES = (
     request("none", b""),
     request("password", PasswordData(False, "x").encode()),
     request("publickey", PublicKeySigned(True, "ssh-ed25519", KEYS[0].public.blob, SIGNATURE).encode()),
-    request("publickey", b"\1" + text(TOKEN.public.key_type) + string(TOKEN.public.blob) + string(TOKEN.sign(TOKEN.public.key_type, b""))),
+    request("publickey", PublicKeySigned(True, TOKEN.public.key_type, TOKEN.public.blob, TOKEN_SIGNATURE).encode()),
     request(HOSTBOUND, b"\0" + text("ssh-ed25519") + string(KEYS[0].public.blob) * 2),
     request("keyboard-interactive", InteractiveData(b"", "").encode()),
     UserauthInfoResponse(1, text("x")).encode(),

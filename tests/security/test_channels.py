@@ -1,8 +1,8 @@
 """Channels used against us (THREATS R8, R19-R21, R24).
 
-ssh2 (npm) issue 1505: a window was checked for exactly zero only. CVE-2026-39827, CVE-2026-39830 (Go): refused channels and
-answers nobody asked for were kept. russh GHSA-cqjc-rmpq-xprq: more than 130 terminal modes. CVE-2026-23943 (Erlang/OTP):
-inflate without bounds, before the login.
+ssh2 (npm) issue 1505: a window was checked for exactly zero only. CVE-2026-39827, CVE-2026-39830 (Go): refused channels
+and answers nobody asked for were kept. russh GHSA-cqjc-rmpq-xprq: more than 130 terminal modes. CVE-2026-23943
+(Erlang/OTP): inflate without bounds, before the login.
 """
 
 from __future__ import annotations

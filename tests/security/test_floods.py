@@ -1,7 +1,8 @@
 """Work and memory that a peer can ask for without end (THREATS R4, R5, R6, R10, R18).
 
 CVE-2016-8858: KEXINIT after KEXINIT, 384 MiB. CVE-2025-26466: PINGs while keys are exchanged, queued for ever.
-CVE-2025-22869: an exchange that is never finished while everything is kept. CVE-2026-55199: EXT_INFO that counts to 2^32.
+CVE-2025-22869: an exchange that is never finished while everything is kept. CVE-2026-55199: EXT_INFO that counts to
+2^32.
 Erlang/OTP PR 10162: lists of algorithms without end. CVE-2024-6387: what a timeout does must be next to nothing.
 """
 
@@ -134,7 +135,7 @@ def test_ext_info_of_unknown_extensions_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("x" * 31 * KIB,), tuple("n%d" % n for n in range(201)), tuple("a" for _ in range(16_000))]
+    "names", [("x" * 31 * KIB,), tuple(f"n{n}" for n in range(201)), tuple("a" for _ in range(16_000))]
 )
 def test_huge_lists_of_algorithms(names: tuple[str, ...]) -> None:
     made = Pair(algorithms=FAST)

@@ -31,8 +31,10 @@ def mpint_body(value: int) -> bytes:
 
 SHARES = [
     *(("curve25519-sha256", share) for share in (*SMALL_ORDER, b"", b"x" * 31, b"x" * 33)),
-    *(("mlkem768x25519-sha256", share) for share in (b"", bytes(1216), b"\xff" * 1216, bytes(1215), bytes(1217), bytes(1184))),
-    *(("ecdh-sha2-nistp256", share) for share in (b"", b"\4" + bytes(64), b"\2" + bytes(32), b"\0", b"\4" + b"\xff" * 64)),
+    *(("mlkem768x25519-sha256", bytes(size)) for size in (0, 1184, 1215, 1216, 1217)),
+    ("mlkem768x25519-sha256", b"\xff" * 1216),
+    *(("ecdh-sha2-nistp256", share) for share in (b"", b"\0", b"\2" + bytes(32), b"\4" + bytes(64))),
+    ("ecdh-sha2-nistp256", b"\4" + b"\xff" * 64),
     *(
         ("diffie-hellman-group14-sha256", mpint_body(share))
         for share in (0, 1, -1, GROUP_14 - 1, GROUP_14, GROUP_14 + 2, 2**4096)

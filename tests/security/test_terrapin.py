@@ -1,4 +1,4 @@
-"""CVE-2023-48795 (Terrapin): a man in the middle puts messages in before NEWKEYS and drops as many after (THREATS R3)."""
+"""CVE-2023-48795 (Terrapin): messages are put in before NEWKEYS, and as many dropped after it (THREATS R3)."""
 
 from __future__ import annotations
 

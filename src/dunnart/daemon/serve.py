@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -136,6 +137,11 @@ def run(config: ServeConfig) -> int:
     """
     logs.setup(config.log_level, config.log_levels, "json" if config.log_format == "json" else "text")
     prepared = prepare(config)
+    # What is there now stays: the collector need not look at it again and again, and connections, which hold cycles,
+    # can wait a little for it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     asyncio.run(_serve(prepared))
     return 0
 

@@ -4,9 +4,9 @@ One request is decided at a time; further ones wait in a bounded row. A decision
 for it: nothing of a query, a failed attempt or another method outlives it (THREATS R12).
 
     request ──► method enabled? well-formed? ──► AuthQuestion ──► Deny ──────────────────────► FAILURE, counted
-                                                     │ ▲          Allow ──► signature holds? ──► chain complete? ──► SUCCESS
-                                                     ▼ └──────── INFO_RESPONSE ◄── Prompt                │no
-                                              (parked requests)                                          └──► FAILURE, partial
+                                                  │ ▲      Allow ──► signature holds? ──► chain complete? ──► SUCCESS
+                                                  ▼ └──── INFO_RESPONSE ◄── Prompt               │no
+                                           (parked requests)                                     └──► FAILURE, partial
 """
 
 from __future__ import annotations
@@ -260,9 +260,7 @@ class ServerAuthentication:
         try:
             message = UserauthInfoResponse.decode(payload)
             reader = Reader(message.responses)
-            responses = []
-            for _ in range(message.count):  # a short read ends a lying count (THREATS R8)
-                responses.append(reader.text())
+            responses = [reader.text() for _ in range(message.count)]  # a short read ends a lying count (THREATS R8)
             reader.end()
         except DecodeError as error:
             self._refuse("keyboard-interactive", str(error))
@@ -312,8 +310,13 @@ def _unproven(credential: PublicKeyCredential, signature: bytes, signed: bytes, 
     return ""
 
 
-_SHORT_NAMES = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA", "ssh-dss": "DSA", "sk-ssh-ed25519@openssh.com": "ED25519-SK",
-                "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK"}  # fmt: skip
+_SHORT_NAMES = {
+    "ssh-ed25519": "ED25519",
+    "ssh-rsa": "RSA",
+    "ssh-dss": "DSA",
+    "sk-ssh-ed25519@openssh.com": "ED25519-SK",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
+}
 
 
 def _describe(credential: Credential) -> str:

@@ -123,9 +123,8 @@ class ClientAuthentication:
 
     def _receive_prompts(self, message: UserauthInfoRequest) -> None:
         reader = Reader(message.prompts)
-        prompts = []
-        for _ in range(message.count):  # a short read ends a lying count (THREATS R8)
-            prompts.append((reader.text(), reader.boolean()))
+        # A short read ends a lying count (THREATS R8).
+        prompts = [(reader.text(), reader.boolean()) for _ in range(message.count)]
         reader.end()
         prompt = Prompt(tuple(prompts), message.name, message.instruction)
         if not prompts:

@@ -264,11 +264,12 @@ class Connection:
         limits = core.config.limits
         session = message.channel_type == SessionOpen.name
         try:
-            if message.packet == 0:
-                raise LimitExceeded("a maximum packet of 0 bytes")
             request = decode_open(message.channel_type, message.data)
-        except (DecodeError, LimitExceeded) as error:
+        except DecodeError as error:
             self._refuse_open(message.sender, PROHIBITED, str(error))
+            return
+        if message.packet == 0:
+            self._refuse_open(message.sender, PROHIBITED, "a maximum packet of 0 bytes")
             return
         if session and self._no_more_sessions:
             raise RemoteProtocolError("a session was opened after no-more-sessions")

@@ -1,4 +1,4 @@
-"""What the engine's layers share: the stage, the packets' two directions, events, questions and the time that was told."""
+"""What the engine's layers share: the stage, both directions' packets, events, questions, the time that was told."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ AuthReply = Allow | Deny | Prompt
 
 @dataclass(frozen=True, slots=True)
 class CredentialQuestion(Question):
-    """Which credential is to be tried next? (client)
+    """The client's: which credential is to be tried next?
 
     Reply: a `PasswordCredential`, a `PublicKeyCredential`, an `InteractiveCredential` with responses None, or None to
     give up. `methods` are those that can go on.

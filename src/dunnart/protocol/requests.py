@@ -195,8 +195,8 @@ class UnknownOpen(OpenRequest):
 
 CHANNEL_REQUESTS: dict[str, type[ChannelRequest]] = {
     made.name: made
-    for made in (PtyRequest, WindowChange, EnvironmentRequest, ShellRequest, ExecRequest, SubsystemRequest, SignalRequest,
-                 BreakRequest, ExitStatus, ExitSignal, EndOfWrite, Keepalive)
+    for made in (PtyRequest, WindowChange, EnvironmentRequest, ShellRequest, ExecRequest, SubsystemRequest,
+                 SignalRequest, BreakRequest, ExitStatus, ExitSignal, EndOfWrite, Keepalive)
 }  # fmt: skip
 GLOBAL_REQUESTS: dict[str, type[GlobalRequest]] = {
     made.name: made for made in (NoMoreSessions, HostkeysProve, GlobalKeepalive)

@@ -107,7 +107,7 @@ class ProcessBridge:
         slots: list[memoryview] = []
         if not pump.congested:
             with _UNLESS_GONE:
-                slots = pump.engine.data_slots(self._number, stream)
+                slots = pump.engine.data_slots(self._number, stream, pump.turn_bytes)
         if not slots:
             self._paused = True
             self._loop.remove_reader(fd)
@@ -213,6 +213,8 @@ class ProcessBridge:
             self._stdin_broken(total)
             return
         self._pump.engine.consumed(self._number, count)
+        if self._terminal is not None:
+            self._pump.typed()
         if count >= _BULK_BYTES and not self._wide & 1 << 2:
             self._wide |= 1 << 2
             if self._terminal is None:
@@ -223,6 +225,9 @@ class ProcessBridge:
                 self._pending += chunk[count:]
                 count = max(0, count - len(chunk))
             self._loop.add_writer(self._stdin, self._writable)
+        elif self._terminal is not None and not self._paused and self._stdout >= 0:
+            # The kernel has echoed already: take it along instead of waiting for the loop to come round.
+            self._read(self._stdout, 0)
 
     def _writable(self) -> None:
         pending = self._pending

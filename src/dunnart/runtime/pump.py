@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import DataReceived
-from dunnart.protocol.framing import Arena
+from dunnart.protocol.framing import READ_BYTES, Arena
 from dunnart.runtime.deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -33,19 +33,27 @@ if TYPE_CHECKING:
 
 _BUFFERS_PER_WRITE = 512  # well under IOV_MAX
 _SMALL_READ = 4096
+_TYPING_SECONDS = 1.0
+_TURN_BYTES = 32 * 1024
+_UNBOUNDED = 1 << 30
 _BULK_LEAD = 1 << 20
 _QUICKACK: int = getattr(socket, "TCP_QUICKACK", -1)  # Linux
 
 
 class ProtocolLoop:
-    """What the pumps of one event loop share: its buffers and its timer."""
+    """What the pumps of one event loop share: its buffers, its timer, and whether somebody types.
 
-    __slots__ = ("arena", "deadlines", "loop")
+    Attributes:
+        typing_until: until then transfers take short turns, so that keystrokes need not wait for them.
+    """
+
+    __slots__ = ("arena", "deadlines", "loop", "typing_until")
 
     def __init__(self, loop: AbstractEventLoop, *, channel_packet_bytes: int = 32 * 1024) -> None:
         self.loop = loop
         self.arena = Arena(os.urandom, channel_packet_bytes=channel_packet_bytes)
         self.deadlines = Deadlines(loop)
+        self.typing_until = 0.0
 
 
 class Owner(Protocol):
@@ -117,10 +125,20 @@ class Pump:
         name = self._sock.getsockname() if self._fd >= 0 else ""
         return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
 
+    @property
+    def turn_bytes(self) -> int:
+        """How much a transfer may move before the others have their turn."""
+        typing_until = self._context.typing_until
+        return _TURN_BYTES if typing_until and self._context.loop.time() < typing_until else _UNBOUNDED
+
+    def typed(self) -> None:
+        """Somebody types on this connection."""
+        self._context.typing_until = self._context.loop.time() + _TYPING_SECONDS
+
     def _readable(self) -> None:
         engine = self.engine
         try:
-            count = self._sock.recv_into(engine.buffer())
+            count = self._sock.recv_into(engine.buffer(), min(self.turn_bytes, READ_BYTES))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

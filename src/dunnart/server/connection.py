@@ -87,15 +87,16 @@ class ServerConnection:
         address: the peer's IP address, "" for a unix socket; `port` goes with it.
         grants: what the authenticators granted.
         logged_in: authentication is done.
+        server: whose connection it is.
     """
 
     __slots__ = (
-        "__weakref__", "_crashed", "_interactive_rounds", "_server", "_sessions", "_tasks", "address", "grants", "id",
-        "logged_in", "port", "pump", "user",
+        "__weakref__", "_crashed", "_interactive_rounds", "_sessions", "_tasks", "address", "grants", "id",
+        "logged_in", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
-        self._server = server
+        self.server = server
         self._sessions: dict[int, Session] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
@@ -111,7 +112,7 @@ class ServerConnection:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it lives on."""
-        return self._server.context.loop
+        return self.server.context.loop
 
     @property
     def peer(self) -> str:
@@ -151,7 +152,7 @@ class ServerConnection:
     def failed(self, error: Exception) -> None:
         """Our own code raised."""
         self._crashed = True
-        self._server.failed(self, error)
+        self.server.failed(self, error)
 
     def lost(self) -> None:
         """The socket is closed."""
@@ -160,7 +161,7 @@ class ServerConnection:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             session.close()
-        self._server.forget(self)
+        self.server.forget(self)
 
     # Transport.
 
@@ -169,7 +170,7 @@ class ServerConnection:
 
     def _keys_exchanged(self, event: KeysExchanged) -> None:
         if not event.first:
-            self._server.count("rekeys")
+            self.server.count("rekeys")
         if _TRANSPORT.isEnabledFor(logging.DEBUG):
             chosen = event.algorithms
             report(_TRANSPORT, logging.DEBUG, self, "keys exchanged by %s, host key %s, ciphers %s and %s", chosen.kex,
@@ -179,7 +180,7 @@ class ServerConnection:
         self.uncongested()
 
     def _sign(self, question: SignQuestion) -> None:
-        key = self._server.host_key(question.key)
+        key = self.server.host_key(question.key)
         if key.slow:
             self._off_loop(question, lambda: key.sign(question.algorithm, question.data))
         else:
@@ -216,7 +217,7 @@ class ServerConnection:
         if not self._tasks:
             self._tasks = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._server.failed(self, error)
+            self.server.failed(self, error)
 
     def _answer(self, question: Question, reply: object) -> None:
         self.pump.engine.answer(question.token, reply)
@@ -247,9 +248,9 @@ class ServerConnection:
             how: Any = "Connection closed" if event.by_peer else "Disconnected"
             report(logger, level, self, "%s", logs.ended(address, port, how=how, user=self.user, before_login=before))
         if event.error is not None:
-            self._server.count(f"disconnect_{type(event.error).__name__}")
+            self.server.count(f"disconnect_{type(event.error).__name__}")
         if before:
-            self._server.login_failed(self, self._outcome(event))
+            self.server.login_failed(self, self._outcome(event))
 
     def _outcome(self, event: ConnectionEnded) -> Outcome:
         if self._crashed:
@@ -277,7 +278,7 @@ class ServerConnection:
     async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:
         began = self.loop.time()
         reply: AuthReply = Deny("no authenticator")
-        authenticator = self._server.authenticator(attempt.credential.method)
+        authenticator = self.server.authenticator(attempt.credential.method)
         if authenticator is not None:
             try:
                 reply = await authenticator.authenticate(attempt)
@@ -290,13 +291,13 @@ class ServerConnection:
                 _AUTH.exception("authenticator failed")
                 reply = Deny("the authenticator failed")
         if not isinstance(reply, Allow | Prompt):
-            floor = max(_FAILURE_SECONDS, self._server.config.limits.auth_delay_seconds)
+            floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
         self._answer(question, reply)
 
     def _auth_failed(self, event: AuthFailed) -> None:
         self.user = event.user
-        self._server.count("auth_failures")
+        self.server.count("auth_failures")
         report(_AUTH, logging.INFO, self, "%s", logs.failed(
             event.method, event.user, self.address, self.port, detail=clean(event.detail)))  # fmt: skip
 
@@ -307,7 +308,7 @@ class ServerConnection:
         self.user = event.user
         self.grants = event.grants
         self.logged_in = True
-        self._server.login_done(self)
+        self.server.login_done(self)
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
             event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
 
@@ -321,7 +322,7 @@ class ServerConnection:
 
     def _opened(self, event: ChannelOpened) -> None:
         self._sessions[event.channel] = Session(self, event.channel)
-        self._server.count("sessions")
+        self.server.count("sessions")
 
     def _data(self, event: DataReceived) -> None:
         session = self._sessions.get(event.channel)
@@ -366,7 +367,7 @@ class ServerConnection:
         return not session.began and self._start(session, request)  # RFC 4254 §6.5: one program a channel
 
     def _start(self, session: Session, request: ChannelRequest) -> bool:
-        config = self._server.config
+        config = self.server.config
         if isinstance(request, ShellRequest):
             return self._begin(session, config.shell, "shell")
         if isinstance(request, ExecRequest):
@@ -390,19 +391,19 @@ class ServerConnection:
         try:
             done = application(session)
         except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
-            self._server.failed(self, error)
+            self.server.failed(self, error)
             done = False
         if not done:
             session.close()  # it may have begun something
         return done
 
     def _set_variable(self, session: Session, request: EnvironmentRequest) -> bool:
-        limits = self._server.config.limits
+        limits = self.server.config.limits
         name, value = request.variable, request.value
         if session.environment is None:
             session.environment = {}
         if (
-            not any(fnmatchcase(name, pattern) for pattern in self._server.config.accept_env)
+            not any(fnmatchcase(name, pattern) for pattern in self.server.config.accept_env)
             or not name
             or any(character in name for character in "\0=\n")
             or "\0" in value
@@ -416,7 +417,7 @@ class ServerConnection:
     def _set_terminal(self, session: Session, request: PtyRequest) -> bool:
         if session.began or session.terminal_request is not None:
             return False
-        if len(request.modes) > self._server.config.limits.pty_modes_bytes:
+        if len(request.modes) > self.server.config.limits.pty_modes_bytes:
             return False
         if len(request.term) > _TERM_BYTES or not _TERM.issuperset(request.term):
             return False

@@ -17,7 +17,7 @@ from dunnart.runtime.pump import ProtocolLoop
 from dunnart.server.connection import ServerConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey
@@ -30,6 +30,7 @@ _AUTH = logging.getLogger("dunnart.auth")
 _ACCEPTS_PER_WAKE = 64
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_SECONDS = 0.1
+_HANG_UP_SECONDS = 1.0
 
 
 class Server:
@@ -40,6 +41,7 @@ class Server:
 
     Attributes:
         counters: how often each thing has happened, by name.
+        programs: how many child processes run now, those of ended sessions included.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -53,7 +55,8 @@ class Server:
         self._next_number = 1
         self._context: ProtocolLoop | None = None
         self._spare = -1
-        self._empty: asyncio.Event | None = None
+        self._changed: asyncio.Event | None = None
+        self.programs = 0
 
     # Life.
 
@@ -72,23 +75,33 @@ class Server:
             loop.add_reader(listener.fileno(), self._accept, listener)
 
     async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
-        """Stop listening, end every connection, and wait until their programs were told, at most `seconds`."""
+        """Stop listening, end every connection and its programs.
+
+        Waits at most `seconds` for the clients to take what is sent to them, and a second for programs to heed SIGHUP.
+        """
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.remove_reader(listener.fileno())
             listener.close()
         self._listeners.clear()
         if self._connections:
-            self._empty = asyncio.Event()
             for connection in tuple(self._connections.values()):
                 connection.disconnect(text)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), seconds)
+            await self._until(lambda: not self._connections, seconds)
             for connection in tuple(self._connections.values()):
                 connection.pump.close()
+        await self._until(lambda: not self.programs, _HANG_UP_SECONDS)
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
+
+    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
+        self._changed = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not done():
+                    self._changed.clear()
+                    await self._changed.wait()
 
     @property
     def connections(self) -> int:
@@ -189,5 +202,17 @@ class Server:
     def forget(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.pop(connection.id, None)
-        if not self._connections and self._empty is not None:
-            self._empty.set()
+        self._wake()
+
+    def program_began(self) -> None:
+        """A child process runs."""
+        self.programs += 1
+
+    def program_ended(self) -> None:
+        """A child process was reaped."""
+        self.programs -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()

@@ -115,10 +115,12 @@ class Session:
                 raise
         else:
             child = process.spawn(command, None)
+        self._connection.server.program_began()
         pump, loop = self._connection.pump, self._connection.loop
         self.attach(ProcessBridge(pump, loop, self.number, child, terminal, self._process_ended))
 
     def _process_ended(self, returncode: int) -> None:
+        self._connection.server.program_ended()
         report(_LOG, logging.INFO, self._connection, "session %d: process ended with %d", self.number, returncode)
 
     def stream(self) -> SessionStream:

@@ -81,7 +81,7 @@ class Side:
         questions: all questions, in order.
         payloads: all payloads received, decrypted, in order.
         consume: give the window back as soon as data comes.
-        puppet: the engine opens packets, so that `payloads` shows them, but does nothing of its own: tests speak for it.
+        puppet: the engine opens packets, so that `payloads` shows them, but does nothing more: tests speak for it.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class Pair:
         return self
 
 
-def kexinit(algorithms: Algorithms, **fields: Any) -> KexInit:
+def kexinit(algorithms: Algorithms, **fields: object) -> KexInit:
     """A KEXINIT that offers these algorithms both ways; `fields` replace some of it."""
     made = KexInit(
         cookie=b"a fixed cookie!!",
@@ -317,7 +317,7 @@ def kexinit(algorithms: Algorithms, **fields: Any) -> KexInit:
         compression_to_server=algorithms.compression,
         compression_to_client=algorithms.compression,
     )
-    return replace(made, **fields)
+    return replace(made, **fields)  # type: ignore[arg-type]
 
 
 def plain_packet(payload: bytes | Message) -> bytes:

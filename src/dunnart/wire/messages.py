@@ -257,7 +257,7 @@ class UserauthRequest(Message):
 
 @structure
 class PublicKeyQuery(Structure):
-    """RFC 4252 §7: would this key do? (`has_signature` is False.)"""
+    """RFC 4252 §7: asks whether this key would do; `has_signature` is False."""
 
     has_signature: Boolean
     algorithm: Text

@@ -21,8 +21,9 @@ NUMBERS = {
     "Disconnect": 1, "Ignore": 2, "Unimplemented": 3, "Debug": 4, "ServiceRequest": 5, "ServiceAccept": 6, "ExtInfo": 7,
     "KexInit": 20, "NewKeys": 21, "KexExchangeInit": 30, "KexExchangeReply": 31, "KexGexGroup": 31, "KexGexInit": 32,
     "KexGexReply": 33, "KexGexRequest": 34, "UserauthRequest": 50, "UserauthFailure": 51, "UserauthSuccess": 52,
-    "UserauthBanner": 53, "UserauthPkOk": 60, "UserauthInfoRequest": 60, "UserauthInfoResponse": 61, "GlobalRequest": 80,
-    "RequestSuccess": 81, "RequestFailure": 82, "ChannelOpen": 90, "ChannelOpenConfirmation": 91, "ChannelOpenFailure": 92,
+    "UserauthBanner": 53, "UserauthPkOk": 60, "UserauthInfoRequest": 60, "UserauthInfoResponse": 61,
+    "GlobalRequest": 80, "RequestSuccess": 81, "RequestFailure": 82,
+    "ChannelOpen": 90, "ChannelOpenConfirmation": 91, "ChannelOpenFailure": 92,
     "ChannelWindowAdjust": 93, "ChannelData": 94, "ChannelExtendedData": 95, "ChannelEof": 96, "ChannelClose": 97,
     "ChannelRequest": 98, "ChannelSuccess": 99, "ChannelFailure": 100, "Ping": 192, "Pong": 193,
 }  # fmt: skip
