@@ -14,8 +14,10 @@ from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Penalties
 
 DOCS = Path(__file__).parent
-_NAMES = {"kex": "key exchange", "host_key": "host keys", "user_key": "users' keys", "ciphers": "ciphers", "macs": "MACs",
-          "compression": "compression"}  # fmt: skip
+_NAMES = {
+    "kex": "key exchange", "host_key": "host keys", "user_key": "users' keys", "ciphers": "ciphers", "macs": "MACs",
+    "compression": "compression",
+}  # fmt: skip
 
 
 def field_table(cls: type[Limits | Penalties]) -> str:
@@ -24,8 +26,8 @@ def field_table(cls: type[Limits | Penalties]) -> str:
     assert isinstance(body, ast.ClassDef)
     texts = {}
     for statement, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            assert isinstance(statement.target, ast.Name)
+        named = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             texts[statement.target.id] = " ".join(str(after.value.value).split())
     rows = ["| name | default | |", "|---|---|---|"]
     rows += [f"| `{each.name}` | `{each.default}` | {texts.get(each.name, '')} |" for each in fields(cls)]

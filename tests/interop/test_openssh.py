@@ -260,6 +260,7 @@ def test_signals_are_delivered(server: Served) -> None:
             command = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.1; done"
             process = await connection.create_process(command, term_type="xterm")
             assert await process.stdout.readline() == "ready\r\n"
+            process.send_break(100)  # nothing on a pty's line hears it, and nothing may go wrong
             process.send_signal("USR1")
             # The signal goes to the whole group, and the shell tells of its child's end first.
             while await process.stdout.readline() != "usr1\r\n":

@@ -334,6 +334,8 @@ def test_whatever_comes_is_a_sign_of_life() -> None:
         made.client.send(Ignore(b""))
         made.run()
     assert made.server.ended is None
+    asked = [message for message in made.client.got(GlobalRequest) if message.name == "keepalive@openssh.com"]
+    assert len(asked) == 10
     made.advance(10)
     made.advance(10)
     made.advance(10)

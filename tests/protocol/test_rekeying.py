@@ -54,10 +54,12 @@ def test_rekeying_by_bytes_during_bulk_both_ways(client: bool, server: bool, cip
     assert made.server.engine.rekeys == made.client.engine.rekeys >= 8
 
 
-def test_rekeying_by_packets() -> None:
-    made = Pair(algorithms=FAST, limits=Limits(rekey_packets=20), client_limits=Limits()).run()
-    both_ways(made)
-    assert made.server.engine.rekeys == made.client.engine.rekeys >= 2
+@pytest.mark.parametrize(("up", "down"), [(BULK, b""), (b"", BULK), (BULK, BULK)])
+@pytest.mark.parametrize("limits", [Limits(rekey_packets=20, rekey_bytes=0), Limits(rekey_bytes=400 * KIB)])
+def test_rekeying_by_packets_or_bytes_of_either_direction(limits: Limits, up: bytes, down: bytes) -> None:
+    made = Pair(algorithms=FAST, limits=limits, client_limits=Limits(rekey_bytes=0)).run()
+    both_ways(made, up, down)
+    assert made.server.engine.rekeys == made.client.engine.rekeys >= 1
 
 
 def test_never_by_bytes_still_heeds_the_cipher() -> None:
@@ -164,6 +166,22 @@ def test_rekey_during_an_exchange_does_nothing() -> None:
     made.run()
     assert made.server.engine.rekeys == 1
     assert len(made.server.got(KexInit)) == 2
+
+
+def test_no_exchange_begins_while_a_new_host_key_is_looked_at() -> None:
+    """The server's NEWKEYS is in, ours waits for the answer: a KEXINIT between them would be sealed with old keys."""
+    made = Pair(algorithms=FAST).run()
+    made.client.answers[HostKeyQuestion] = ...
+    made.client.engine.server_key = b"another"
+    made.server.engine.rekey()
+    made.run()
+    assert made.client.engine.kex is Kex.IDLE
+    made.client.engine.rekey()
+    assert made.client.engine.has_data_to_send is False
+    made.client.engine.answer(made.client.asked(HostKeyQuestion)[-1].token, True)
+    made.run()
+    both_ways(made)
+    assert made.server.engine.rekeys == 1
 
 
 def peer_offers(made: Pair) -> None:

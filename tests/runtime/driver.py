@@ -295,9 +295,10 @@ class Client:
                 await self.until(lambda: not self.unsent)
 
     def send_eof(self, channel: Channel) -> None:
-        """Send no more data on the channel."""
-        self.engine.send_eof(channel.number)
-        self.move()
+        """Send no more data on the channel, if it is still there."""
+        if not channel.closed:
+            self.engine.send_eof(channel.number)
+            self.move()
 
     def close_channel(self, channel: Channel) -> None:
         """Close it."""

@@ -15,7 +15,7 @@ from dunnart.wire.messages import KexInit
 
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
-    from dunnart.protocol.core import EngineConfig
+    from dunnart.protocol.limits import Limits
 
 EXT_INFO_MARKER = {Role.CLIENT: "ext-info-c", Role.SERVER: "ext-info-s"}
 STRICT_MARKER = {Role.CLIENT: "kex-strict-c-v00@openssh.com", Role.SERVER: "kex-strict-s-v00@openssh.com"}
@@ -80,13 +80,15 @@ def _offered(role: Role, algorithms: Algorithms, *, first: bool) -> KexInit:
     )
 
 
-def settle(config: EngineConfig, payload: bytes, *, first: bool) -> Settlement:
+def settle(role: Role, algorithms: Algorithms, limits: Limits, payload: bytes, *, first: bool) -> Settlement:
     """Hold the peer's KEXINIT against ours.
 
     Clients of one kind all send the same lists, so what they come to is remembered for a few of them.
 
     Args:
-        config: the connection's, with our algorithms and limits.
+        role: ours.
+        algorithms: ours, in order of preference.
+        limits: the bounds on the KEXINIT.
         payload: the peer's KEXINIT.
         first: it belongs to the exchange that opens the connection.
 
@@ -95,10 +97,10 @@ def settle(config: EngineConfig, payload: bytes, *, first: bool) -> Settlement:
         DecodeError: it is malformed.
         NegotiationError: nothing is in common; says in which list.
     """
-    if len(payload) > config.limits.kexinit_bytes:
+    if len(payload) > limits.kexinit_bytes:
         raise LimitExceeded(f"KEXINIT of {len(payload)} bytes")
     find = _settle if len(payload) <= _REMEMBERED_BYTES else _settle.__wrapped__
-    return find(config.role, config.algorithms, config.limits.names_per_list, payload[_COOKIE_END:], first=first)
+    return find(role, algorithms, limits.names_per_list, payload[_COOKIE_END:], first=first)
 
 
 @lru_cache(maxsize=16)

@@ -183,7 +183,7 @@ class Transport:
         if self._next_sealer is not None:
             raise UnexpectedMessage("KEXINIT before our NEWKEYS of the last exchange")
         first = core.stage is Stage.FIRST_KEX
-        settled = negotiation.settle(core.config, payload, first=first)
+        settled = negotiation.settle(role, core.config.algorithms, core.config.limits, payload, first=first)
         if first:
             core.strict = settled.strict
             self._peer_wants_ext_info = settled.ext_info

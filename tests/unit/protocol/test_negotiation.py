@@ -6,7 +6,6 @@ import pytest
 
 from dunnart.crypto.profiles import PROFILES, Algorithms
 from dunnart.errors import DecodeError, LimitExceeded, NegotiationError
-from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.negotiation import Settlement, offer, settle
 from dunnart.protocol.phases import Role
@@ -22,7 +21,7 @@ def kexinit(**fields: object) -> KexInit:
 
 
 def settled(peer: KexInit, role: Role = Role.SERVER, *, first: bool = True, **ours: tuple[str, ...]) -> Settlement:
-    return settle(EngineConfig(role, replace(OURS, **ours)), peer.encode(), first=first)
+    return settle(role, replace(OURS, **ours), Limits(), peer.encode(), first=first)
 
 
 def test_the_client_s_first_choice_wins() -> None:
@@ -90,18 +89,17 @@ def test_what_is_remembered_is_of_this_offer_and_these_limits() -> None:
             (Role.SERVER, replace(OURS, kex=("b",)), "b"),
             (Role.CLIENT, replace(OURS, kex=("b", "a")), "b"),
         ):
-            assert settle(EngineConfig(role, ours), payload, first=True).algorithms.kex == kex
+            assert settle(role, ours, Limits(), payload, first=True).algorithms.kex == kex
         with pytest.raises(LimitExceeded):
-            settle(EngineConfig(Role.SERVER, OURS, Limits(names_per_list=1)), payload, first=True)
+            settle(Role.SERVER, OURS, Limits(names_per_list=1), payload, first=True)
         with pytest.raises(LimitExceeded):
-            settle(EngineConfig(Role.SERVER, OURS, Limits(kexinit_bytes=len(payload) - 1)), payload, first=True)
-    exact = EngineConfig(Role.SERVER, OURS, Limits(kexinit_bytes=len(payload)))
-    assert settle(exact, payload, first=True).algorithms.kex == "a"
+            settle(Role.SERVER, OURS, Limits(kexinit_bytes=len(payload) - 1), payload, first=True)
+    exact = Limits(kexinit_bytes=len(payload))
+    assert settle(Role.SERVER, OURS, exact, payload, first=True).algorithms.kex == "a"
 
 
 def test_cookies_do_not_matter_and_bad_forms_do() -> None:
     assert settled(kexinit(cookie=b"x" * 16)) == settled(kexinit(cookie=b"y" * 16))
-    config = EngineConfig(Role.SERVER, OURS)
     for payload in (
         kexinit(reserved=1).encode(),
         kexinit().encode()[:-1],
@@ -110,7 +108,7 @@ def test_cookies_do_not_matter_and_bad_forms_do() -> None:
         b"\x14" * 17,
     ):
         with pytest.raises(DecodeError):
-            settle(config, payload, first=True)
+            settle(Role.SERVER, OURS, Limits(), payload, first=True)
 
 
 @pytest.mark.parametrize("role", Role)
