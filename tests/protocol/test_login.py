@@ -172,7 +172,8 @@ def test_query_then_signed_request(algorithm: str, hostbound: bool) -> None:
 def test_allowed_key_without_its_signature_does_not_log_in() -> None:
     made = idle(allow=Allow(), auth_methods=(("publickey",),))
     good = signed(made, ED, "ssh-ed25519")
-    made.client.send(UserauthRequest("alice", "ssh-connection", "publickey", good.method_data[:-1] + b"\0"))
+    bad = good.method_data[:-1] + bytes([good.method_data[-1] ^ 1])
+    made.client.send(UserauthRequest("alice", "ssh-connection", "publickey", bad))
     made.run()
     assert not logged_in(made)
     (event,) = made.server.of(AuthFailed)

@@ -22,6 +22,7 @@ from dunnart.protocol.requests import (
     WindowChange,
     encode_modes,
 )
+from dunnart.runtime import bridge
 from dunnart.runtime.process import Command
 from dunnart.server import Session
 from tests.runtime.driver import KIB, MIB, USER, Channel, Client, alive, eventually, exists, serving
@@ -106,8 +107,9 @@ async def test_uploads_into_programs_that_do_not_read_them(command: str) -> None
         assert (await client.run("echo still here")).out == b"still here\n"
 
 
-async def test_a_client_that_closes_behind_its_data_leaves_no_program() -> None:
+async def test_a_client_that_closes_behind_its_data_leaves_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data and CLOSE come in one read: the channel is gone before its last data is handed over."""
+    monkeypatch.setattr(bridge, "CLOSE_WAITS_SECONDS", 0.1)
     async with serving() as server:
         client = await server.login()
         for connection in server.connections:  # one that is told when nobody reads what it sends
@@ -135,7 +137,8 @@ async def test_an_open_program_and_close_in_one_write() -> None:
         assert (await client.run("echo still here")).out == b"still here\n"
 
 
-async def test_a_program_gets_sighup_when_its_client_closes_the_channel() -> None:
+async def test_a_program_gets_sighup_when_its_client_closes_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "CLOSE_WAITS_SECONDS", 0.1)
     async with serving() as server:
         client = await server.login()
         channel = await client.exec("sleep 1000 & echo $! $$; wait")

@@ -23,12 +23,13 @@ class Channel:
         packet_bytes: largest data the peer takes in one packet.
         answers: replies to the peer's requests, in order: None while a question is open. `wanted` ones only are sent.
         expected: how many of our own requests wait for the peer's answer.
+        holds_close: the peer's CLOSE is answered when we have said all, not at once.
         starved: data waits for window; WindowOpened is emitted only then.
     """
 
     __slots__ = (
         "answers", "channel_type", "close_received", "close_sent", "data_header", "eof_received", "eof_sent",
-        "expected", "number", "packet_bytes", "receive_window", "remote", "send_window", "starved",
+        "expected", "holds_close", "number", "packet_bytes", "receive_window", "remote", "send_window", "starved",
     )  # fmt: skip
 
     def __init__(self, number: int, channel_type: str, window_bytes: int) -> None:
@@ -43,6 +44,7 @@ class Channel:
         self.close_sent = self.close_received = False
         self.answers: list[Answer] | None = None
         self.expected = 0
+        self.holds_close = False
         self.starved = False
 
     def connect(self, remote: int, window: int, packet_bytes: int) -> None:
@@ -59,7 +61,7 @@ class Channel:
     @property
     def sendable(self) -> bool:
         """Data may be sent, window permitting."""
-        return not (self.eof_sent or self.close_sent or self.remote < 0)
+        return not (self.eof_sent or self.close_sent or self.close_received or self.remote < 0)
 
 
 class Answer:

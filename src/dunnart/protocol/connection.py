@@ -22,6 +22,7 @@ from dunnart.protocol.events import (
     ChannelClosed,
     ChannelOpened,
     ChannelRefused,
+    CloseReceived,
     DataReceived,
     EofReceived,
     RequestAnswered,
@@ -211,7 +212,7 @@ class Connection:
     def consumed(self, number: int, count: int) -> None:
         """The owner took `count` received bytes of a channel: the peer may send as many again."""
         channel = self._channels.get(number)
-        if channel is None or channel.close_sent:
+        if channel is None or channel.close_sent or channel.close_received:
             return
         granted = channel.receive_window.consume(count)
         if granted and not channel.eof_received:
@@ -340,7 +341,10 @@ class Connection:
         if channel.close_received:
             raise RemoteProtocolError(f"channel {channel.number} closed twice")
         channel.close_received = True
-        self.close(channel)
+        if channel.holds_close and not channel.close_sent:
+            self._core.emit(CloseReceived(channel.number))
+        else:
+            self.close(channel)
 
     def send_eof(self, channel: Channel) -> None:
         """Say that no more data follows; once is enough."""

@@ -417,6 +417,10 @@ class Engine(Core):
         connection = self._logged_in_connection()
         connection.close(connection.channel(channel))
 
+    def hold_close(self, channel: int) -> None:
+        """Answer the peer's CLOSE only with `close_channel`, so that an exit status can still go before it."""
+        self._logged_in_connection().channel(channel).holds_close = True
+
     def request(self, channel: int, request: ChannelRequest, *, want_reply: bool = False) -> None:
         """Send a channel request; RequestAnswered follows if a reply is wanted."""
         connection = self._logged_in_connection()

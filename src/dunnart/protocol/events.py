@@ -124,6 +124,13 @@ class EofReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseReceived:
+    """The peer has closed a channel whose answer is held back (`Engine.hold_close`): only requests go out on it."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelClosed:
     """The channel is gone; its number is free."""
 
@@ -164,6 +171,6 @@ class ConnectionEnded:
 
 Event = (
     VersionReceived | KeysExchanged | AuthFailed | AuthPartial | LoggedIn | BannerReceived | AuthRefused
-    | ChannelOpened | ChannelRefused | DataReceived | WindowOpened | EofReceived | ChannelClosed | RequestAnswered
-    | SendingResumed | ConnectionEnded
+    | ChannelOpened | ChannelRefused | DataReceived | WindowOpened | EofReceived | CloseReceived | ChannelClosed
+    | RequestAnswered | SendingResumed | ConnectionEnded
 )  # fmt: skip

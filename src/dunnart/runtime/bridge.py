@@ -27,8 +27,9 @@ _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
 _CHUNKS = 512  # in one call; well under IOV_MAX
 _UNLESS_GONE = contextlib.suppress(LocalProtocolError)
 """The peer may have ended the channel or the connection by a message whose event is not handled yet."""
-_EOF_WAITS_SECONDS = 1.0
 _STDERR = 1
+CLOSE_WAITS_SECONDS = 10.0
+"""How long a child may go on behind a channel that the peer has closed."""
 SIGNALS = frozenset(
     ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
 )
@@ -88,6 +89,7 @@ class ProcessBridge:
         self._wide = 0
         self._returncode: int | None = None
         self._closed = False
+        pump.engine.hold_close(number)
         process.watch(child.process, loop, self._child_ended)
         loop.add_reader(self._stdout, self._read_stdout)
         if self._stderr >= 0:
@@ -143,16 +145,9 @@ class ProcessBridge:
                 with _UNLESS_GONE:
                     self._pump.engine.send_eof(self._number)
                     self._pump.engine.close_channel(self._number)
-                self._pump.tick()
             else:
-                # Nearly always the process ends right now. Clients that answer EOF with CLOSE (Dropbear, PuTTY,
-                # libssh2) would miss its exit status, which can only be sent before our own CLOSE: let it come first.
-                self._loop.call_later(_EOF_WAITS_SECONDS, self._send_eof)
-
-    def _send_eof(self) -> None:
-        if self._returncode is None and not self._closed:
-            with _UNLESS_GONE:
-                self._pump.engine.send_eof(self._number)
+                with _UNLESS_GONE:
+                    self._pump.engine.send_eof(self._number)
             self._pump.tick()
 
     def resume(self) -> None:
@@ -307,11 +302,34 @@ class ProcessBridge:
         if self._terminal is None and self._stdout >= 0:
             self._output_ended(0)
 
+    def receive_close(self) -> None:
+        """The peer is done with the channel; our CLOSE follows the child's end, or SIGHUP after a while.
+
+        Dropbear, PuTTY and libssh2 answer the output's EOF with CLOSE and still want the exit status. With a pty the
+        child is hung up at once.
+        """
+        self._close_streams()
+        if self._returncode is not None:
+            with _UNLESS_GONE:
+                self._pump.engine.close_channel(self._number)
+        elif self._terminal is not None:
+            self._hang_up()
+        else:
+            self._loop.call_later(CLOSE_WAITS_SECONDS, self._hang_up)
+
     def close(self) -> None:
         """Hang up: the child gets SIGHUP, its streams are closed; it is reaped when it ends."""
         if self._closed:
             return
         self._closed = True
+        self._close_streams()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._returncode is None:
+            process.signal_group(self._child.process, signal.SIGHUP)
+
+    def _close_streams(self) -> None:
         self._close_stdin()
         for fd in (self._stdout, self._stderr):
             if fd >= 0:
@@ -319,8 +337,6 @@ class ProcessBridge:
                 if self._terminal is None:
                     os.close(fd)
         self._stdout = self._stderr = -1
-        if self._returncode is None:
-            process.signal_group(self._child.process, signal.SIGHUP)
         if self._terminal is not None:
             self._terminal.close()
 

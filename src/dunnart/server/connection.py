@@ -14,6 +14,7 @@ from dunnart.protocol.events import (
     AuthPartial,
     ChannelClosed,
     ChannelOpened,
+    CloseReceived,
     ConnectionEnded,
     DataReceived,
     EofReceived,
@@ -334,6 +335,11 @@ class ServerConnection:
         if session is not None:
             session.receive_eof()
 
+    def _close(self, event: CloseReceived) -> None:
+        session = self._sessions.get(event.channel)
+        if session is not None:
+            session.receive_close()
+
     def _window(self, event: WindowOpened) -> None:
         session = self._sessions.get(event.channel)
         if session is not None:
@@ -436,6 +442,7 @@ class ServerConnection:
         WindowOpened: _window,
         EofReceived: _eof,
         ChannelClosed: _closed,
+        CloseReceived: _close,
         ChannelOpened: _opened,
         ChannelRequestQuestion: _requested,
         ChannelOpenQuestion: _open_asked,

@@ -191,6 +191,11 @@ class Session:
         if isinstance(self._bridge, ProcessBridge):
             self._bridge.resize(columns, rows, width_pixels, height_pixels)
 
+    def receive_close(self) -> None:
+        """The client has closed the channel, and the process that serves it decides when we do."""
+        if isinstance(self._bridge, ProcessBridge):
+            self._bridge.receive_close()
+
     def close(self) -> None:
         """The channel is gone, or its application failed."""
         self._closed = True

@@ -1,4 +1,4 @@
-"""Authenticators: what they answer, how they fail, how long a refusal takes, and what becomes of those still at work."""
+"""Authenticators: what they answer, how they fail, how long a refusal takes, what becomes of those at work."""
 
 from __future__ import annotations
 
