@@ -89,7 +89,8 @@ class ProcessBridge:
         self._wide = 0
         self._returncode: int | None = None
         self._closed = False
-        pump.engine.hold_close(number)
+        with _UNLESS_GONE:  # closed in the same read that asked for the child: ChannelClosed is on its way
+            pump.engine.hold_close(number)
         process.watch(child.process, loop, self._child_ended)
         loop.add_reader(self._stdout, self._read_stdout)
         if self._stderr >= 0:

@@ -243,6 +243,7 @@ class SessionStream:
             if self._closed:
                 raise ConnectionClosed("the session is closed")
             try:
+                pump.engine.now = self._session.connection.loop.time()
                 taken = 0 if pump.congested else pump.engine.send_data(
                     self._session.number, view[:_BURST_BYTES], _STDERR if stderr else 0)  # fmt: skip
             except LocalProtocolError as error:
