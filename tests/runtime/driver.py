@@ -22,6 +22,7 @@ import pytest
 from dunnart.daemon.ways_in import this_user
 from dunnart.keys.private import PrivateKey
 from dunnart.plugins import os_process
+from dunnart.plugins.os_account import Account
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import (
@@ -46,7 +47,8 @@ from dunnart.protocol.questions import (
     Question,
 )
 from dunnart.protocol.requests import ChannelRequest, ExecRequest, ExitSignal, ExitStatus
-from dunnart.server import PasswordCallback, Server, ServerConfig
+from dunnart.runtime.process import Command
+from dunnart.server import PasswordCallback, Server, ServerConfig, Session
 
 USER = this_user().name
 PASSWORD = "correct horse"
@@ -73,6 +75,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     asyncio.run(run())
     gc.collect()  # an exception that nobody fetched is reported when its task goes
     assert reported == []
+    return True
+
+
+ACCOUNT = Account(USER, os.getuid(), os.getgid(), "/", "/bin/sh")
+
+
+def run_exec(session: Session) -> bool:
+    """Run a command as the built-in plug-in does, but by a shell that reads no profile of whoever runs the tests."""
+    assert session.command is not None
+    environment = os_process.environment(session, ACCOUNT)
+    session.run(Command(("sh", "-c", session.command), ACCOUNT.shell, environment, ACCOUNT.home))
+    return True
+
+
+def run_shell(session: Session) -> bool:
+    """Run that shell."""
+    session.run(Command(("sh",), ACCOUNT.shell, os_process.environment(session, ACCOUNT), ACCOUNT.home))
     return True
 
 
@@ -279,16 +298,20 @@ class Client:
         return channel
 
     def send(self, channel: Channel, data: bytes | memoryview) -> int:
-        """Send as much data as the window takes."""
+        """Send as much data as the window takes; none once the channel is closed."""
+        if channel.closed:
+            return 0
         sent = self.engine.send_data(channel.number, data)
         self.move()
         return sent
 
     async def send_all(self, channel: Channel, data: bytes) -> None:
-        """Send all of the data."""
+        """Send all of the data, or what the channel takes before it is closed."""
         view = memoryview(data)
         while view:
             view = view[self.send(channel, view[: 64 * KIB]) :]
+            if channel.closed:
+                return
             if view and not self.engine.may_send(channel.number):
                 await self.until(lambda: channel.closed or self.engine.may_send(channel.number))
             elif self.unsent:
@@ -301,9 +324,10 @@ class Client:
             self.move()
 
     def close_channel(self, channel: Channel) -> None:
-        """Close it."""
-        self.engine.close_channel(channel.number)
-        self.move()
+        """Close it, if it is not closed already."""
+        if not channel.closed:
+            self.engine.close_channel(channel.number)
+            self.move()
 
     async def run(self, command: str | bytes, stdin: bytes = b"") -> Channel:
         """Run a command to its end."""
@@ -331,13 +355,12 @@ def _one_password(password: str) -> Callable[[object], PasswordCredential | None
     return lambda _question: next(rest, None)
 
 
-class Serving:
-    """A server that runs, and its clients."""
+class Clients:
+    """Those of a server that listens at an address."""
 
-    def __init__(self, server: Server, listener: socket.socket) -> None:
-        self.server = server
-        self.address = listener.getsockname()
-        self.family = listener.family
+    def __init__(self, address: Any, family: socket.AddressFamily = socket.AF_INET) -> None:
+        self.address = address
+        self.family = family
         self.clients: list[Client] = []
 
     def dial(self, *, receive_bytes: int = 0) -> socket.socket:
@@ -365,6 +388,14 @@ class Serving:
         assert any(isinstance(event, LoggedIn) for event in client.events), "the login was refused"
         return client
 
+
+class Serving(Clients):
+    """A server that runs in this process, and its clients."""
+
+    def __init__(self, server: Server, listener: socket.socket) -> None:
+        super().__init__(listener.getsockname(), listener.family)
+        self.server = server
+
     @property
     def connections(self) -> list[Any]:
         """The server's side of the connections, oldest first."""
@@ -376,8 +407,8 @@ async def serving(listener: socket.socket | None = None, **options: Any) -> Asyn
     """Run a server with these fields of ServerConfig; the others let one user in by password to run real programs."""
     options.setdefault("authenticators", (PasswordCallback(right_password),))
     options.setdefault("host_keys", (HOST_KEY,))
-    options.setdefault("exec", os_process.run_exec)
-    options.setdefault("shell", os_process.run_shell)
+    options.setdefault("exec", run_exec)
+    options.setdefault("shell", run_shell)
     server = Server(ServerConfig(**options))
     listener = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
     running = Serving(server, listener)

@@ -91,7 +91,8 @@ async def test_an_upload_waits_for_the_program() -> None:
     limits = Limits(window_bytes=WINDOW)
     async with serving(limits=limits) as server:
         client = await server.login()
-        channel = await client.exec("trap go=1 USR1; until [ $go ]; do sleep 0.01; done; exec sha256sum")
+        channel = await client.exec("trap go=1 USR1; echo ready; until [ $go ]; do sleep 0.01; done; exec sha256sum")
+        await client.until(lambda: channel.out == b"ready\n")  # before the trap is set the signal would end it
         data = os.urandom(24 * WINDOW)
         sent = 0
         while more := client.send(channel, data[sent:]):
@@ -105,7 +106,7 @@ async def test_an_upload_waits_for_the_program() -> None:
         await client.send_all(channel, data[sent:])
         client.send_eof(channel)
         await client.until(lambda: channel.closed)
-        assert channel.out.decode() == f"{hashlib.sha256(data).hexdigest()}  -\n"
+        assert channel.out.decode() == f"ready\n{hashlib.sha256(data).hexdigest()}  -\n"
 
 
 async def test_data_in_single_bytes_costs_no_more_than_bytes() -> None:

@@ -9,7 +9,6 @@ import signal
 
 import pytest
 
-from dunnart.errors import LocalProtocolError
 from dunnart.protocol.requests import (
     BreakRequest,
     EndOfWrite,
@@ -97,11 +96,8 @@ async def test_uploads_into_programs_that_do_not_read_them(command: str) -> None
     async with serving() as server:
         client = await server.login()
         channel = await client.exec(command)
-        try:
-            await client.send_all(channel, bytes(4 * MIB))
-            client.send_eof(channel)
-        except LocalProtocolError:
-            pass  # the channel was closed before all was sent
+        await client.send_all(channel, bytes(4 * MIB))
+        client.send_eof(channel)
         await client.until(lambda: channel.closed)
         assert (channel.status, channel.signal) != (None, None)
         assert (await client.run("echo still here")).out == b"still here\n"
@@ -149,10 +145,27 @@ async def test_a_program_gets_sighup_when_its_client_closes_the_channel(monkeypa
         assert server.server.connections == 1
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_a_program_that_heeds_no_sighup_keeps_no_channel(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "CLOSE_WAITS_SECONDS", 0.1)
+    async with serving() as server:
+        client = await server.login()
+        script = "trap '' HUP; echo $$; exec <&- >&- 2>&-; while :; do sleep 0.05; done"
+        channel = await on_terminal(client, script) if terminal else await client.exec(script)
+        await client.until(lambda: b"\n" in channel.out)
+        pid = int(channel.out)
+        client.close_channel(channel)
+        await client.until(lambda: channel.closed)
+        assert alive(pid)
+        assert server.connections[0].sessions == 0
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: server.server.programs == 0)
+
+
 async def test_output_of_a_process_left_behind_is_waited_for() -> None:
     async with serving() as server:
         client = await server.login()
-        channel = await client.exec("(read x; echo late) <&0 & exit 4")
+        channel = await client.exec("exec 3<&0; (read x <&3; echo late) & exit 4")
         await client.until(lambda: channel.status is not None)
         assert not channel.closed
         await client.send_all(channel, b"go\n")

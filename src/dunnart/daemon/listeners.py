@@ -82,6 +82,7 @@ def _unix(path: str) -> socket.socket:
 
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - one whose backlog is full shall say so and not wait
         try:
             probe.connect(path)
         except ConnectionRefusedError:

@@ -16,7 +16,7 @@ from dunnart.protocol.requests import EndOfWrite, ExitSignal, ExitStatus
 from dunnart.runtime import process
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
     from dunnart.runtime.process import Child
@@ -69,7 +69,7 @@ class ProcessBridge:
 
     __slots__ = (
         "_child", "_closed", "_ended", "_eof_wanted", "_loop", "_number", "_paused", "_pending", "_pump", "_returncode",
-        "_stderr", "_stdin", "_stdout", "_terminal", "_wide",
+        "_stderr", "_stdin", "_stdout", "_terminal", "_waits", "_wide",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,7 @@ class ProcessBridge:
         self._wide = 0
         self._returncode: int | None = None
         self._closed = False
+        self._waits: TimerHandle | None = None
         with _UNLESS_GONE:  # closed in the same read that asked for the child: ChannelClosed is on its way
             pump.engine.hold_close(number)
         process.watch(child.process, loop, self._child_ended)
@@ -165,6 +166,7 @@ class ProcessBridge:
 
     def _child_ended(self, returncode: int) -> None:
         self._returncode = returncode
+        self._stop_waiting()
         self._ended(returncode)
         if self._closed:
             return
@@ -304,7 +306,7 @@ class ProcessBridge:
             self._output_ended(0)
 
     def receive_close(self) -> None:
-        """The peer is done with the channel; our CLOSE follows the child's end, or SIGHUP after a while.
+        """The peer is done with the channel; our CLOSE follows the child's end, or after a while comes with SIGHUP.
 
         Dropbear, PuTTY and libssh2 answer the output's EOF with CLOSE and still want the exit status. With a pty the
         child is hung up at once.
@@ -313,18 +315,31 @@ class ProcessBridge:
         if self._returncode is not None:
             with _UNLESS_GONE:
                 self._pump.engine.close_channel(self._number)
-        elif self._terminal is not None:
+            return
+        if self._terminal is not None:
             self._hang_up()
-        else:
-            self._loop.call_later(CLOSE_WAITS_SECONDS, self._hang_up)
+        self._waits = self._loop.call_later(CLOSE_WAITS_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        # One that heeds no SIGHUP may run on, but it keeps no channel.
+        self._waits = None
+        with _UNLESS_GONE:
+            self._pump.engine.close_channel(self._number)
+        self._pump.tick()
 
     def close(self) -> None:
         """Hang up: the child gets SIGHUP, its streams are closed; it is reaped when it ends."""
         if self._closed:
             return
         self._closed = True
+        self._stop_waiting()
         self._close_streams()
         self._hang_up()
+
+    def _stop_waiting(self) -> None:
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
 
     def _hang_up(self) -> None:
         if self._returncode is None:
