@@ -455,3 +455,10 @@ def test_ssh_copy_id(start: Serve) -> None:
     assert copied.returncode == 0, copied.stderr
     assert "Number of key(s) added: 1" in copied.stdout
     assert ssh(server, "exit 3").returncode == 3
+
+
+def test_more_variables_than_are_kept_are_no_offence(server: Served) -> None:
+    """sshd ignores the surplus; they all come in one write with the command."""
+    values = " ".join(f"LC_{number:03}=x" for number in range(200))
+    done = ssh(server, "env | grep -c '^LC_[0-9]'", "-o", f"SetEnv={values}")
+    assert (done.returncode, done.stdout) == (0, b"64\n")

@@ -95,7 +95,7 @@ def test_unwanted_global_answers_are_dropped() -> None:
 
 
 def test_pending_global_requests_are_bounded() -> None:
-    made = pair(server_answers={GlobalRequestQuestion: ...})
+    made = pair(server_answers={GlobalRequestQuestion: ...}, limits=Limits(pending_requests=64))
     for _ in range(65):
         made.client.engine.request_global(OTHER)
     made.run()

@@ -259,8 +259,9 @@ async def test_an_application_that_fails_after_it_began_leaves_no_program(caplog
         client = await server.login()
         for request in (ShellRequest(), ExecRequest(b"sleep 1000")):
             channel = await client.session()
-            assert not await client.ask(channel, request)
-            assert not await client.ask(channel, ExecRequest(b"true"))
+            client.request(channel, request, want_reply=True)
+            await client.until(lambda channel=channel: channel.closed)  # type: ignore[misc]
+            assert (channel.answers, channel.status, bytes(channel.out)) == ([], 1, b"")
         await eventually(lambda: server.server.programs == 0)
         assert server.server.counters["failures"] == 1
         assert any("an application's own fault" in message for message in caplog.messages)

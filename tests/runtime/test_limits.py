@@ -14,6 +14,7 @@ from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import CredentialQuestion
 from dunnart.protocol.requests import ExecRequest
 from dunnart.runtime.admission import Admission, Penalties, StartupLimit
+from dunnart.server.connection import ServerConnection
 from tests.runtime.driver import KIB, Client, Serving, eventually, serving
 
 
@@ -188,12 +189,24 @@ async def test_sources_that_fail_are_refused_for_a_while() -> None:
         assert server.server.counters["refused_penalty"] == 1
 
 
+async def test_a_fault_in_the_read_that_ends_the_connection_hides_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = admission()
+    async with serving(admission=chosen) as server:
+
+        def fail(self: ServerConnection, event: object) -> None:
+            raise ZeroDivisionError("a fault")
+
+        name = next(kind for kind in ServerConnection._handlers if kind.__name__ == "VersionReceived")
+        monkeypatch.setitem(ServerConnection._handlers, name, fail)
+        await end_of(server, b"SSH-2.0-test\r\n" + b"\xff" * 64)
+        assert server.server.counters["failures"] == 1
+        assert (chosen.waiting, server.server.connections) == (0, 0)
+
+
 async def test_the_server_goes_on_after_a_fault_of_its_own(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever raises in an event's handler ends its connection and no other, and gives its place back."""
-    from dunnart.server.connection import ServerConnection
-
     chosen = admission()
     async with serving(admission=chosen) as server:
         other = await server.login()

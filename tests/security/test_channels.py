@@ -117,7 +117,7 @@ def test_refused_channels_leave_nothing_behind() -> None:
         grown = sum(item.size_diff for item in tracemalloc.take_snapshot().compare_to(before, "filename"))
     finally:
         tracemalloc.stop()
-    assert len(connection) == 1
+    assert len(connection._channels) == 1
     assert made.server.engine.waiting == {}
     assert grown < 512 * KIB
 

@@ -39,7 +39,7 @@ from dunnart.runtime.logs import LEVELS, PARTS
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
 
-METHODS = ("publickey", "password", "keyboard-interactive")
+METHODS = ("publickey", "password")
 _LARGEST_FILE = 1 << 20
 
 
@@ -100,7 +100,7 @@ class ServeConfig:
     )  # fmt: skip
     methods: tuple[str, ...] = list_option(
         (), converted(_chain), "METHOD[,METHOD]",
-        "Chains of publickey, password, keyboard-interactive; going through one logs in. None: any that is set up.",
+        "Chains of publickey and password; going through one logs in. None: any that is set up.",
     )  # fmt: skip
     password: str = option(
         "auto", choice("auto", "one-time", "off"), "KIND",

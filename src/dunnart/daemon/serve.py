@@ -187,10 +187,13 @@ def _password(config: ServeConfig, *, root: bool) -> str | None:
     by_key = (not methods or "publickey" in methods) and anyone_has_key(
         config.authorized_keys, strict_modes=config.strict_modes
     )
+    asked_for = "password" in methods  # a chain that names it cannot do without
+    if config.password == "auto" and usable and (asked_for or not by_key):  # noqa: S105 - the option's value
+        return new_password()
+    if asked_for:
+        raise ConfigError('a chain wants a password, but password = "off" allows none', key="methods")
     if by_key:
         return None
-    if config.password == "auto" and usable:  # noqa: S105 - the option's value
-        return new_password()
     _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
     return None
 

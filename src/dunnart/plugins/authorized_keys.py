@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from dunnart.keys.authorized_keys import AuthorizedKeysCache
 from dunnart.plugins import os_account
-from dunnart.protocol.questions import Allow, AuthReply, Deny, PublicKeyCredential
 from dunnart.runtime.logs import clean
+from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
 
 if TYPE_CHECKING:
+    from dunnart.keys.public import PublicKey
     from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
 
@@ -40,9 +42,14 @@ class AuthorizedKeysFiles:
         """Allow a key that one of the user's files lists."""
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
-        account = os_account.find(attempt.user)
+        # Homes may stand on a network, and so may the list of users: in a thread a hung one holds up nobody else.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._decide, attempt.user, attempt.credential.key)
+
+    def _decide(self, user: str, key: PublicKey) -> AuthReply:
+        account = os_account.find(user)
         if account is None:
-            return Deny("no such user here")
+            return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")
         for pattern in self._patterns:
@@ -50,7 +57,7 @@ class AuthorizedKeysFiles:
                 _fill_in(pattern, account), owner_uid=account.uid if self._strict_modes else None, home=account.home
             )
             self._tell(keys.source, keys.refused)
-            if keys.find(attempt.credential.key):
+            if keys.find(key):
                 return Allow(account)
         return Deny()
 

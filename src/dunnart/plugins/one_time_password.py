@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dunnart.protocol.questions import Allow, AuthReply, Deny, PasswordCredential
+from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt

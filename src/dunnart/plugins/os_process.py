@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 from dunnart.plugins import os_account
+from dunnart.plugins.os_account import Account
 from dunnart.runtime.logs import clean, report
-from dunnart.runtime.process import Command
+from dunnart.server import Command
 
 if TYPE_CHECKING:
-    from dunnart.plugins.os_account import Account
     from dunnart.server.session import Session
 
 _LOG = logging.getLogger("dunnart.session")
@@ -34,8 +34,8 @@ def run_exec(session: Session) -> bool:
 
 
 def _account(session: Session) -> Account:
-    # Looked up anew: the user may have been changed or removed since the login.
-    account = os_account.find(session.user)
+    granted = [grant for grant in session.grants if isinstance(grant, Account)]
+    account = granted[-1] if granted else os_account.find(session.user)
     if account is None:
         raise PermissionError(f"{session.user!r} is no user that can be served")
     return account

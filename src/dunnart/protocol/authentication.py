@@ -83,7 +83,7 @@ class ServerAuthentication:
 
     __slots__ = (
         "_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
-        "_requests", "_user",
+        "_prompts", "_requests", "_user",
     )  # fmt: skip
 
     def __init__(self, core: Core, done: Callable[[], None]) -> None:
@@ -96,6 +96,7 @@ class ServerAuthentication:
         self._requests = 0
         self._banner_sent = False
         self._answering = False
+        self._prompts = 0
         self._parked: deque[bytes] = deque()
         self._parked_bytes = 0
 
@@ -236,6 +237,7 @@ class ServerAuthentication:
         method = credential.method
         if isinstance(reply, Prompt) and isinstance(credential, InteractiveCredential):
             self._answering = False
+            self._prompts = len(reply.prompts)
             core.stage = Stage.INTERACTIVE
             core.send(UserauthInfoRequest(
                 reply.name, reply.instruction, b"", len(reply.prompts),
@@ -245,7 +247,9 @@ class ServerAuthentication:
             return
         if not isinstance(reply, Allow):
             denied = reply if isinstance(reply, Deny) else Deny("no answer")
-            self._refuse(method, denied.detail, counted=not denied.silent, detail_of=credential)
+            self._refuse(
+                method, denied.detail, counted=not denied.silent, detail_of=credential, unknown_user=denied.unknown_user
+            )
         elif isinstance(credential, PublicKeyCredential) and not credential.signed:
             core.send(UserauthPkOk(credential.algorithm, credential.key.blob).encode())
         elif isinstance(credential, PublicKeyCredential) and (
@@ -265,19 +269,30 @@ class ServerAuthentication:
         except DecodeError as error:
             self._refuse("keyboard-interactive", str(error))
             return
+        if len(responses) != self._prompts:  # RFC 4256 §3.4
+            self._refuse("keyboard-interactive", f"{len(responses)} responses to {self._prompts} prompts")
+            return
         if any("\0" in item or len(item) > self._core.config.limits.password_bytes for item in responses):
             self._refuse("keyboard-interactive", "impossible response")
             return
         self._ask(InteractiveCredential("", tuple(responses)))
 
-    def _refuse(self, method: str, detail: str, *, counted: bool = True, detail_of: Credential | None = None) -> None:
+    def _refuse(
+        self,
+        method: str,
+        detail: str,
+        *,
+        counted: bool = True,
+        detail_of: Credential | None = None,
+        unknown_user: bool = False,
+    ) -> None:
         core = self._core
         assert self._user is not None
         if counted:
             self._failures += 1
             if isinstance(detail_of, PublicKeyCredential):
                 detail = f"{_describe(detail_of)} {detail}".rstrip()
-            core.emit(AuthFailed(self._user, method, detail))
+            core.emit(AuthFailed(self._user, method, detail, unknown_user))
             if self._failures >= core.config.limits.max_auth_tries:
                 raise TooManyFailures(f"{self._failures} failures")
         core.send(UserauthFailure(self._methods(), partial_success=False).encode())

@@ -20,6 +20,7 @@ from dunnart.errors import (
 from dunnart.protocol.channel import Answer, Channel, settle
 from dunnart.protocol.events import (
     ChannelClosed,
+    ChannelDenied,
     ChannelOpened,
     ChannelRefused,
     CloseReceived,
@@ -80,7 +81,6 @@ _ADJUST_LENGTH = 9
 _STDERR = 1
 
 PROHIBITED = 1
-CONNECT_FAILED = 2
 UNKNOWN_TYPE = 3
 RESOURCE_SHORTAGE = 4
 
@@ -93,14 +93,24 @@ class Connection:
     """
 
     __slots__ = (
-        "_answers", "_channels", "_chunks", "_core", "_free", "_global_expected", "_no_more_sessions", "_packet_bytes",
-        "_run", "_sessions", "keepalive_sent_at", "unanswered_keepalives",
+        "_answers",
+        "_channels",
+        "_chunks",
+        "_core",
+        "_global_expected",
+        "_next_number",
+        "_no_more_sessions",
+        "_packet_bytes",
+        "_run",
+        "_sessions",
+        "keepalive_sent_at",
+        "unanswered_keepalives",
     )  # fmt: skip
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._channels: dict[int, Channel] = {}
-        self._free: list[int] = []
+        self._next_number = 0
         self._answers: list[Answer] = []
         self._global_expected: list[bool] = []
         self._sessions = 0
@@ -110,9 +120,6 @@ class Connection:
         self._chunks: list[memoryview] = []
         self.unanswered_keepalives = 0
         self.keepalive_sent_at = core.now
-
-    def __len__(self) -> int:
-        return len(self._channels)
 
     def channel(self, number: int) -> Channel:
         """Our channel of that number; LocalProtocolError if there is none."""
@@ -249,14 +256,15 @@ class Connection:
     # Opening.
 
     def _new_channel(self, channel_type: str) -> Channel:
-        number = self._free.pop() if self._free else len(self._channels)
+        # Numbers are not used again: the owner may still have to hear of the last one's end.
+        number = self._next_number
+        self._next_number = number + 1
         channel = Channel(number, channel_type, self._core.config.limits.window_bytes)
         self._channels[number] = channel
         return channel
 
     def _forget(self, channel: Channel) -> None:
         del self._channels[channel.number]
-        self._free.append(channel.number)
         if channel.channel_type == SessionOpen.name:
             self._sessions -= 1
 
@@ -278,6 +286,7 @@ class Connection:
             self._refuse_open(message.sender, PROHIBITED, "a client offers no sessions")  # RFC 4254 §6.1
         elif len(self._channels) >= limits.channels or (session and self._sessions >= limits.sessions):
             self._refuse_open(message.sender, RESOURCE_SHORTAGE, "too many channels")
+            core.emit(ChannelDenied(message.channel_type, "too many channels"))
         else:
             channel = self._new_channel(message.channel_type)
             if session:

@@ -35,7 +35,6 @@ class EngineConfig:
         banner: shown to the user before authentication; "" for none.
         user: who to log in as (client).
         update_host_keys: tell clients of all host keys after login (hostkeys-00@openssh.com).
-        offers: KEXINIT payloads without cookie, for the first and for later exchanges; made from the rest.
     """
 
     role: Role

@@ -26,11 +26,12 @@ class KeysExchanged:
 
 @dataclass(frozen=True, slots=True)
 class AuthFailed:
-    """An authentication request was refused. `detail` is for the log, never for the peer."""
+    """An authentication request was refused. `detail` and `unknown_user` are for the log, never for the peer."""
 
     user: str
     method: str
     detail: str = ""
+    unknown_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,14 @@ class ChannelOpened:
 
     channel: int
     channel_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDenied:
+    """A limit kept the peer from opening a channel; no question was asked."""
+
+    channel_type: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,6 @@ class ConnectionEnded:
 
 Event = (
     VersionReceived | KeysExchanged | AuthFailed | AuthPartial | LoggedIn | BannerReceived | AuthRefused
-    | ChannelOpened | ChannelRefused | DataReceived | WindowOpened | EofReceived | CloseReceived | ChannelClosed
-    | RequestAnswered | SendingResumed | ConnectionEnded
+    | ChannelOpened | ChannelDenied | ChannelRefused | DataReceived | WindowOpened | EofReceived | CloseReceived
+    | ChannelClosed | RequestAnswered | SendingResumed | ConnectionEnded
 )  # fmt: skip

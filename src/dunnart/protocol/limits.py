@@ -24,7 +24,7 @@ class Limits:
     max_auth_tries: int = 6
     """Failed authentication requests of any method before the connection ends."""
     auth_delay_seconds: float = 0.0
-    """The least time a failed authentication takes, beyond the 5 ms floor every failure has."""
+    """The least time an authenticator's refusal takes; never under 5 ms."""
     password_bytes: int = 1024
     """Longer passwords fail unhashed."""
     packet_bytes: int = 256 * KIB
@@ -55,8 +55,6 @@ class Limits:
     """Session channels open at once on one connection."""
     channels: int = 1000
     """Channels of every type open at once on one connection."""
-    listeners: int = 100
-    """Remote forwards on one connection."""
     environment_variables: int = 64
     """Variables of one session."""
     environment_bytes: int = 4 * KIB
@@ -65,8 +63,8 @@ class Limits:
     """An exec request's command."""
     pty_modes_bytes: int = KIB
     """Encoded terminal modes of a pty request."""
-    pending_requests: int = 64
-    """Channel or global requests that wait for an answer."""
+    pending_requests: int = 1000
+    """Channel or global requests that wait for an answer, those that came in the same read included."""
     idle_seconds: float = 0.0
     """End a connection on which no channel data moved for so long. 0: never."""
     keepalive_seconds: float = 0.0

@@ -117,10 +117,17 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The credential is not good; `detail` goes to the log only. A `silent` one does not count as a failure."""
+    """The credential is not good. Nothing of this but the refusal reaches the peer.
+
+    Attributes:
+        detail: why, for the log.
+        silent: do not count it as a failure.
+        unknown_user: there is no such user; logged, and penalised, as sshd does.
+    """
 
     detail: str = ""
     silent: bool = False
+    unknown_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,7 +239,7 @@ class ProcessBridge:
             self._pump.tick()
             return
         del pending[:count]  # moves nothing: a bytearray can begin later
-        self._pump.engine.consumed(self._number, count)
+        self._pump.now().consumed(self._number, count)
         if not pending:
             self._pending = None
             self._loop.remove_writer(self._stdin)
@@ -309,20 +309,23 @@ class ProcessBridge:
         """The peer is done with the channel; our CLOSE follows the child's end, or after a while comes with SIGHUP.
 
         Dropbear, PuTTY and libssh2 answer the output's EOF with CLOSE and still want the exit status. With a pty the
-        child is hung up at once.
+        child is hung up at once; else it still gets what came before the CLOSE.
         """
-        self._close_streams()
+        self._close_outputs()
+        self.receive_eof()
         if self._returncode is not None:
             with _UNLESS_GONE:
                 self._pump.engine.close_channel(self._number)
             return
         if self._terminal is not None:
+            self._close_streams()
             self._hang_up()
         self._waits = self._loop.call_later(CLOSE_WAITS_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
         # One that heeds no SIGHUP may run on, but it keeps no channel.
         self._waits = None
+        self._close_stdin()
         with _UNLESS_GONE:
             self._pump.engine.close_channel(self._number)
         self._pump.tick()
@@ -347,14 +350,17 @@ class ProcessBridge:
 
     def _close_streams(self) -> None:
         self._close_stdin()
+        self._close_outputs()
+        if self._terminal is not None:
+            self._terminal.close()
+
+    def _close_outputs(self) -> None:
         for fd in (self._stdout, self._stderr):
             if fd >= 0:
                 self._loop.remove_reader(fd)
                 if self._terminal is None:
                     os.close(fd)
         self._stdout = self._stderr = -1
-        if self._terminal is not None:
-            self._terminal.close()
 
 
 def _exit(returncode: int) -> ExitStatus | ExitSignal:

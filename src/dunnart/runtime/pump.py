@@ -19,7 +19,7 @@ from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.engine import Engine
-from dunnart.protocol.events import DataReceived
+from dunnart.protocol.events import ConnectionEnded, DataReceived
 from dunnart.protocol.framing import READ_BYTES, Arena
 from dunnart.runtime.deadlines import Deadlines
 
@@ -139,10 +139,10 @@ class Pump:
 
     def _readable(self) -> None:
         # In bulk there is mostly more at once: to look costs less than to go round the event loop.
-        turn = self.turn_bytes
         for _ in range(_READS_PER_TURN):
+            turn = self.turn_bytes
             count = self._read(turn)
-            if count < _BULK_READ or turn < READ_BYTES or not self._reading or self._fd < 0:
+            if count < _BULK_READ or turn < READ_BYTES or not self._reading or self._closing:
                 return
 
     def _read(self, turn: int) -> int:
@@ -193,6 +193,10 @@ class Pump:
                         self._owner.handle(item)
                     except Exception as error:  # noqa: BLE001 - the other connections must not feel it
                         self._fail(error)
+                        # What is left of the batch is for a connection that has ended, but the end itself must be told.
+                        if item is not events[-1] and isinstance(events[-1], ConnectionEnded):
+                            engine.emit(events[-1])
+                        break
         finally:
             self._ticking = False
         if engine.ended:
@@ -205,10 +209,14 @@ class Pump:
         # In bulk towards the peer most small reads are window adjusts, which nothing waits for.
         return self._tcp and self._fd >= 0 and self.bytes_sent - self.bytes_received < _BULK_LEAD
 
+    def now(self) -> Engine:
+        """The engine, told the time: for commands that no received bytes led to."""
+        self.engine.now = self._context.loop.time()
+        return self.engine
+
     def send_slots(self, channel: int, count: int, stream: int) -> None:
         """Send the first `count` bytes of the slots that the engine gave out for a channel."""
-        engine = self.engine
-        engine.now = self._context.loop.time()
+        engine = self.now()
         engine.commit_data(channel, count, stream)
         self.flush()
         if engine.blocked:

@@ -13,6 +13,7 @@ from dunnart.protocol.events import (
     AuthFailed,
     AuthPartial,
     ChannelClosed,
+    ChannelDenied,
     ChannelOpened,
     CloseReceived,
     ConnectionEnded,
@@ -92,8 +93,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_crashed", "_interactive_rounds", "_sessions", "_tasks", "address", "grants", "id",
-        "logged_in", "port", "pump", "server", "user",
+        "__weakref__", "_crashed", "_interactive_rounds", "_sessions", "_tasks", "_unknown_user", "address", "grants",
+        "id", "logged_in", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -102,6 +103,7 @@ class ServerConnection:
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
         self._crashed = False
+        self._unknown_user = False
         self.id = number
         self.user = ""
         self.address = address
@@ -194,23 +196,24 @@ class ServerConnection:
         async def run() -> None:
             reply: object
             try:
-                reply = await self.loop.run_in_executor(None, work)
+                reply = await self.loop.run_in_executor(self.server.computing, work)
             except DunnartError as error:
                 reply = error
             except Exception as error:  # noqa: BLE001 - who waits for the answer must not wait for ever
-                self.failed(error)
+                self.server.failed(self, error)
                 reply = None
             self._answer(question, reply)
 
         self.spawn(run())
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine as a part of this connection: it is cancelled with it, and its failure is logged."""
         task = self.loop.create_task(work)
         if self._tasks is None:
             self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
@@ -221,7 +224,11 @@ class ServerConnection:
             self.server.failed(self, error)
 
     def _answer(self, question: Question, reply: object) -> None:
-        self.pump.engine.answer(question.token, reply)
+        try:
+            self.pump.now().answer(question.token, reply)
+        except Exception as error:  # noqa: BLE001 - an answer that cannot be used must not leave the peer waiting
+            self.server.failed(self, error)
+            self.pump.engine.disconnect("internal error")
         self.pump.tick()
 
     def _ended(self, event: ConnectionEnded) -> None:
@@ -239,7 +246,8 @@ class ServerConnection:
         elif event.error is not None and event.reason_code == _TOO_MANY_FAILURES:
             report(_AUTH, level, self, "%s", logs.too_many_failures(self.user, address, port))
         elif event.error is not None:
-            report(logger, level, self, "disconnected: %s (%s)", clean(str(event.error)), type(event.error).__name__)
+            report(logger, level, self, "disconnected from %s port %d: %s (%s)", address or "UNKNOWN", port,
+                   clean(str(event.error)), type(event.error).__name__)  # fmt: skip
         elif event.by_peer and event.reason_code:
             report(logger, level, self, "%s", logs.received_disconnect(
                 address, port, event.reason_code, event.text, before_login=before))  # fmt: skip
@@ -258,6 +266,8 @@ class ServerConnection:
             return Outcome.CRASH
         if isinstance(event.error, LoginTimeout):
             return Outcome.GRACE_EXCEEDED
+        if self._unknown_user:
+            return Outcome.INVALID_USER
         if self.pump.engine.auth_failures:
             return Outcome.AUTH_FAILURE
         if event.by_peer or event.error is not None:
@@ -283,14 +293,13 @@ class ServerConnection:
         if authenticator is not None:
             try:
                 reply = await authenticator.authenticate(attempt)
-            except (Exception, asyncio.CancelledError):
+            except (Exception, asyncio.CancelledError) as error:
                 # A plug-in's fault denies and disturbs nobody else; so does a task of its own that was cancelled.
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                report(_AUTH, logging.ERROR, self, "the %s authenticator failed", attempt.credential.method)
-                _AUTH.exception("authenticator failed")
-                reply = Deny("the authenticator failed")
+                self.server.failed(self, error)
+                reply = Deny(f"the {attempt.credential.method} authenticator failed")
         if not isinstance(reply, Allow | Prompt):
             floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
@@ -299,8 +308,12 @@ class ServerConnection:
     def _auth_failed(self, event: AuthFailed) -> None:
         self.user = event.user
         self.server.count("auth_failures")
+        if event.unknown_user and not self._unknown_user:
+            report(_AUTH, logging.INFO, self, "%s", logs.invalid_user(event.user, self.address, self.port))
+        self._unknown_user = event.unknown_user
         report(_AUTH, logging.INFO, self, "%s", logs.failed(
-            event.method, event.user, self.address, self.port, detail=clean(event.detail)))  # fmt: skip
+            event.method, event.user, self.address, self.port, invalid=event.unknown_user,
+            detail=clean(event.detail)))  # fmt: skip
 
     def _auth_partial(self, event: AuthPartial) -> None:
         report(_AUTH, logging.INFO, self, "%s", logs.partial(event.method, event.user, self.address, self.port))
@@ -320,6 +333,11 @@ class ServerConnection:
             self.pump.engine.answer(question.token, True)  # noqa: FBT003 - the reply is the argument
         else:
             self.pump.engine.answer(question.token, Refusal(_UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
+
+    def _denied(self, event: ChannelDenied) -> None:
+        self.server.count("refused_channels")
+        report(_SESSION, logging.INFO, self, "channel for %s port %d refused: %s", self.address or "UNKNOWN", self.port,
+               event.reason)  # fmt: skip
 
     def _opened(self, event: ChannelOpened) -> None:
         self._sessions[event.channel] = Session(self, event.channel)
@@ -353,6 +371,9 @@ class ServerConnection:
     def _requested(self, question: ChannelRequestQuestion) -> None:
         session = self._sessions.get(question.channel)
         done = session is not None and self._request(session, question.request)
+        if not done:
+            self.server.count("refused_requests")
+            report(_SESSION, logging.DEBUG, self, "session %d: %s refused", question.channel, question.request.name)
         self.pump.engine.answer(question.token, done)
 
     def _request(self, session: Session, request: ChannelRequest) -> bool:
@@ -400,7 +421,7 @@ class ServerConnection:
             self.server.failed(self, error)
             done = False
         if not done:
-            session.close()  # it may have begun something
+            session.fail()  # it may have begun something
         return done
 
     def _set_variable(self, session: Session, request: EnvironmentRequest) -> bool:
@@ -444,6 +465,7 @@ class ServerConnection:
         ChannelClosed: _closed,
         CloseReceived: _close,
         ChannelOpened: _opened,
+        ChannelDenied: _denied,
         ChannelRequestQuestion: _requested,
         ChannelOpenQuestion: _open_asked,
         GlobalRequestQuestion: _asked,

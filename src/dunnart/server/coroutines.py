@@ -17,7 +17,7 @@ def application(handler: Callable[[Session, SessionStream], Awaitable[int]]) -> 
 
     Args:
         handler: serves one session; what it returns is the session's exit status. An exception is logged and gives 1;
-            it is cancelled when the connection is lost.
+            it is cancelled when the channel is closed.
     """
 
     def begin(session: Session) -> bool:
@@ -32,7 +32,7 @@ def application(handler: Callable[[Session, SessionStream], Awaitable[int]]) -> 
             finally:
                 stream.exit(status)
 
-        session.connection.spawn(run())
+        stream.task = session.connection.spawn(run())
         return True
 
     return begin

@@ -18,6 +18,7 @@ from dunnart.server.connection import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
 
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey
@@ -55,6 +56,7 @@ class Server:
         self._next_number = 1
         self._context: ProtocolLoop | None = None
         self._spare = -1
+        self._computing: Executor | None = None
         self._changed: asyncio.Event | None = None
         self.programs = 0
 
@@ -91,6 +93,8 @@ class Server:
             for connection in tuple(self._connections.values()):
                 connection.pump.close()
         await self._until(lambda: not self.programs, _HANG_UP_SECONDS)
+        if self._computing is not None:
+            self._computing.shutdown(wait=False, cancel_futures=True)
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
@@ -143,7 +147,12 @@ class Server:
         self.count("connections")
         connection = ServerConnection(self, sock, number, address, port)
         self._connections[number] = connection
-        connection.pump.start()
+        try:
+            connection.pump.start()
+        except OSError as error:  # no room to watch one more socket
+            self.failed(connection, error)
+            connection.disconnect("out of resources")
+            connection.pump.close()
 
     def _out_of(self, error: OSError, listener: socket.socket) -> None:
         """Nothing is left to accept with: close the newcomer at once with the spare descriptor, and rest a little."""
@@ -153,7 +162,9 @@ class Server:
             os.close(self._spare)
             self._spare = -1
             with contextlib.suppress(OSError):
-                listener.accept()[0].close()
+                refused, name = listener.accept()
+                refused.close()
+                _LOG.error("closed the connection from %s at once", name[0] if isinstance(name, tuple) else "UNKNOWN")
             with contextlib.suppress(OSError):
                 self._spare = os.open(os.devnull, os.O_RDONLY)
         loop = self.context.loop
@@ -168,6 +179,15 @@ class Server:
             self.context.loop.add_reader(listener.fileno(), self._accept, listener)
 
     # For connections.
+
+    @property
+    def computing(self) -> Executor:
+        """One thread for long computations. More of them would only take the interpreter from the event loop."""
+        if self._computing is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._computing = ThreadPoolExecutor(1, "dunnart-computing")
+        return self._computing
 
     def host_key(self, public: PublicKey) -> PrivateKey:
         """The private half of one of our host keys."""

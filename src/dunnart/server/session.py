@@ -196,6 +196,15 @@ class Session:
         if isinstance(self._bridge, ProcessBridge):
             self._bridge.receive_close()
 
+    def fail(self) -> None:
+        """The application refused or failed: nothing serves the session, and what it began ends with status 1."""
+        if self._bridge is not None:
+            engine = self._connection.pump.engine
+            with contextlib.suppress(LocalProtocolError):  # the client has just closed it
+                engine.request(self.number, ExitStatus(1))
+                engine.close_channel(self.number)
+        self.close()
+
     def close(self) -> None:
         """The channel is gone, or its application failed."""
         self._closed = True
@@ -207,7 +216,7 @@ class Session:
 class SessionStream:
     """A session's data as a stream for coroutines."""
 
-    __slots__ = ("_burst", "_closed", "_eof", "_reader", "_received", "_session", "_writers")
+    __slots__ = ("_burst", "_closed", "_eof", "_reader", "_received", "_session", "_writers", "task")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -216,6 +225,7 @@ class SessionStream:
         self._eof = False
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
 
     async def read(self) -> bytes:
@@ -227,7 +237,7 @@ class SessionStream:
         self._received.clear()
         connection = self._session.connection
         if data and not self._closed:
-            connection.pump.engine.consumed(self._session.number, len(data))
+            connection.pump.now().consumed(self._session.number, len(data))
             connection.pump.tick()
         return data
 
@@ -243,8 +253,7 @@ class SessionStream:
             if self._closed:
                 raise ConnectionClosed("the session is closed")
             try:
-                pump.engine.now = self._session.connection.loop.time()
-                taken = 0 if pump.congested else pump.engine.send_data(
+                taken = 0 if pump.congested else pump.now().send_data(
                     self._session.number, view[:_BURST_BYTES], _STDERR if stderr else 0)  # fmt: skip
             except LocalProtocolError as error:
                 raise ConnectionClosed("the session is closed") from error
@@ -298,6 +307,8 @@ class SessionStream:
     def close(self) -> None:
         """The channel is gone."""
         self._closed = self._eof = True
+        if self.task is not None:
+            self.task.cancel()
         self._wake_reader()
         self.resume()
 

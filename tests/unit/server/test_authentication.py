@@ -88,10 +88,13 @@ async def _cancelled(_: Attempt) -> AuthReply:
 async def test_a_failing_authenticator_denies_and_is_logged(
     decide: Callable[[Attempt], Awaitable[AuthReply]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     async with serving(authenticators=(Deciding("password", decide),)) as server:
         client, done = await outcome(server)
         assert not done
-        assert any("password authenticator failed" in message for message in caplog.messages)
+        assert server.server.counters["failures"] == 1
+        assert any(message.startswith("failed: ") for message in caplog.messages)
+        assert server.server.counters["failures"] == 1
         assert client.ended is None
         assert PASSWORD not in caplog.text
 
