@@ -458,7 +458,7 @@ def test_ssh_copy_id(start: Serve) -> None:
 
 
 def test_more_variables_than_are_kept_are_no_offence(server: Served) -> None:
-    """sshd ignores the surplus; they all come in one write with the command."""
+    """Sshd ignores the surplus; they all come in one write with the command."""
     values = " ".join(f"LC_{number:03}=x" for number in range(200))
     done = ssh(server, "env | grep -c '^LC_[0-9]'", "-o", f"SetEnv={values}")
     assert (done.returncode, done.stdout) == (0, b"64\n")
