@@ -26,8 +26,9 @@ def field_table(cls: type[Limits | Penalties]) -> str:
     assert isinstance(body, ast.ClassDef)
     texts = {}
     for statement, after in zip(body.body, body.body[1:], strict=False):
-        named = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             texts[statement.target.id] = " ".join(str(after.value.value).split())
     rows = ["| name | default | |", "|---|---|---|"]
     rows += [f"| `{each.name}` | `{each.default}` | {texts.get(each.name, '')} |" for each in fields(cls)]

@@ -12,8 +12,10 @@ import pytest
 
 from dunnart.protocol.events import AuthRefused
 from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, SubsystemRequest
+from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.logs import JsonFormatter, TextFormatter
-from tests.runtime.driver import PASSWORD, Serving, eventually, serving
+from dunnart.server import Attempt, AuthReply, Deny
+from tests.runtime.driver import PASSWORD, USER, Serving, eventually, serving
 
 EVIL = "\x1b[2J\r\nAccepted password for root from 192.0.2.1 port 1 ssh2\n\x9b31m\u202e\0"
 
@@ -97,3 +99,25 @@ async def test_each_end_is_one_line_of_its_own(caplog: pytest.LogCaptureFixture)
         await eventually(lambda: server.server.connections == 0)
     ends = [message for message in caplog.messages if message.startswith("Connection closed by user")]
     assert len(ends) == 3
+
+
+class _Nobody:
+    method = "password"
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        return Deny("no such user here", unknown_user=True)
+
+
+async def test_unknown_users_are_named_so_and_penalised(caplog: pytest.LogCaptureFixture) -> None:
+    """As sshd does, for fail2ban's filter and for PerSourcePenalties; the client sees no difference (THREATS R15, R18)."""
+    caplog.set_level(logging.INFO, "dunnart")
+    admission = Admission(startups=StartupLimit(), per_source=0, random=lambda: 0.5)
+    async with serving(authenticators=(_Nobody(),), admission=admission) as server:
+        stranger = server.begin(password="a secret guess")
+        await stranger.until(lambda: any(isinstance(event, AuthRefused) for event in stranger.events))
+        stranger.engine.disconnect("bye")
+        stranger.move()
+        await eventually(lambda: server.server.connections == 0)
+    assert any(line.startswith(f"Invalid user {USER} from 127.0.0.1 port ") for line in caplog.messages)
+    assert any(line.startswith(f"Failed password for invalid user {USER} from") for line in caplog.messages)
+    assert admission.counters["penalty_invalid_user"] == 1

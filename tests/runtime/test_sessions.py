@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,23 @@ async def test_uploads_into_programs_that_do_not_read_them(command: str) -> None
         await client.until(lambda: channel.closed)
         assert (channel.status, channel.signal) != (None, None)
         assert (await client.run("echo still here")).out == b"still here\n"
+
+
+async def test_data_before_close_reaches_the_program(tmp_path: Path) -> None:
+    """The client half-closes and closes, while the program has yet to read more than a pipe holds."""
+    go, file = tmp_path / "go", tmp_path / "size"
+    async with serving() as server:
+        client = await server.login()
+        wait = f"until [ -e {go} ]; do sleep 0.01; done"
+        channel = await client.exec(f"{wait}; wc -c >{file}.part; mv {file}.part {file}")
+        size = 3 * MIB // 2
+        assert client.engine.send_data(channel.number, bytes(size)) == size
+        client.send_eof(channel)
+        client.close_channel(channel)
+        await eventually(lambda: server.connections[0].pump.engine.channel(0).close_received)
+        go.touch()
+        await eventually(file.exists)
+        assert int(file.read_text()) == size
 
 
 async def test_a_client_that_closes_behind_its_data_leaves_no_program(monkeypatch: pytest.MonkeyPatch) -> None:

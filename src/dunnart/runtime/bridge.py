@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dunnart.runtime.pump import Pump
     from dunnart.runtime.terminal import Terminal
 
+_TURN_BYTES = 4096  # a pty has no more at once
 _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
 _CHUNKS = 512  # in one call; well under IOV_MAX
 _UNLESS_GONE = contextlib.suppress(LocalProtocolError)
@@ -108,10 +109,13 @@ class ProcessBridge:
     def _read(self, fd: int, stream: int) -> bool:
         """Read once; False when there is nothing now."""
         pump = self._pump
+        turn = pump.turn_bytes
+        if not turn and self._terminal is None:
+            return True  # a keystroke's echo comes first; the loop asks again
         slots: list[memoryview] = []
         if not pump.congested:
             with _UNLESS_GONE:
-                slots = pump.engine.data_slots(self._number, stream, pump.turn_bytes)
+                slots = pump.engine.data_slots(self._number, stream, turn or _TURN_BYTES)
         if not slots:
             self._paused = True
             self._loop.remove_reader(fd)
@@ -125,6 +129,8 @@ class ProcessBridge:
         if count == 0:
             self._output_ended(stream)
             return False
+        if self._terminal is not None:
+            pump.echoed()
         pump.send_slots(self._number, count, stream)
         if count >= _BULK_BYTES and not self._wide & 1 << stream:
             self._wide |= 1 << stream

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 _BUFFERS_PER_WRITE = 512  # well under IOV_MAX
 _SMALL_READ = 4096
-_BULK_READ = 32 * 1024
-_READS_PER_TURN = 4
+_BULK_READ = 64 * 1024
+_READS_PER_TURN = 6
+_REST_SECONDS = 0.001
 _TYPING_SECONDS = 1.0
+_ECHO_SECONDS = 0.0005
 _TURN_BYTES = 32 * 1024
 _UNBOUNDED = 1 << 30
 _BULK_LEAD = 1 << 20
@@ -47,15 +49,17 @@ class ProtocolLoop:
 
     Attributes:
         typing_until: until then transfers take short turns, so that keystrokes need not wait for them.
+        echo_until: until then, or until the echo of a keystroke comes, programs' output waits altogether.
     """
 
-    __slots__ = ("arena", "deadlines", "loop", "typing_until")
+    __slots__ = ("arena", "deadlines", "echo_until", "loop", "typing_until")
 
     def __init__(self, loop: AbstractEventLoop, *, channel_packet_bytes: int = 32 * 1024) -> None:
         self.loop = loop
         self.arena = Arena(os.urandom, channel_packet_bytes=channel_packet_bytes)
         self.deadlines = Deadlines(loop)
         self.typing_until = 0.0
+        self.echo_until = 0.0
 
 
 class Owner(Protocol):
@@ -130,20 +134,41 @@ class Pump:
     @property
     def turn_bytes(self) -> int:
         """How much a transfer may move before the others have their turn."""
-        typing_until = self._context.typing_until
-        return _TURN_BYTES if typing_until and self._context.loop.time() < typing_until else _UNBOUNDED
+        context = self._context
+        if not context.typing_until:
+            return _UNBOUNDED
+        now = context.loop.time()
+        if now < context.echo_until:
+            return 0
+        return _TURN_BYTES if now < context.typing_until else _UNBOUNDED
 
     def typed(self) -> None:
         """Somebody types on this connection."""
-        self._context.typing_until = self._context.loop.time() + _TYPING_SECONDS
+        now = self._context.loop.time()
+        self._context.typing_until = now + _TYPING_SECONDS
+        self._context.echo_until = now + _ECHO_SECONDS
+
+    def echoed(self) -> None:
+        """A terminal had something to say: what waited for it may go on."""
+        self._context.echo_until = 0.0
 
     def _readable(self) -> None:
-        # In bulk there is mostly more at once: to look costs less than to go round the event loop.
-        for _ in range(_READS_PER_TURN):
-            turn = self.turn_bytes
+        turn = self.turn_bytes or _TURN_BYTES
+        count = self._read(turn)
+        for _ in range(_READS_PER_TURN - 1):
+            if count < READ_BYTES:
+                break
             count = self._read(turn)
-            if count < _BULK_READ or turn < READ_BYTES or not self._reading or self._closing:
-                return
+        if count >= _BULK_READ and turn > READ_BYTES and self._reading and self._fd >= 0 and not self._closing:
+            # More comes in any case, and to take it in a few large pieces costs half of what many small ones do.
+            loop = self._context.loop
+            loop.remove_reader(self._fd)
+            loop.call_later(_REST_SECONDS, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reading and self._fd >= 0 and not self._closing:
+            self._context.loop.add_reader(self._fd, self._readable)
+            self._readable()
 
     def _read(self, turn: int) -> int:
         """Read once and do what follows from it; returns how much there was."""

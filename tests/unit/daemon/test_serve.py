@@ -49,6 +49,15 @@ def test_everything_is_prepared(keyed: ServeConfig) -> None:
     assert prepared.one_time_password is None
 
 
+def test_a_chain_that_names_a_password_gets_one(keyed: ServeConfig) -> None:
+    """Without it the server could not start, or the chain never be gone through."""
+    chained = replace(keyed, methods=("publickey", "publickey,password"))
+    assert prepare(keyed).one_time_password is None
+    assert prepare(chained).one_time_password is not None
+    with pytest.raises(ConfigError, match="a chain wants a password"):
+        prepare(replace(chained, password="off"))
+
+
 def test_a_password_only_where_there_is_no_other_way_in(config: ServeConfig, caplog: pytest.LogCaptureFixture) -> None:
     prepared = prepare(config)
     password = prepared.one_time_password

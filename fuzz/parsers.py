@@ -1,0 +1,105 @@
+"""Mutation fuzzing of everything that reads what a stranger wrote: `python fuzz/parsers.py NAME [SECONDS]`."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+
+from dunnart.errors import DunnartError
+from dunnart.keys.authorized_keys import parse as parse_authorized_keys
+from dunnart.keys.certificate import decode_public
+from dunnart.keys.known_hosts import KnownHosts
+from dunnart.keys.private import PrivateKey
+from dunnart.protocol.core import EngineConfig
+from dunnart.protocol.engine import Engine
+from dunnart.protocol.events import ConnectionEnded
+from dunnart.protocol.phases import Role
+from dunnart.protocol.requests import decode_channel_request, decode_modes
+from dunnart.wire.messages import KexInit
+
+_KEY = PrivateKey.generate("ed25519")
+_LINE = _KEY.public.line("me@here")
+_KEXINIT = KexInit(bytes(16), *[("a", "b@example.com")] * 8).encode()  # type: ignore[arg-type]
+_CONFIG = EngineConfig(Role.SERVER, host_keys=(_KEY.public,))
+
+
+def _engine(data: bytes) -> None:
+    engine = Engine(_CONFIG, random=random.randbytes, now=0.0)
+    engine.receive(b"SSH-2.0-fuzz\r\n" + data, 0.0)
+    engine.receive_eof(0.0)
+    ended = [event for event in engine.events() if isinstance(event, ConnectionEnded)]
+    assert len(ended) == 1
+
+
+def _packet(payload: bytes) -> bytes:
+    padding = 8 - (len(payload) + 5) % 8 + 8
+    return (len(payload) + 1 + padding).to_bytes(4, "big") + bytes((padding,)) + payload + bytes(padding)
+
+
+PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
+    "engine": (
+        _engine,
+        [_packet(_KEXINIT), _packet(_KEXINIT) + _packet(b"\x1e" + (32).to_bytes(4, "big") + bytes(32))],
+    ),
+    "kexinit": (KexInit.decode, [_KEXINIT]),
+    "public-key": (decode_public, [_KEY.public.blob]),
+    "private-key": (PrivateKey.load, [_KEY.openssh("me")]),
+    "authorized-keys": (
+        lambda data: parse_authorized_keys(data, "fuzz"),
+        [_LINE.encode(), b'command="a \\"b",from="*.x,!y" ' + _LINE.encode(), b"# \n\n" + _LINE.encode() * 2],
+    ),
+    "known-hosts": (
+        lambda data: KnownHosts(data.decode("utf-8", "replace")),
+        [b"[host]:22,*.x " + _LINE.encode(), b"@revoked |1|AAAA|BBBB " + _LINE.encode()],
+    ),
+    "pty": (lambda data: decode_channel_request("pty-req", data), [bytes(4) * 5 + b"\0\0\0\5\1\0\0\0\3"]),
+    "modes": (decode_modes, [b"\1\0\0\0\3\x35\0\0\0\1\0"]),
+}
+
+
+def mutate(data: bytes, source: random.Random) -> bytes:
+    """Change a few bytes: flip, cut, repeat, or put in a number that parsers stumble over."""
+    mutated = bytearray(data)
+    for _ in range(source.randint(1, 6)):
+        at = source.randrange(len(mutated) + 1)
+        kind = source.randrange(5)
+        if kind == 0 and at < len(mutated):
+            mutated[at] ^= 1 << source.randrange(8)
+        elif kind == 1:
+            del mutated[at : at + source.randint(1, 8)]
+        elif kind == 2:
+            mutated[at:at] = mutated[at : at + source.randint(1, 64)]
+        elif kind == 3:
+            mutated[at : at + 4] = source.choice((0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)).to_bytes(4, "big")
+        else:
+            mutated[at:at] = source.randbytes(source.randint(1, 16))
+    return bytes(mutated)
+
+
+def fuzz(name: str, seconds: float, seed: int) -> int:
+    """Feed one parser for so long; returns how many inputs it got. An unexpected exception passes through."""
+    parser, samples = PARSERS[name]
+    source = random.Random(seed)
+    until = time.monotonic() + seconds
+    count = 0
+    while time.monotonic() < until:
+        data = mutate(source.choice(samples), source)
+        try:
+            parser(data)
+        except DunnartError:
+            pass
+        except Exception:
+            print(f"{name}: {data!r}")
+            raise
+        count += 1
+    return count
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in PARSERS:
+        sys.exit(f"usage: python fuzz/parsers.py NAME [SECONDS]; names: {', '.join(PARSERS)}")
+    seed = random.randrange(1 << 32)
+    length = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
+    print(f"{fuzz(sys.argv[1], length, seed)} inputs, seed {seed}")
