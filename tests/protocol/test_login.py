@@ -296,7 +296,8 @@ def test_keyboard_interactive_in_several_rounds(last: tuple[str, ...], enters: b
 
 @pytest.mark.parametrize(
     "responses",
-    [uint32(2) + text("a"), uint32(0), uint32(2) + text("a") + text("b"), uint32(1) + text("a") + b"x", uint32(2**32 - 1), b"", uint32(1) + text("a\0b"),
+    [uint32(2) + text("a"), uint32(0), uint32(2) + text("a") + text("b"),
+     uint32(1) + text("a") + b"x", uint32(2**32 - 1), b"", uint32(1) + text("a\0b"),
      uint32(1) + text("x" * 1025), uint32(1) + string(b"\xff")],
 )  # fmt: skip
 def test_malformed_responses_are_failures(responses: bytes) -> None:

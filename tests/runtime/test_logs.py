@@ -109,7 +109,7 @@ class _Nobody:
 
 
 async def test_unknown_users_are_named_so_and_penalised(caplog: pytest.LogCaptureFixture) -> None:
-    """As sshd does, for fail2ban's filter and for PerSourcePenalties; the client sees no difference (THREATS R15, R18)."""
+    """As sshd does, for fail2ban's filter and PerSourcePenalties; the client sees no difference (THREATS R15, R18)."""
     caplog.set_level(logging.INFO, "dunnart")
     admission = Admission(startups=StartupLimit(), per_source=0, random=lambda: 0.5)
     async with serving(authenticators=(_Nobody(),), admission=admission) as server:
