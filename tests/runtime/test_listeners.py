@@ -188,7 +188,8 @@ async def test_children_begin_with_default_signals(tmp_path: Path) -> None:
     async with daemon(tmp_path, *IGNORED) as server:
         client = await server.login(password=server.password)
         channel = await client.run("grep SigIgn /proc/self/status")
-        assert int(channel.out.split()[-1], 16) == 0
+        # The C library keeps the signals from 32 on for itself; whoever started the tests may have them ignored.
+        assert int(channel.out.split()[-1], 16) & 0x7FFFFFFF == 0
         for number in IGNORED:
             server.process.send_signal(number)
         assert (await client.run("echo still here")).out == b"still here\n"
