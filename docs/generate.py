@@ -78,13 +78,27 @@ def profiles() -> str:
     return "\n".join(rows)
 
 
+def figures() -> str:
+    """The first table of the last published benchmark, with its conditions."""
+    published = (DOCS.parent / "benchmarks" / "results" / "latest.md").read_text()
+    conditions = [
+        line for line in published.splitlines() if line.startswith(("- time", "- machine", "- python", "- rounds"))
+    ]
+    table = published[published.index("| | dunnart") :].split("\n\n")[0]
+    return "\n".join([*conditions, "", table]) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """What each page should hold."""
+    readme = DOCS.parent / "README.md"
+    before, after = readme.read_text().split("<!-- figures -->\n", 1)
+    after = after[after.index("## Read on") :]
     protocol = DOCS / "reference" / "protocol.md"
     text = protocol.read_text()
     head, rest = text.split("<!-- profiles -->\n", 1)
     rest = rest[rest.index("Certificates stand in the lists") :]
     return {
+        readme: f"{before}<!-- figures -->\n\n{figures()}\n{after}",
         DOCS / "reference" / "configuration.md": configuration(),
         protocol: f"{head}<!-- profiles -->\n\n{profiles()}\n{rest}",
     }
