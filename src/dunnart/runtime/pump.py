@@ -156,7 +156,7 @@ class Pump:
         turn = self.turn_bytes or _TURN_BYTES
         count = self._read(turn)
         for _ in range(_READS_PER_TURN - 1):
-            if count < READ_BYTES:
+            if count < READ_BYTES or not self._reading or self._closing:
                 break
             count = self._read(turn)
         if count >= _BULK_READ and turn > READ_BYTES and self._reading and self._fd >= 0 and not self._closing:
