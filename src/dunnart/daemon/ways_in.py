@@ -45,19 +45,6 @@ def served_users() -> Iterator[User]:
                 yield User(entry.pw_name, entry.pw_uid, entry.pw_dir)
 
 
-def fill_in(pattern: str, user: User) -> str:
-    """Give the file that a pattern of `authorized_keys` means for a user; a relative one stands in the home."""
-    names = {"%%": "%", "%h": user.home, "%u": user.name, "%U": str(user.number)}
-    parts = []
-    position = 0
-    while position < len(pattern):
-        size = 2 if pattern[position] == "%" else 1
-        piece = pattern[position : position + size]
-        parts.append(names.get(piece, piece))
-        position += size
-    return os.path.join(user.home, "".join(parts))
-
-
 def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool) -> bool:
     """Tell whether one of the served users has a file with a line that lets a key in.
 
@@ -66,10 +53,15 @@ def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool) -> bool:
         strict_modes: files that others can write do not count.
     """
     from dunnart.keys.authorized_keys import AuthorizedKeysCache
+    from dunnart.plugins.authorized_keys import fill_in
 
     read = AuthorizedKeysCache().load
     return any(
-        read(fill_in(pattern, user), owner_uid=user.number if strict_modes else None, home=user.home).entries
+        read(
+            fill_in(pattern, user.name, user.number, user.home),
+            owner_uid=user.number if strict_modes else None,
+            home=user.home,
+        ).entries
         for user in served_users()
         for pattern in patterns
     )

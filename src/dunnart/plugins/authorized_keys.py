@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from dunnart.keys.authorized_keys import AuthorizedKeysCache
@@ -13,7 +14,6 @@ from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
-    from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
 
 _LOG = logging.getLogger("dunnart.auth")
@@ -54,7 +54,9 @@ class AuthorizedKeysFiles:
             return Deny("root may not log in")
         for pattern in self._patterns:
             keys = self._cache.load(
-                _fill_in(pattern, account), owner_uid=account.uid if self._strict_modes else None, home=account.home
+                fill_in(pattern, account.name, account.uid, account.home),
+                owner_uid=account.uid if self._strict_modes else None,
+                home=account.home,
             )
             self._tell(keys.source, keys.refused)
             if keys.find(key):
@@ -70,17 +72,14 @@ class AuthorizedKeysFiles:
             _LOG.warning("%s:%d: this line lets nobody in: %s", clean(source), line, clean(reason))
 
 
-def _fill_in(pattern: str, account: Account) -> str:
-    tokens = {"h": account.home, "u": account.name, "U": str(account.uid), "%": "%"}
-    pieces = pattern.split("%")
-    path = pieces[0]
-    position = 1
-    while position < len(pieces):
-        piece = pieces[position]
-        if piece:
-            path += tokens[piece[0]] + piece[1:]
-        else:  # %%: the next piece follows a percent sign
-            position += 1
-            path += "%" + (pieces[position] if position < len(pieces) else "")
-        position += 1
-    return path if path.startswith("/") else f"{account.home}/{path}"
+def fill_in(pattern: str, name: str, uid: int, home: str) -> str:
+    """The file that a pattern means for a user: %h, %u, %U and %% are filled in; a relative one stands in the home."""
+    tokens = {"%%": "%", "%h": home, "%u": name, "%U": str(uid)}
+    parts = []
+    position = 0
+    while position < len(pattern):
+        size = 2 if pattern[position] == "%" else 1
+        piece = pattern[position : position + size]
+        parts.append(tokens.get(piece, piece))
+        position += size
+    return os.path.join(home, "".join(parts))

@@ -1,7 +1,7 @@
 """Child processes for channels: spawned with pipes or a pty, and seen to their end.
 
 Children start with default signals: a server that was started in the background of a shell ignores SIGINT and SIGQUIT,
-and so would every session. Without a pty the child is made by vfork, which costs about a third of what fork does.
+and so would every session. Without a pty the child is made by vfork, which costs a fraction of what fork does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The pump: moves bytes between one socket and one engine, and nothing else.
 
-It works on the plain socket with `add_reader` and `add_writer`. An asyncio transport would keep 2 KiB for each idle
+It works on the plain socket with `add_reader` and `add_writer`. An asyncio transport would keep objects for each idle
 connection and stand between the engine's buffers and the system call.
 
     readable ─► recv_into(engine.buffer()) ─► engine.received ─► events ─► owner ─┐
@@ -160,7 +160,7 @@ class Pump:
                 break
             count = self._read(turn)
         if count >= _BULK_READ and turn > READ_BYTES and self._reading and self._fd >= 0 and not self._closing:
-            # More comes in any case, and to take it in a few large pieces costs half of what many small ones do.
+            # More comes in any case, and to take it in a few large pieces costs less than in many small ones.
             loop = self._context.loop
             loop.remove_reader(self._fd)
             loop.call_later(_REST_SECONDS, self._read_on)

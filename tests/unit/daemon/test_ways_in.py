@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dunnart.daemon import ways_in
-from dunnart.daemon.ways_in import User, anyone_has_key, fill_in, new_password, this_user
+from dunnart.daemon.ways_in import User, anyone_has_key, new_password, this_user
 from dunnart.keys.private import PrivateKey
+from dunnart.plugins.authorized_keys import fill_in
 
 LINE = PrivateKey.generate("ed25519").public.line("me@here").encode()
 
@@ -25,7 +26,7 @@ LINE = PrivateKey.generate("ed25519").public.line("me@here").encode()
     ],
 )
 def test_patterns(pattern: str, path: str) -> None:
-    assert fill_in(pattern, User("bob", 1000, "/home/a%h")) == path
+    assert fill_in(pattern, "bob", 1000, "/home/a%h") == path
 
 
 @pytest.fixture
