@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from dunnart.daemon.listeners import bound_address, listen
-from dunnart.daemon.options import ListenAddress
 from dunnart.errors import ConfigError
+from dunnart.runtime.listeners import ListenAddress, bound_address, listen
 from tests.runtime.driver import Clients, eventually, serving
 
 

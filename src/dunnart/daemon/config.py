@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.daemon.options import (
     BadValue,
-    ListenAddress,
     choice,
     converted,
     count,
     declared_default,
     declared_option,
     list_option,
-    listen_address,
     numbers,
     option,
     path,
@@ -34,6 +32,7 @@ from dunnart.daemon.options import (
 from dunnart.errors import ConfigError
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit
+from dunnart.runtime.listeners import ListenAddress, listen_address
 from dunnart.runtime.logs import LEVELS, PARTS
 
 if TYPE_CHECKING:

@@ -10,12 +10,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 Reader = Callable[[object], T]
-
-_SOCKET_PATH_BYTES = 107  # sockaddr_un on Linux, without the final NUL; 103 on the BSDs
 
 
 class BadValue(ValueError):
@@ -225,51 +223,3 @@ def unknown_name(name: str, known: Mapping[str, object] | tuple[str, ...]) -> st
     likely = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")
     near = get_close_matches(likely, list(known), n=1, cutoff=0.5)
     return f"there is no such option; did you mean {near[0]}?" if near else "there is no such option"
-
-
-class ListenAddress(NamedTuple):
-    """Where to listen: a host (an IP address, a name, or "" for every address) and port, or a unix socket's path."""
-
-    host: str
-    port: int
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
-
-
-def listen_address(value: str) -> ListenAddress:
-    """Read `ADDR:PORT`, `[IPV6]:PORT`, `*:PORT` or `unix:/path`; port 0 lets the system choose.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if value.startswith("unix:"):
-        socket_path = value.removeprefix("unix:")
-        if not socket_path.startswith("/"):
-            raise ValueError(f"{value!r} needs an absolute path, such as unix:/run/dunnart.sock")
-        if len(socket_path.encode()) > _SOCKET_PATH_BYTES:
-            raise ValueError(f"the path in {value!r} is longer than {_SOCKET_PATH_BYTES} bytes")
-        return ListenAddress("", 0, socket_path)
-    host, colon, port = value.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-        raise ValueError(f"{value!r} does not end in a port of 0 to 65535; write ADDR:PORT, [IPV6]:PORT or unix:/path")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        _check_ipv6(host, value)
-    elif ":" in host:
-        raise ValueError(f"an IPv6 address stands in brackets: [{host}]:{port}")
-    elif not re.fullmatch(r"\*|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", host):
-        raise ValueError(f"{value!r} has no address or host name before the port; * means every address")
-    return ListenAddress("" if host == "*" else host, int(port))
-
-
-def _check_ipv6(host: str, value: str) -> None:
-    import socket
-
-    try:
-        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except OSError as error:
-        raise ValueError(f"{value!r} has no IPv6 address in its brackets") from error

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon.host_keys import load_host_keys
-from dunnart.daemon.listeners import bound_address, listen
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_process
@@ -22,6 +21,7 @@ from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.one_time_password import OneTimePassword
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Admission
+from dunnart.runtime.listeners import bound_address, listen
 from dunnart.runtime.process import default_signals
 from dunnart.server import Server, ServerConfig
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.config import ServeConfig
-    from dunnart.daemon.options import ListenAddress
     from dunnart.keys.private import PrivateKey
+    from dunnart.runtime.listeners import ListenAddress
     from dunnart.server import Authenticator
 
 _LOG = logging.getLogger("dunnart.daemon")

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from dunnart.crypto.profiles import PROFILES
 from dunnart.daemon.config import OPTIONS, ServeConfig, flag_of, load, option_table, to_toml
 from dunnart.daemon.flags import parse, parser
-from dunnart.daemon.options import BadValue, ListenAddress, declared_default, listen_address
+from dunnart.daemon.options import BadValue, declared_default
 from dunnart.errors import ConfigError
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit
+from dunnart.runtime.listeners import ListenAddress, listen_address
 
 FULL = """\
 listen = ["0.0.0.0:22", "[::1]:2222", "unix:/run/a \\"b\\".sock", "*:0"]

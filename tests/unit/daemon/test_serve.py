@@ -14,11 +14,11 @@ import pytest
 
 from dunnart.daemon import serve
 from dunnart.daemon.config import ServeConfig, to_toml
-from dunnart.daemon.options import ListenAddress, listen_address
 from dunnart.daemon.serve import announce, login_command, prepare
 from dunnart.daemon.ways_in import this_user
 from dunnart.errors import ConfigError
 from dunnart.keys.private import PrivateKey
+from dunnart.runtime.listeners import ListenAddress, listen_address
 
 USER = this_user().name
 
@@ -141,7 +141,7 @@ STAND_IN = """\
 import sys
 from dunnart.daemon import serve
 from dunnart.daemon.config import load
-from dunnart.daemon.options import ListenAddress
+from dunnart.runtime.listeners import ListenAddress
 
 class Running:
     addresses = [ListenAddress("127.0.0.1", 4321)]
