@@ -95,6 +95,10 @@ class ConnectionClosed(DunnartError):
     """The connection is gone, so the operation cannot be done."""
 
 
+class Interrupted(DunnartError):
+    """The user pressed ctrl-C while a line was read."""
+
+
 class KeyFormatError(DunnartError):
     """A key, certificate or signature is malformed, unsupported, or locked by a passphrase."""
 

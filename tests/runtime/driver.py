@@ -48,7 +48,9 @@ from dunnart.protocol.questions import (
 )
 from dunnart.protocol.requests import ChannelRequest, ExecRequest, ExitSignal, ExitStatus
 from dunnart.runtime.process import Command
-from dunnart.server import PasswordCallback, Server, ServerConfig, Session
+from dunnart.server import PasswordCallback, RawSession, ServerConfig
+from dunnart.server.placement import OnLoop
+from dunnart.server.protocol_server import ProtocolServer
 
 USER = this_user().name
 PASSWORD = "correct horse"
@@ -81,18 +83,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 ACCOUNT = Account(USER, os.getuid(), os.getgid(), "/", "/bin/sh")
 
 
-def run_exec(session: Session) -> bool:
-    """Run a command as the built-in plug-in does, but by a shell that reads no profile of whoever runs the tests."""
-    assert session.command is not None
-    environment = os_process.environment(session, ACCOUNT)
-    session.run(Command(("sh", "-c", session.command), ACCOUNT.shell, environment, ACCOUNT.home))
-    return True
+class Running:
+    """Runs commands as the built-in plug-in does, but by a shell that reads no profile of whoever runs the tests."""
+
+    def begin(self, session: RawSession) -> bool:
+        argv = ("sh",) if session.facts.command is None else ("sh", "-c", session.facts.command)
+        session.run(Command(argv, ACCOUNT.shell, os_process.environment(session, ACCOUNT), ACCOUNT.home))
+        return True
 
 
-def run_shell(session: Session) -> bool:
-    """Run that shell."""
-    session.run(Command(("sh",), ACCOUNT.shell, os_process.environment(session, ACCOUNT), ACCOUNT.home))
-    return True
+class Beginning:
+    """An application made of a function."""
+
+    def __init__(self, begin: Callable[[RawSession], bool]) -> None:
+        self.begin = begin
 
 
 async def right_password(user: str, password: str) -> bool:
@@ -392,9 +396,23 @@ class Clients:
 class Serving(Clients):
     """A server that runs in this process, and its clients."""
 
-    def __init__(self, server: Server, listener: socket.socket) -> None:
+    def __init__(self, placement: OnLoop, listener: socket.socket) -> None:
         super().__init__(listener.getsockname(), listener.family)
-        self.server = server
+        self.placement = placement
+
+    @property
+    def server(self) -> ProtocolServer:
+        """The protocol's side of it."""
+        return self.placement.protocol
+
+    @property
+    def programs(self) -> int:
+        """How many child processes run."""
+        return self.placement.host.programs
+
+    async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
+        """End the server."""
+        await self.placement.close(text, seconds)
 
     @property
     def connections(self) -> list[Any]:
@@ -407,16 +425,17 @@ async def serving(listener: socket.socket | None = None, **options: Any) -> Asyn
     """Run a server with these fields of ServerConfig; the others let one user in by password to run real programs."""
     options.setdefault("authenticators", (PasswordCallback(right_password),))
     options.setdefault("host_keys", (HOST_KEY,))
-    options.setdefault("exec", run_exec)
-    options.setdefault("shell", run_shell)
-    server = Server(ServerConfig(**options))
+    if not {"shell", "exec"} <= options.keys():
+        options.setdefault("handler", Running())
+    options.setdefault("admission", None)
     listener = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
-    running = Serving(server, listener)
-    server.start([listener])
+    placement = OnLoop(ServerConfig(**options, placement="loop"), asyncio.get_running_loop())
+    running = Serving(placement, listener)
+    await placement.start([listener])
     try:
         yield running
     finally:
-        await server.close()
+        await running.close()
         for client in running.clients:
             client.close()
 

@@ -12,16 +12,17 @@ import pytest
 
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.requests import ExecRequest, PtyRequest, SignalRequest
-from dunnart.server import Session, SessionStream, application
+from dunnart.server import RawSession, Session
+from dunnart.server.applications import as_application
 from dunnart.wire.messages import Ping
-from tests.runtime.driver import KIB, MIB, Channel, Client, Serving, eventually, serving
+from tests.runtime.driver import KIB, MIB, Beginning, Channel, Client, Serving, eventually, serving
 
 WINDOW = 128 * KIB
 
 
 def bridge(server: Serving, channel: int = 0) -> Any:
     """What stands behind a channel of the first connection."""
-    return server.connections[0]._sessions[channel]._bridge
+    return server.connections[0]._channels[channel]._bridge
 
 
 async def test_a_program_that_writes_for_ever_waits_for_the_window() -> None:
@@ -123,7 +124,7 @@ async def test_data_in_single_bytes_costs_no_more_than_bytes() -> None:
         channels = [pump.engine.channel(number) for number in (0, 1)]
         for channel in channels:
             channel.receive_window.size = channel.receive_window.available = size
-        sessions = server.connections[0]._sessions
+        sessions = server.connections[0]._channels
         chunks = [memoryview(b"x") for _ in range(size)]
         tracemalloc.start()
         try:
@@ -221,11 +222,10 @@ async def upload(client: Client, channel: Channel, data: bytes) -> None:
 
 
 async def test_a_coroutine_echoes() -> None:
-    @application
-    async def echo(session: Session, stream: SessionStream) -> int:
-        while data := await stream.read():
-            await stream.write(data)
-        await stream.write(b"bye", stderr=True)
+    async def echo(session: Session) -> int:
+        while data := await session.read():
+            await session.write(data)
+        await session.stderr.write(b"bye")
         return 6
 
     async with serving(exec=echo) as server:
@@ -234,25 +234,24 @@ async def test_a_coroutine_echoes() -> None:
         data = os.urandom(3 * MIB)
         await upload(client, channel, data)
         assert (channel.out, channel.err, channel.status) == (data, b"bye", 6)
-        assert channel.order[-3:] == ["status", "eof", "close"]
+        assert "status" in channel.order
+        assert channel.order[-2:] == ["eof", "close"]
 
 
 async def test_a_coroutine_that_writes_waits_for_the_window_and_the_socket() -> None:
     progress = [0]
 
-    @application
-    async def source(session: Session, stream: SessionStream) -> int:
+    async def source(session: Session) -> None:
         for _ in range(64):
-            await stream.write(bytes(64 * KIB))
+            await session.write(bytes(64 * KIB))
             progress[0] += 64 * KIB
-        return 0
 
     async with serving(exec=source) as server:
         client = await server.login(limits=Limits(window_bytes=WINDOW))
         channel = await client.exec("x", consume=False)
         await client.until(lambda: channel.received == WINDOW)
         assert (await client.session()).opened
-        assert progress[0] <= WINDOW
+        assert progress[0] <= WINDOW + MIB  # what the local socket holds, at most
         channel.consume = True
         client.engine.consumed(channel.number, WINDOW)
         client.move()
@@ -261,10 +260,8 @@ async def test_a_coroutine_that_writes_waits_for_the_window_and_the_socket() -> 
 
 
 async def test_one_huge_write_queues_no_more_than_a_burst() -> None:
-    @application
-    async def source(session: Session, stream: SessionStream) -> int:
-        await stream.write(bytes(32 * MIB))
-        return 0
+    async def source(session: Session) -> None:
+        await session.write(bytes(32 * MIB))
 
     async with serving(exec=source) as server:
         client = await server.login(limits=Limits(window_bytes=1 << 30), receive_bytes=8 * KIB)
@@ -273,7 +270,7 @@ async def test_one_huge_write_queues_no_more_than_a_burst() -> None:
         client.request(channel, ExecRequest(b"x"), want_reply=True)
         client.pause()
         pump = server.connections[0].pump
-        await eventually(lambda: pump.congested and bridge(server)._writers)
+        await eventually(lambda: pump.congested and bridge(server)._paused)
         assert pump._backlog_bytes < 512 * KIB
         client.resume()
         await client.until(lambda: channel.closed)
@@ -281,51 +278,51 @@ async def test_one_huge_write_queues_no_more_than_a_burst() -> None:
 
 
 async def test_a_coroutine_that_reads_nothing_shuts_the_window() -> None:
-    release: list[SessionStream] = []
+    release: list[Session] = []
 
-    def idle(session: Session) -> bool:
-        release.append(session.stream())
-        return True
+    def idle(session: RawSession) -> bool:
+        release.append(Session(session))
+        return bool(release[0].socket)
 
-    async with serving(exec=idle, limits=Limits(window_bytes=WINDOW)) as server:
+    async with serving(exec=Beginning(idle), limits=Limits(window_bytes=WINDOW)) as server:
         client = await server.login()
         channel = await client.exec("x")
-        assert client.send(channel, bytes(2 * WINDOW)) == WINDOW
-        await client.ask(channel, ExecRequest(b"refused"))
-        assert client.send(channel, b"x") == 0
-        data = b""
-        while len(data) < WINDOW:
-            data += await release[0].read()
+        sent = 0
+        while count := client.send(channel, bytes(2 * WINDOW)):
+            sent += count
+            await client.ask(channel, ExecRequest(b"refused"))
+        assert WINDOW < sent <= WINDOW + MIB  # what the local socket holds, at most
+        data = 0
+        while data < sent:
+            data += len(await release[0].read())
         await client.until(lambda: client.engine.may_send(channel.number))
-        assert client.send(channel, bytes(2 * WINDOW)) == WINDOW
+        assert client.send(channel, bytes(2 * WINDOW)) > 0
+        release[0].raw.release()
 
 
 @pytest.mark.parametrize("how", ["channel", "reset"])
 async def test_a_coroutine_hears_that_its_client_is_gone(how: str) -> None:
     ended: list[str] = []
 
-    @application
-    async def reader(session: Session, stream: SessionStream) -> int:
+    async def reader(session: Session) -> None:
         try:
-            ended.append(f"read {(await stream.read())!r}")
+            ended.append(f"read {(await session.read())!r}")
         except BaseException as error:
             ended.append(type(error).__name__)
             raise
-        return 0
 
-    @application
-    async def writer(session: Session, stream: SessionStream) -> int:
+    async def writer(session: Session) -> None:
         try:
             while True:
-                await stream.write(bytes(64 * KIB))
+                await session.write(bytes(64 * KIB))
         except BaseException as error:
             ended.append(type(error).__name__)
             raise
 
-    def either(session: Session) -> bool:
-        return (reader if session.command == b"read" else writer)(session)
+    def either(session: RawSession) -> bool:
+        return as_application(reader if session.command == "read" else writer, "").begin(session)
 
-    async with serving(exec=either) as server:
+    async with serving(exec=Beginning(either)) as server:
         client = await server.login(limits=Limits(window_bytes=WINDOW))
         channels = [await client.exec("read"), await client.exec("write", consume=False)]
         await client.until(lambda: channels[1].received == WINDOW)

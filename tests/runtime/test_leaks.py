@@ -20,23 +20,27 @@ import pytest
 from dunnart.errors import ConnectionClosed
 from dunnart.protocol.events import LoggedIn
 from dunnart.protocol.limits import Limits
-from dunnart.protocol.requests import ExecRequest, PtyRequest, ShellRequest
-from dunnart.server import Session, SessionStream, application
+from dunnart.protocol.requests import ExecRequest, ExitStatus, PtyRequest, ShellRequest
+from dunnart.server import RawSession, Session
+from dunnart.server.applications import as_application
 from tests.runtime.driver import (
     KIB,
     MIB,
+    Beginning,
     Client,
     Clients,
+    Running,
     alive,
     descriptors,
     eventually,
     exists,
-    run_exec,
-    run_shell,
     serving,
 )
 
-KINDS = ("ServerConnection", "Session", "SessionStream", "ProcessBridge", "Pump", "Terminal", "Popen", "Task")
+KINDS = (
+    "ServerConnection", "ServerChannel", "RawSession", "Session", "Bridge", "Program", "Pump", "Terminal", "Popen",
+    "Task",
+)  # fmt: skip
 
 
 def objects() -> Counter[str]:
@@ -73,16 +77,14 @@ async def _comes_and_goes(client: Client, number: int) -> None:
 
 
 async def test_two_hundred_connections_leave_nothing() -> None:
-    @application
-    async def stream(session: Session, stream: SessionStream) -> int:
-        while data := await stream.read():
-            await stream.write(data)
-        return 0
+    async def stream(session: Session) -> None:
+        while data := await session.read():
+            await session.write(data)
 
-    def either(session: Session) -> bool:
-        return stream(session) if session.command == b"stream" else run_exec(session)
+    def either(session: RawSession) -> bool:
+        return (as_application(stream, "") if session.command == "stream" else Running()).begin(session)
 
-    async with serving(exec=either) as server:
+    async with serving(exec=Beginning(either)) as server:
 
         async def one(number: int) -> None:
             if number % 10 == 9:  # gone before the login
@@ -96,7 +98,7 @@ async def test_two_hundred_connections_leave_nothing() -> None:
 
         async def round_of(count: int, start: int) -> None:
             await asyncio.gather(*(one(start + number) for number in range(count)))
-            await eventually(lambda: server.server.connections == 0 and server.server.programs == 0)
+            await eventually(lambda: server.server.connections == 0 and server.programs == 0)
 
         await round_of(10, 0)  # what is made once is made
         mine = children()
@@ -114,12 +116,12 @@ async def test_a_hundred_sessions_of_one_connection_leave_nothing() -> None:
         client = await server.login()
         await client.run("true")
         client.channels.clear()
-        await eventually(lambda: server.server.programs == 0 and server.connections[0].sessions == 0)
+        await eventually(lambda: server.programs == 0 and server.connections[0].sessions == 0)
         before = objects(), descriptors()
         for _ in range(100):
             await client.run("exec head -c 1 >/dev/null", b"xx")
         client.channels.clear()
-        await eventually(lambda: server.server.programs == 0 and server.connections[0].sessions == 0)
+        await eventually(lambda: server.programs == 0 and server.connections[0].sessions == 0)
         assert (objects(), descriptors()) == before
 
 
@@ -136,9 +138,9 @@ async def test_closing_the_server_tells_clients_and_programs() -> None:
                 await client.until(lambda channel=channel: channel.out.endswith(b"\n"))  # type: ignore[misc]
                 pids.append(int(channel.out))
         before = descriptors()
-        await server.server.close("going home")
+        await server.close("going home")
         assert not any(map(exists, pids))
-        assert server.server.programs == 0
+        assert server.programs == 0
         assert descriptors() < before - 12
         for client in clients:
             await client.until(lambda client=client: client.ended is not None)  # type: ignore[misc]
@@ -159,13 +161,13 @@ async def test_closing_the_server_waits_for_nobody_for_ever() -> None:
         await eventually(lambda: server.connections[1].pump.congested)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await server.server.close(seconds=1.0)
+        await server.close(seconds=1.0)
         assert loop.time() - began < 5.0
         assert server.server.connections == 0
         pid = int(channel.out)
         assert alive(pid)
         os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: server.server.programs == 0)
+        await eventually(lambda: server.programs == 0)
         assert not exists(pid)
 
 
@@ -174,7 +176,7 @@ async def test_closing_a_server_that_never_had_a_client() -> None:
     async with serving() as server:
         assert server.server.connections == 0
     assert descriptors() == before
-    await server.server.close()  # once more does no harm
+    await server.close()  # once more does no harm
     assert descriptors() == before
 
 
@@ -187,80 +189,79 @@ async def test_a_program_ends_while_the_last_bytes_to_its_client_are_stuck() -> 
         client.pause()
         connection = server.connections[0]
         await eventually(lambda: connection.pump.congested)
-        bridge = connection._sessions[0]._bridge
+        bridge = connection._channels[0]._bridge
         connection.disconnect("enough")
         assert connection.pump._closing
         assert not connection.pump.closed
-        ended, bridge._ended = bridge._ended, lambda _: None
-        bridge._child_ended(0)
+        bridge.end(ExitStatus(0))
         bridge._read_stdout()
         bridge._read_stderr()
         bridge.receive([memoryview(bytes(MIB))])
         bridge.receive_eof()
         connection.uncongested()
         assert not connection.pump.closed
-        bridge._returncode, bridge._ended = None, ended  # it still runs
-        await eventually(lambda: server.server.connections == 0 and server.server.programs == 0)
+        await eventually(lambda: server.server.connections == 0 and server.programs == 0)
 
 
 async def test_a_stream_outlives_its_connection() -> None:
-    streams: list[SessionStream] = []
+    sessions: list[Session] = []
 
-    def keep(session: Session) -> bool:
-        streams.append(session.stream())
-        return True
+    def keep(session: RawSession) -> bool:
+        sessions.append(Session(session))
+        return bool(sessions[0].socket)
 
-    async with serving(exec=keep) as server:
+    async with serving(exec=Beginning(keep)) as server:
         client = await server.login()
         await client.exec("x")
         connection = server.connections[0]
         client.reset()
         await eventually(lambda: server.server.connections == 0)
-        assert await streams[0].read() == b""
+        assert await sessions[0].read() == b""
         with pytest.raises(ConnectionClosed):
-            await streams[0].write(b"x")
-        streams[0].exit(0)
-        assert connection.local_address == ("", 0)
+            await sessions[0].write(b"x")
+        sessions[0].exit(0)
+        sessions[0].raw.release()
+        assert connection.pump.local_address == ("", 0)
 
 
 async def test_a_session_that_is_gone_can_be_served_no_more() -> None:
-    sessions: list[Session] = []
+    sessions: list[RawSession] = []
 
-    def later(session: Session) -> bool:
+    def later(session: RawSession) -> bool:
         sessions.append(session)
         return True
 
-    async with serving(exec=later) as server:
+    async with serving(exec=Beginning(later)) as server:
         client = await server.login()
         channel = await client.exec("sleep 1000")
         client.close_channel(channel)
         await client.until(lambda: channel.closed)
         before = descriptors()
         with pytest.raises(ConnectionClosed):
-            run_exec(sessions[0])
+            Running().begin(sessions[0])
         with pytest.raises(ConnectionClosed):
-            sessions[0].stream()
-        assert (descriptors(), server.server.programs) == (before, 0)
+            sessions[0].socket()
+        assert (descriptors(), server.programs) == (before, 0)
 
 
 async def test_an_application_that_fails_after_it_began_leaves_no_program(caplog: pytest.LogCaptureFixture) -> None:
 
-    def failing(session: Session) -> bool:
-        run_shell(session)
+    def failing(session: RawSession) -> bool:
+        Running().begin(session)
         raise ZeroDivisionError("an application's own fault")
 
-    def refusing(session: Session) -> bool:
-        run_exec(session)
+    def refusing(session: RawSession) -> bool:
+        Running().begin(session)
         return False
 
-    async with serving(shell=failing, exec=refusing) as server:
+    async with serving(shell=Beginning(failing), exec=Beginning(refusing)) as server:
         client = await server.login()
         for request in (ShellRequest(), ExecRequest(b"sleep 1000")):
             channel = await client.session()
             client.request(channel, request, want_reply=True)
             await client.until(lambda channel=channel: channel.closed)  # type: ignore[misc]
             assert (channel.answers, channel.status, bytes(channel.out)) == ([], 1, b"")
-        await eventually(lambda: server.server.programs == 0)
+        await eventually(lambda: server.programs == 0)
         assert server.server.counters["failures"] == 1
         assert any("an application's own fault" in message for message in caplog.messages)
         assert server.server.connections == 1
@@ -276,7 +277,7 @@ async def test_spawning_with_few_descriptors_leaves_nothing(terminal: bool, free
     async with serving() as server:
         client = await server.login()
         await client.run("true")
-        await eventually(lambda: server.server.programs == 0 and server.connections[0].sessions == 0)
+        await eventually(lambda: server.programs == 0 and server.connections[0].sessions == 0)
         channel = await client.session()
         if terminal:
             assert await client.ask(channel, PtyRequest("vt100", 80, 24, 0, 0, b""))
@@ -296,7 +297,7 @@ async def test_spawning_with_few_descriptors_leaves_nothing(terminal: bool, free
                 os.close(fd)
         if done:
             assert (channel.out.strip(), channel.status) == (b"started", 0)
-        await eventually(lambda: server.server.programs == 0)
+        await eventually(lambda: server.programs == 0)
         await eventually(lambda: descriptors() == before)
         assert (await client.run("echo again")).out == b"again\n"
 
@@ -324,7 +325,7 @@ async def test_without_pidfds_a_thread_waits(monkeypatch: pytest.MonkeyPatch) ->
         client = await server.login()
         channel = await client.run("echo hi; exit 3")
         assert (channel.out, channel.status) == (b"hi\n", 3)
-        await eventually(lambda: server.server.programs == 0)
+        await eventually(lambda: server.programs == 0)
 
 
 SERVER = """

@@ -24,8 +24,8 @@ from dunnart.protocol.requests import (
 )
 from dunnart.runtime import bridge
 from dunnart.runtime.process import Command
-from dunnart.server import Session
-from tests.runtime.driver import KIB, MIB, USER, Channel, Client, alive, eventually, exists, serving
+from dunnart.server import RawSession
+from tests.runtime.driver import KIB, MIB, USER, Beginning, Channel, Client, alive, eventually, exists, serving
 
 
 async def test_a_command_has_its_output_status_and_end_in_order() -> None:
@@ -177,7 +177,7 @@ async def test_a_program_that_heeds_no_sighup_keeps_no_channel(terminal: bool, m
         assert alive(pid)
         assert server.connections[0].sessions == 0
         os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: server.server.programs == 0)
+        await eventually(lambda: server.programs == 0)
 
 
 async def test_output_of_a_process_left_behind_is_waited_for() -> None:
@@ -234,14 +234,14 @@ async def test_what_is_not_offered_is_refused() -> None:
 
 
 async def test_a_refused_command_leaves_no_trace_for_the_next_program() -> None:
-    seen: list[tuple[bytes | None, str | None]] = []
+    seen: list[tuple[str | None, str | None]] = []
 
-    def shell(session: Session) -> bool:
+    def shell(session: RawSession) -> bool:
         seen.append((session.command, session.subsystem))
-        session.stream().exit(0)
+        session.exit(0)
         return True
 
-    async with serving(exec=None, shell=shell) as server:
+    async with serving(exec=None, shell=Beginning(shell)) as server:
         client = await server.login()
         channel = await client.session()
         assert not await client.ask(channel, ExecRequest(b"rm -rf /"))
@@ -444,11 +444,11 @@ async def test_a_client_with_tiny_packets_gets_everything() -> None:
 
 
 async def test_a_program_that_does_not_exist_is_a_refusal() -> None:
-    def missing(session: Session) -> bool:
+    def missing(session: RawSession) -> bool:
         session.run(Command(("no",), "/nonexistent/program", {}, "/"))
         return True
 
-    async with serving(exec=missing) as server:
+    async with serving(exec=Beginning(missing)) as server:
         client = await server.login()
         for terminal in (False, True):
             channel = await client.session()

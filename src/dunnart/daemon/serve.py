@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -16,17 +15,15 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from dunnart.daemon.host_keys import load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
-from dunnart.plugins import os_process
 from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.one_time_password import OneTimePassword
+from dunnart.plugins.os_process import OsExec, OsShell
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Admission
-from dunnart.runtime.listeners import bound_address, listen
 from dunnart.runtime.process import default_signals
-from dunnart.server import Server, ServerConfig
+from dunnart.server import Server
 
 if TYPE_CHECKING:
-    import socket
 
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.config import ServeConfig
@@ -63,22 +60,6 @@ class Running(Protocol):
         """Stop listening, and end every connection and its programs."""
 
 
-class _Running:
-    """The server with the addresses that it really has."""
-
-    def __init__(self, server: Server, addresses: Sequence[ListenAddress]) -> None:
-        self._server = server
-        self.addresses = addresses
-
-    async def close(self) -> None:
-        """Stop listening, and end every connection and its programs."""
-        await self._server.close()
-        for address in self.addresses:
-            if address.path:
-                with contextlib.suppress(OSError):
-                    os.unlink(address.path)
-
-
 async def start(prepared: Prepared) -> Running:
     """Start the server: the one place where the daemon meets it.
 
@@ -87,28 +68,20 @@ async def start(prepared: Prepared) -> Running:
     """
     config = prepared.config
     server = Server(
-        ServerConfig(
-            host_keys=prepared.host_keys,
-            authenticators=_authenticators(prepared),
-            shell=os_process.run_shell,
-            exec=os_process.run_exec,
-            methods=config.methods,
-            accept_env=config.accept_env,
-            algorithms=prepared.algorithms,
-            limits=config.limits,
-            admission=prepared.admission,
-        )
+        host_keys=prepared.host_keys,
+        authenticators=_authenticators(prepared),
+        listen=config.listen,
+        shell=OsShell(),
+        exec=OsExec(),
+        methods=config.methods,
+        accept_env=config.accept_env,
+        algorithms=prepared.algorithms,
+        limits=config.limits,
+        admission=prepared.admission,
+        placement="loop",
     )
-    listeners: list[socket.socket] = []
-    try:
-        for address in config.listen:
-            listeners += listen(address)
-    except ConfigError:
-        for listener in listeners:
-            listener.close()
-        raise
-    server.start(listeners)
-    return _Running(server, [bound_address(listener) for listener in listeners])
+    await server.start()
+    return server
 
 
 def _authenticators(prepared: Prepared) -> tuple[Authenticator, ...]:

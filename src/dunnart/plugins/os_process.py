@@ -12,28 +12,33 @@ from dunnart.runtime.logs import clean, report
 from dunnart.server import Command
 
 if TYPE_CHECKING:
-    from dunnart.server.session import Session
+    from dunnart.server import RawSession
 
 _LOG = logging.getLogger("dunnart.session")
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run_shell(session: Session) -> bool:
-    """Serve a session by the user's login shell: its name begins with a dash."""
-    account = _account(session)
-    shell = account.shell
-    return _run(session, account, ("-" + os.path.basename(shell),))
+class OsShell:
+    """Serves sessions by the user's login shell: its name begins with a dash."""
+
+    def begin(self, session: RawSession) -> bool:
+        """Start it."""
+        account = _account(session)
+        return _run(session, account, ("-" + os.path.basename(account.shell),))
 
 
-def run_exec(session: Session) -> bool:
-    """Serve a session by a command, which the user's shell interprets."""
-    account = _account(session)
-    assert session.command is not None
-    return _run(session, account, (os.path.basename(account.shell), "-c", session.command))
+class OsExec:
+    """Serves sessions by a command, which the user's shell interprets."""
+
+    def begin(self, session: RawSession) -> bool:
+        """Start it."""
+        account = _account(session)
+        assert session.facts.command is not None
+        return _run(session, account, (os.path.basename(account.shell), "-c", session.facts.command))
 
 
-def _account(session: Session) -> Account:
+def _account(session: RawSession) -> Account:
     granted = [grant for grant in session.grants if isinstance(grant, Account)]
     account = granted[-1] if granted else os_account.find(session.user)
     if account is None:
@@ -41,21 +46,21 @@ def _account(session: Session) -> Account:
     return account
 
 
-def _run(session: Session, account: Account, argv: tuple[str | bytes, ...]) -> bool:
+def _run(session: RawSession, account: Account, argv: tuple[str | bytes, ...]) -> bool:
     directory = account.home if os.path.isdir(account.home) else "/"
     user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
     try:
         session.run(Command(argv, account.shell, environment(session, account), directory, user))
     except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
-        report(_LOG, logging.WARNING, session.connection, "session %d: %s cannot be started: %s", session.number,
+        report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s cannot be started: %s", session.channel,
                clean(account.shell), error.strerror)  # fmt: skip
         return False
     return True
 
 
-def environment(session: Session, account: Account) -> dict[str, str]:
+def environment(session: RawSession, account: Account) -> dict[str, str]:
     """The variables of a login, as sshd sets them; what the client may set comes first and cannot replace them."""
-    variables = dict(session.environment or {})
+    variables = dict(session.environment)
     variables |= {
         "USER": account.name,
         "LOGNAME": account.name,
@@ -66,14 +71,14 @@ def environment(session: Session, account: Account) -> dict[str, str]:
     }
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
-    address, port = session.peer_address
-    local_address, local_port = session.local_address
+    address, port = session.peer
+    local_address, local_port = session.local
     if address:
         variables["SSH_CLIENT"] = f"{address} {port} {local_port}"
         variables["SSH_CONNECTION"] = f"{address} {port} {local_address} {local_port}"
     else:
         variables["SSH_CLIENT"] = "UNKNOWN 65535 65535"
         variables["SSH_CONNECTION"] = "UNKNOWN 65535 UNKNOWN 65535"
-    if session.terminal_request is not None:
-        variables["TERM"] = session.terminal_request.term
+    if session.terminal is not None:
+        variables["TERM"] = session.terminal.term
     return variables

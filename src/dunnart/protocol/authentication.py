@@ -308,7 +308,8 @@ class ServerAuthentication:
             return
         core.send(UserauthSuccess().encode())
         core.stage = Stage.CONNECTION
-        core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants))
+        key = credential.key if isinstance(credential, PublicKeyCredential) else None
+        core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants, key))
         self._done()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dunnart.keys.public import PublicKey
     from dunnart.protocol.negotiation import Negotiated
 
 
@@ -51,12 +52,14 @@ class LoggedIn:
         method: the last method of the chain.
         detail: the key's type and fingerprint, for the log.
         grants: what each `Allow` of the chain carried, in order.
+        key: the public key that the last method proved, or None.
     """
 
     user: str
     method: str
     detail: str
     grants: tuple[object, ...]
+    key: PublicKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

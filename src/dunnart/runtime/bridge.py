@@ -1,27 +1,26 @@
-"""Bridges between a channel and what runs behind it, without a handler in between.
+"""Joins a channel with the descriptors of what runs behind it: a child's pipes or pty, or an application's socket.
 
-A `Bridge` gets what the peer sends and says when it took it. `ProcessBridge` joins a child's pipes or pty: the loop
-reads them straight into packets and writes received packets straight out of the receive buffer.
+The loop reads them straight into packets and writes received packets straight out of the receive buffer. Who holds the
+other end is the bridge's `Counterpart`, which need not live in this process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-from typing import TYPE_CHECKING, Protocol
+import socket
+from typing import TYPE_CHECKING
 
 from dunnart.errors import LocalProtocolError
-from dunnart.protocol.requests import EndOfWrite, ExitSignal, ExitStatus
+from dunnart.protocol.requests import BreakRequest, EndOfWrite, ExitSignal, ExitStatus, WindowChange
 from dunnart.runtime import process
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
-    from collections.abc import Callable
 
-    from dunnart.runtime.process import Child
+    from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.pump import Pump
-    from dunnart.runtime.terminal import Terminal
+    from dunnart.runtime.streams import Counterpart, Streams
 
 _TURN_BYTES = 4096  # a pty has no more at once
 _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
@@ -30,75 +29,59 @@ _UNLESS_GONE = contextlib.suppress(LocalProtocolError)
 """The peer may have ended the channel or the connection by a message whose event is not handled yet."""
 _STDERR = 1
 CLOSE_WAITS_SECONDS = 10.0
-"""How long a child may go on behind a channel that the peer has closed."""
-SIGNALS = frozenset(
-    ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
-)
-"""RFC 4254 §6.10."""
+"""How long what runs behind a channel may go on once the peer has closed it."""
 
 
-class Bridge(Protocol):
-    """What stands behind a channel."""
-
-    def receive(self, chunks: list[memoryview]) -> None:
-        """Data came; the views are valid during the call only. The window opens with `engine.consumed`."""
-
-    def receive_eof(self) -> None:
-        """No more data comes."""
-
-    def resume(self) -> None:
-        """The channel may take data again."""
-
-    def signal(self, name: str) -> bool:
-        """The peer sends a signal, named without SIG; whether it was delivered."""
-
-    def close(self) -> None:
-        """The channel is gone: let go of everything."""
-
-
-class ProcessBridge:
-    """A child process behind a channel.
+class Bridge:
+    """A channel's descriptors.
 
     Args:
         pump: the connection.
         loop: the pump's event loop.
         number: the channel's.
-        child: the process with our ends of its streams, which the bridge closes.
-        terminal: its pty, or None.
-        ended: called with the return code once the process has ended and was reaped.
+        streams: the descriptors, which the bridge closes.
+        counterpart: who holds their other ends.
     """
 
     __slots__ = (
-        "_child", "_closed", "_ended", "_eof_wanted", "_loop", "_number", "_paused", "_pending", "_pump", "_returncode",
-        "_stderr", "_stdin", "_stdout", "_terminal", "_waits", "_wide",
+        "_closed", "_counterpart", "_eof_wanted", "_exit", "_loop", "_number", "_paused", "_pending", "_pump",
+        "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide",
     )  # fmt: skip
 
     def __init__(
-        self, pump: Pump, loop: AbstractEventLoop, number: int, child: Child, terminal: Terminal | None,
-        ended: Callable[[int], None],
-    ) -> None:  # fmt: skip
+        self, pump: Pump, loop: AbstractEventLoop, number: int, streams: Streams, counterpart: Counterpart
+    ) -> None:
         self._pump = pump
         self._loop = loop
         self._number = number
-        self._child = child
-        self._terminal = terminal
-        self._ended = ended
-        self._stdin, self._stdout, self._stderr = child.stdin, child.stdout, child.stderr
+        self._counterpart = counterpart
+        self._terminal = streams.terminal
+        self._sock = streams.sock
+        self._typed = streams.typed
+        self._stdin, self._stdout, self._stderr = streams.stdin, streams.stdout, streams.stderr
         self._pending: bytearray | None = None
         self._paused = False
         self._eof_wanted = False
         self._wide = 0
-        self._returncode: int | None = None
+        self._exit: ExitStatus | ExitSignal | None = None
         self._closed = False
         self._waits: TimerHandle | None = None
-        with _UNLESS_GONE:  # closed in the same read that asked for the child: ChannelClosed is on its way
+        with _UNLESS_GONE:  # closed in the same read that asked for the program: ChannelClosed is on its way
             pump.engine.hold_close(number)
-        process.watch(child.process, loop, self._child_ended)
         loop.add_reader(self._stdout, self._read_stdout)
         if self._stderr >= 0:
             loop.add_reader(self._stderr, self._read_stderr)
 
-    # From the child to the peer.
+    def add_stderr(self, fd: int) -> None:
+        """Take a second output along; too late, it is closed."""
+        if self._closed or self._stderr >= 0 or self._exit is not None:
+            os.close(fd)
+            return
+        self._stderr = fd
+        if not self._paused:
+            self._loop.add_reader(fd, self._read_stderr)
+
+    # From the program to the peer.
 
     def _read_stdout(self) -> None:
         self._read(self._stdout, 0)
@@ -110,7 +93,7 @@ class ProcessBridge:
         """Read once; False when there is nothing now."""
         pump = self._pump
         turn = pump.turn_bytes
-        if not turn and self._terminal is None:
+        if not turn and not self._typed:
             return True  # a keystroke's echo comes first; the loop asks again
         slots: list[memoryview] = []
         if not pump.congested:
@@ -129,33 +112,25 @@ class ProcessBridge:
         if count == 0:
             self._output_ended(stream)
             return False
-        if self._terminal is not None:
+        if self._typed:
             pump.echoed()
         pump.send_slots(self._number, count, stream)
         if count >= _BULK_BYTES and not self._wide & 1 << stream:
             self._wide |= 1 << stream
-            if self._terminal is None:
+            if self._terminal is None and self._sock is None:
                 process.widen(fd)
         return True
 
     def _output_ended(self, stream: int) -> None:
         if stream == _STDERR:
-            self._loop.remove_reader(self._stderr)
-            os.close(self._stderr)
-            self._stderr = -1
+            self._close_stderr()
         else:
-            self._loop.remove_reader(self._stdout)
-            if self._terminal is None:
-                os.close(self._stdout)
-            self._stdout = -1
+            self._close_stdout()
         if self._stdout < 0 and self._stderr < 0:
-            if self._returncode is not None:
-                with _UNLESS_GONE:
-                    self._pump.engine.send_eof(self._number)
+            with _UNLESS_GONE:
+                self._pump.engine.send_eof(self._number)
+                if self._exit is not None:
                     self._pump.engine.close_channel(self._number)
-            else:
-                with _UNLESS_GONE:
-                    self._pump.engine.send_eof(self._number)
             self._pump.tick()
 
     def resume(self) -> None:
@@ -167,17 +142,19 @@ class ProcessBridge:
             self._loop.add_reader(self._stdout, self._read_stdout)
         if self._stderr >= 0:
             self._loop.add_reader(self._stderr, self._read_stderr)
-        if self._returncode is not None and self._terminal is not None:
+        if self._exit is not None and self._terminal is not None:
             self._loop.call_soon(self._drain_terminal)
 
-    def _child_ended(self, returncode: int) -> None:
-        self._returncode = returncode
+    def end(self, how: ExitStatus | ExitSignal) -> None:
+        """The program has ended: say how; the channel is closed once the last of its output is sent."""
+        if self._exit is not None:
+            return
+        self._exit = how
         self._stop_waiting()
-        self._ended(returncode)
         if self._closed:
             return
         with _UNLESS_GONE:
-            self._pump.engine.request(self._number, _exit(returncode))
+            self._pump.engine.request(self._number, how)
             if self._stdout < 0 and self._stderr < 0:
                 self._pump.engine.send_eof(self._number)
                 self._pump.engine.close_channel(self._number)
@@ -194,7 +171,7 @@ class ProcessBridge:
         elif self._stdout >= 0 and not self._paused:
             self._output_ended(0)
 
-    # From the peer to the child.
+    # From the peer to the program.
 
     def receive(self, chunks: list[memoryview]) -> None:
         """Write what came; what the child does not take yet is copied, and the window stays shut by as much."""
@@ -217,11 +194,11 @@ class ProcessBridge:
             self._stdin_broken(total)
             return
         self._pump.engine.consumed(self._number, count)
-        if self._terminal is not None:
+        if self._typed:
             self._pump.typed()
         if count >= _BULK_BYTES and not self._wide & 1 << 2:
             self._wide |= 1 << 2
-            if self._terminal is None:
+            if self._terminal is None and self._sock is None:
                 process.widen(self._stdin)
         if count < total:
             self._pending = bytearray()
@@ -254,7 +231,7 @@ class ProcessBridge:
         self._pump.tick()
 
     def _stdin_broken(self, lost: int) -> None:
-        # The child reads no more: swallow what comes, and tell the peer to send nothing (OpenSSH PROTOCOL §2.1).
+        # The program reads no more: swallow what comes, and tell the peer to send nothing (OpenSSH PROTOCOL §2.1).
         self._close_stdin()
         engine = self._pump.engine
         engine.consumed(self._number, lost)
@@ -263,7 +240,7 @@ class ProcessBridge:
                 engine.request(self._number, EndOfWrite())
 
     def receive_eof(self) -> None:
-        """Close the child's stdin once all is written. A pty goes on (mosh, `ssh -tt </dev/null`)."""
+        """Close the program's stdin once all is written. A pty goes on (mosh, `ssh -tt </dev/null`)."""
         if self._terminal is not None:
             return
         if self._pending is not None:
@@ -276,56 +253,45 @@ class ProcessBridge:
             return
         self._loop.remove_writer(self._stdin)
         self._pending = None
-        if self._terminal is None:
+        if self._sock is not None:
+            self._shut(self._sock, socket.SHUT_WR, last=self._stdout < 0)
+        elif self._terminal is None:
             os.close(self._stdin)
         self._stdin = -1
 
     # The rest.
 
-    def resize(self, columns: int, rows: int, width_pixels: int, height_pixels: int) -> None:
-        """The client's window has another size."""
-        if self._terminal is not None and not self._closed:
-            self._terminal.resize(columns, rows, width_pixels, height_pixels)
-
-    def signal(self, name: str) -> bool:
-        """Send a signal to the child's group."""
-        if name not in SIGNALS or self._returncode is not None:
+    def requested(self, request: ChannelRequest) -> bool:
+        """The peer sends a signal, a break or its window's new size."""
+        if self._closed or self._exit is not None:
             return False
-        process.signal_group(self._child.process, getattr(signal, f"SIG{name}"))
-        return True
-
-    def send_break(self) -> bool:
-        """RFC 4335: break the terminal's line."""
-        if self._terminal is None or self._closed:
-            return False
-        import termios
-
-        try:
-            termios.tcsendbreak(self._terminal.master, 0)
-        except termios.error:
-            return False
-        return True
+        if self._terminal is not None and isinstance(request, WindowChange):
+            self._terminal.resize(request.columns, request.rows, request.width_pixels, request.height_pixels)
+        elif self._terminal is not None and isinstance(request, BreakRequest):
+            return self._terminal.send_break()
+        return self._counterpart.requested(request)
 
     def end_output(self) -> None:
-        """The peer takes no more output: the next write of the child to its stdout fails. A pty goes on."""
+        """The peer takes no more output: the program's next write to its stdout fails. A pty goes on."""
         if self._terminal is None and self._stdout >= 0:
             self._output_ended(0)
 
     def receive_close(self) -> None:
-        """The peer is done with the channel; our CLOSE follows the child's end, or after a while comes with SIGHUP.
+        """The peer is done with the channel; our CLOSE follows the program's end, or comes after a while.
 
         Dropbear, PuTTY and libssh2 answer the output's EOF with CLOSE and still want the exit status. With a pty the
-        child is hung up at once; else it still gets what came before the CLOSE.
+        program is hung up at once; else it still gets what came before the CLOSE.
         """
-        self._close_outputs()
+        self._close_stdout()
+        self._close_stderr()
         self.receive_eof()
-        if self._returncode is not None:
+        if self._exit is not None:
             with _UNLESS_GONE:
                 self._pump.engine.close_channel(self._number)
             return
         if self._terminal is not None:
             self._close_streams()
-            self._hang_up()
+            self._counterpart.hung_up()
         self._waits = self._loop.call_later(CLOSE_WAITS_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
@@ -337,43 +303,45 @@ class ProcessBridge:
         self._pump.tick()
 
     def close(self) -> None:
-        """Hang up: the child gets SIGHUP, its streams are closed; it is reaped when it ends."""
+        """The channel is gone: hang up, close the streams."""
         if self._closed:
             return
         self._closed = True
         self._stop_waiting()
         self._close_streams()
-        self._hang_up()
+        self._counterpart.hung_up()
 
     def _stop_waiting(self) -> None:
         if self._waits is not None:
             self._waits.cancel()
             self._waits = None
 
-    def _hang_up(self) -> None:
-        if self._returncode is None:
-            process.signal_group(self._child.process, signal.SIGHUP)
-
     def _close_streams(self) -> None:
         self._close_stdin()
-        self._close_outputs()
+        self._close_stdout()
+        self._close_stderr()
         if self._terminal is not None:
             self._terminal.close()
 
-    def _close_outputs(self) -> None:
-        for fd in (self._stdout, self._stderr):
-            if fd >= 0:
-                self._loop.remove_reader(fd)
-                if self._terminal is None:
-                    os.close(fd)
-        self._stdout = self._stderr = -1
+    def _close_stdout(self) -> None:
+        if self._stdout < 0:
+            return
+        self._loop.remove_reader(self._stdout)
+        if self._sock is not None:
+            self._shut(self._sock, socket.SHUT_RD, last=self._stdin < 0)
+        elif self._terminal is None:
+            os.close(self._stdout)
+        self._stdout = -1
 
+    def _close_stderr(self) -> None:
+        if self._stderr >= 0:
+            self._loop.remove_reader(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
 
-def _exit(returncode: int) -> ExitStatus | ExitSignal:
-    if returncode >= 0:
-        return ExitStatus(returncode)
-    name = signal.Signals(-returncode).name.removeprefix("SIG") if -returncode in _SIGNAL_NUMBERS else ""
-    return ExitSignal(name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message="")
-
-
-_SIGNAL_NUMBERS = frozenset(map(int, signal.Signals))
+    def _shut(self, sock: socket.socket, how: int, *, last: bool) -> None:
+        if last:
+            sock.close()
+            return
+        with contextlib.suppress(OSError):  # the other end is closed already
+            sock.shutdown(how)

@@ -28,6 +28,12 @@ class ListenAddress(NamedTuple):
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
 
+    def remove(self) -> None:
+        """Remove the file of a unix socket that is listened on no more."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
 
 def listen_address(value: str) -> ListenAddress:
     """Read `ADDR:PORT`, `[IPV6]:PORT`, `*:PORT` or `unix:/path`; port 0 lets the system choose.

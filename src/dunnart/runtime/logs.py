@@ -49,8 +49,8 @@ class Context(Protocol):
         """The name the peer has given so far, or ""; need not be clean."""
 
     @property
-    def peer(self) -> str:
-        """Where the connection comes from: `192.0.2.1:50022`."""
+    def peer(self) -> object:
+        """Where the connection comes from; as text `192.0.2.1:50022`."""
 
 
 def report(logger: logging.Logger, level: int, context: Context, message: str, *args: object) -> None:
@@ -192,7 +192,7 @@ class JsonFormatter(logging.Formatter):
             fields["connection"] = context.id
             if context.user:
                 fields["user"] = clean(context.user)
-            fields["peer"] = clean(context.peer)
+            fields["peer"] = clean(str(context.peer))
         fields["message"] = record.getMessage()
         if record.exc_info:
             fields["traceback"] = _traceback(self, record)

@@ -15,11 +15,20 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dunnart.protocol.requests import ExitSignal, ExitStatus, SignalRequest
+from dunnart.runtime.streams import Streams
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.terminal import Terminal
 
+SIGNALS = frozenset(
+    ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
+)
+"""RFC 4254 §6.10."""
+_SIGNAL_NUMBERS = frozenset(map(int, signal.Signals))
 _WIDE_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # Linux
 
@@ -48,21 +57,55 @@ class Command:
         return replace(self, environment={**self.environment, name: value})
 
 
-@dataclass(slots=True)
-class Child:
-    """A running child and our ends of its streams; with a pty all three are its master side."""
+class Program:
+    """A running child process, as the counterpart of its streams. Lives on one event loop.
 
-    process: subprocess.Popen[bytes]
-    stdin: int
-    stdout: int
-    stderr: int
+    Args:
+        child: the process.
+        loop: watches it.
+        ended: called once the process has ended and was reaped.
+    """
+
+    __slots__ = ("_child", "_ended")
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop,
+        ended: Callable[[ExitStatus | ExitSignal], None],
+    ) -> None:  # fmt: skip
+        self._child = child
+        self._ended = ended
+        watch(child, loop, self._reaped)
+
+    def _reaped(self, returncode: int) -> None:
+        self._ended(how_ended(returncode))
+
+    def requested(self, request: ChannelRequest) -> bool:
+        """Send a signal to the process and those it started. A pty's new size the kernel tells it."""
+        if not isinstance(request, SignalRequest):
+            return True
+        if request.signal not in SIGNALS or self._child.returncode is not None:
+            return False
+        signal_group(self._child, getattr(signal, f"SIG{request.signal}"))
+        return True
+
+    def hung_up(self) -> None:
+        """Its user is gone; it is reaped when it ends."""
+        signal_group(self._child, signal.SIGHUP)
 
 
-def spawn(command: Command, terminal: Terminal | None) -> Child:
-    """Start a process in a session of its own.
+def how_ended(returncode: int) -> ExitStatus | ExitSignal:
+    """Say as the protocol does how a process ended (RFC 4254 §6.10); signals have negative codes."""
+    if returncode >= 0:
+        return ExitStatus(returncode)
+    name = signal.Signals(-returncode).name.removeprefix("SIG") if -returncode in _SIGNAL_NUMBERS else ""
+    return ExitSignal(name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message="")
+
+
+def spawn(command: Command, terminal: Terminal | None) -> tuple[subprocess.Popen[bytes], Streams]:
+    """Start a process in a session of its own, on pipes or on a terminal, and give our ends of its streams.
 
     Raises:
-        OSError: it could not be started; nothing is left open.
+        OSError: it could not be started; nothing is left open but the terminal.
     """
     if terminal is not None:
         return _spawn_on_terminal(command, terminal)
@@ -81,10 +124,10 @@ def spawn(command: Command, terminal: Terminal | None) -> Child:
         _close(child)
     for fd in parent:
         os.set_blocking(fd, False)
-    return Child(process, *parent)
+    return process, Streams(parent[0], parent[1], parent[2])
 
 
-def _spawn_on_terminal(command: Command, terminal: Terminal) -> Child:
+def _spawn_on_terminal(command: Command, terminal: Terminal) -> tuple[subprocess.Popen[bytes], Streams]:
     def take_terminal() -> None:
         # In the child, after setsid: make the pty its controlling terminal.
         import fcntl
@@ -96,8 +139,7 @@ def _spawn_on_terminal(command: Command, terminal: Terminal) -> Child:
         process = _popen(command, terminal.slave, terminal.slave, terminal.slave, take_terminal)
     finally:
         terminal.close_slave()
-    os.set_blocking(terminal.master, False)
-    return Child(process, terminal.master, terminal.master, -1)
+    return process, Streams.of_terminal(terminal)
 
 
 def _popen(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from typing import TYPE_CHECKING
 
 from dunnart.protocol.requests import clamp_side
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SIZE = struct.Struct("HHHH")
 _PIXELS_MAX = 0xFFFF
@@ -62,7 +66,7 @@ class Terminal:
             size = _SIZE.pack(*(new or old for new, old in zip(wanted, before, strict=True)))
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
-    def apply(self, modes: dict[int, int]) -> None:
+    def apply(self, modes: Mapping[int, int]) -> None:
         """Set the modes that this system knows; the others are skipped."""
         import termios
 
@@ -82,6 +86,16 @@ class Terminal:
                 _set_flag(settings, opcode, value, termios)
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self.slave, termios.TCSANOW, settings)
+
+    def send_break(self) -> bool:
+        """RFC 4335: break the line; whether the system could."""
+        import termios
+
+        try:
+            termios.tcsendbreak(self.master, 0)
+        except termios.error:
+            return False
+        return True
 
     def give_to(self, uid: int, gid: int) -> None:
         """Make the slave the user's (mode 620 when its group is tty's, as login does)."""

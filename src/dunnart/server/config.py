@@ -2,68 +2,142 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from dunnart.crypto.profiles import PROFILES, Algorithms
-from dunnart.errors import ConfigError
+from dunnart.errors import ConfigError, KeyFormatError
+from dunnart.keys.private import PrivateKey
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Role
+from dunnart.runtime.admission import Admission, StartupLimit
+from dunnart.runtime.listeners import ListenAddress, listen_address
+from dunnart.server.applications import Handler, Middleware, as_application
+from dunnart.server.facts import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dunnart.keys.private import PrivateKey
-    from dunnart.runtime.admission import Admission
     from dunnart.server.authentication import Authenticator
-    from dunnart.server.session import Application
 
 METHODS = ("none", "publickey", "password", "keyboard-interactive")
+_STACK_BYTES = 32 * 1024
+_LARGEST_KEY_FILE = 1 << 20
+HostKey = PrivateKey | bytes | str | os.PathLike[str]
+Listen = str | ListenAddress | socket.socket
 
 
-@dataclass(frozen=True, slots=True)
+def default_admission() -> Admission:
+    """Bounds on connections that have not logged in, and penalties, as `dunnart serve` has them (THREATS R18)."""
+    return Admission(startups=StartupLimit(), per_source=100, random=_random)
+
+
+def _random() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """A server's description. Everything is checked when it is made.
 
+    A *handler* is what serves sessions: `async def handler(session: Session)`, `def handler(session: BlockingSession)`,
+    a subclass of `SessionEvents`, or an `Application`.
+
     Attributes:
-        host_keys: at least one; a client picks by algorithm.
+        handler: serves shells, commands and what else is not named below; None refuses it.
+        host_keys: at least one; a client picks by algorithm. Keys, their files' contents (OpenSSH's or PEM) as bytes,
+            or the files' names.
         authenticators: at most one for each method, at least one; `AllowAnyone` to have none on purpose.
-        shell: runs the sessions that ask for a shell; None refuses them.
-        exec: runs the sessions that ask for a command; None refuses them.
-        subsystems: who runs a subsystem, by its name.
+        listen: where: "ADDR:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/path", one or several; port 0 lets the system
+            choose. A bound and listening socket will do as well.
+        shell: serves the sessions that ask for a shell, in the place of `handler`.
+        exec: serves the sessions that ask for a command, likewise.
+        subsystems: who serves a subsystem, by its name.
+        middleware: put around every handler, the first outermost.
+        accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
         accept_env: patterns of the variables that a client may set.
-        algorithms: what is offered, in order of preference.
+        algorithms: what is offered, in order of preference, or the name of a profile: "default", "strict", "fips",
+            "legacy".
         limits: bounds on one connection.
-        admission: decides on new connections; None lets all in.
+        admission: bounds on new connections; None lets all in. By default those of `dunnart serve`.
         banner: shown before authentication.
+        placement: where the protocol runs: in a "thread" of its own, in a "process" of its own (`workers` of them), or
+            on the "loop" that started the server, where it is cheapest and a handler that blocks stops everybody.
+        workers: how many protocol processes there are.
+        application_threads: how many blocking handlers and event methods may run at once.
+        application_queue: how many more may wait for a thread; then sessions are refused with a reason.
+        callback_seconds: an authenticator or callback that takes longer denies.
+        thread_nice: added to the nice value of the application's threads (Linux), 0 to 19.
+        thread_stack_bytes: their stacks' size, 0 for the platform's or at least 32 KiB.
+        accept_delay_seconds: rest so long after each accepted connection.
+        retry_seconds: rest so long when descriptors ran out, and then accept again.
 
     Raises:
-        ConfigError: it cannot work, or would let everybody in without saying so.
+        ConfigError: it cannot work, or would let everybody in without saying so; names the argument.
     """
 
-    host_keys: tuple[PrivateKey, ...]
-    authenticators: tuple[Authenticator, ...]
-    shell: Application | None = None
-    exec: Application | None = None
-    subsystems: Mapping[str, Application] = field(default_factory=dict)
-    methods: tuple[str, ...] = ()
-    accept_env: tuple[str, ...] = ("LANG", "LC_*")
-    algorithms: Algorithms = PROFILES["default"]
+    handler: Handler | None = field(default=None, kw_only=False)
+    host_keys: Sequence[HostKey] = ()
+    authenticators: Sequence[Authenticator] = ()
+    listen: Listen | Sequence[Listen] = "127.0.0.1:2222"
+    shell: Handler | None = None
+    exec: Handler | None = None
+    subsystems: Mapping[str, Handler] = field(default_factory=dict)
+    middleware: Sequence[Middleware] = ()
+    accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
+    methods: Sequence[str] = ()
+    accept_env: Sequence[str] = ("LANG", "LC_*")
+    algorithms: Algorithms | str = "default"
     limits: Limits = field(default_factory=Limits)
-    admission: Admission | None = None
+    admission: Admission | None = field(default_factory=default_admission)
     banner: str = ""
+    placement: Literal["thread", "process", "loop"] = "thread"
+    workers: int = 1
+    application_threads: int = 64
+    application_queue: int = 64
+    callback_seconds: float = 10.0
+    thread_nice: int = 0
+    thread_stack_bytes: int = 0
+    accept_delay_seconds: float = 0.0
+    retry_seconds: float = 0.1
 
     def __post_init__(self) -> None:
+        fix = object.__setattr__  # the one moment in which a frozen thing may be changed
+        fix(self, "host_keys", tuple(_host_key(key) for key in _sequence(self.host_keys, "host_keys")))
+        fix(self, "authenticators", tuple(_sequence(self.authenticators, "authenticators")))
+        fix(self, "listen", _listen(self.listen))
+        for name in ("middleware", "methods", "accept_env"):
+            fix(self, name, tuple(_sequence(getattr(self, name), name)))
+        if isinstance(self.algorithms, str):
+            if self.algorithms not in PROFILES:
+                raise ConfigError(f"{self.algorithms!r} is none of {', '.join(PROFILES)}", key="algorithms")
+            fix(self, "algorithms", PROFILES[self.algorithms])
+        _check_types(self)
         if not self.host_keys:
-            raise ConfigError("a server needs a host key", key="host_keys")
+            raise ConfigError("a server needs one: dunnart.keys.PrivateKey.generate() makes it", key="host_keys")
+        self._check_methods()
+        if not self._host_key_algorithms():
+            raise ConfigError(
+                f"no host key can make a signature of {', '.join(self._offered.host_key)}", key="host_keys"
+            )
+        for name, handler in self.served().items():
+            as_application(handler, name)
+        for layer in self.middleware:
+            if not callable(layer):
+                raise ConfigError(f"{layer!r} is no function of the next handler", key="middleware")
+
+    def _check_methods(self) -> None:
         if not self.authenticators:
             raise ConfigError(
                 "nobody could log in: name an authenticator, or AllowAnyone() to let everybody in", key="authenticators"
             )
-        known = [authenticator.method for authenticator in self.authenticators]
-        for method in known:
+        known = [getattr(authenticator, "method", None) for authenticator in self.authenticators]
+        for authenticator, method in zip(self.authenticators, known, strict=True):
+            if not callable(getattr(authenticator, "authenticate", None)):
+                raise ConfigError(f"{authenticator!r} is no authenticator", key="authenticators")
             if method not in METHODS:
                 raise ConfigError(f"{method!r} is none of {', '.join(METHODS)}", key="authenticators")
             if known.count(method) > 1:
@@ -72,23 +146,107 @@ class ServerConfig:
             for method in chain.split(","):
                 if method not in known:
                     raise ConfigError(f"no authenticator is there for {method}", key="methods")
-        if not self._host_key_algorithms():
-            raise ConfigError(
-                f"no host key can make a signature of {', '.join(self.algorithms.host_key)}", key="host_keys"
-            )
+
+    def served(self) -> dict[str, Handler]:
+        """Who serves what: "shell", "exec", "subsystem NAME"."""
+        found = {"shell": self.shell or self.handler, "exec": self.exec or self.handler}
+        found |= {f"subsystem {name}": handler for name, handler in self.subsystems.items()}
+        return {name: handler for name, handler in found.items() if handler is not None}
 
     def _host_key_algorithms(self) -> tuple[str, ...]:
-        usable = {name for key in self.host_keys for name in key.signature_algorithms}
-        return tuple(name for name in self.algorithms.host_key if name in usable)
+        usable = {name for key in self.keys for name in key.signature_algorithms}
+        return tuple(name for name in self._offered.host_key if name in usable)
+
+    @property
+    def _offered(self) -> Algorithms:
+        assert isinstance(self.algorithms, Algorithms)
+        return self.algorithms
+
+    @property
+    def keys(self) -> tuple[PrivateKey, ...]:
+        """The host keys, whatever they were given as."""
+        return tuple(key for key in self.host_keys if isinstance(key, PrivateKey))
+
+    @property
+    def listeners(self) -> tuple[ListenAddress | socket.socket, ...]:
+        """Where to listen, whatever it was given as."""
+        return self.listen  # type: ignore[return-value] # made so when it was checked
 
     def engine_config(self) -> EngineConfig:
         """What the protocol needs of it."""
         chains = self.methods or tuple(authenticator.method for authenticator in self.authenticators)
         return EngineConfig(
             role=Role.SERVER,
-            algorithms=replace(self.algorithms, host_key=self._host_key_algorithms()),
+            algorithms=replace(self._offered, host_key=self._host_key_algorithms()),
             limits=self.limits,
-            host_keys=tuple(key.public for key in self.host_keys),
+            host_keys=tuple(key.public for key in self.keys),
             auth_methods=tuple(tuple(chain.split(",")) for chain in chains),
             banner=self.banner,
         )
+
+
+def _sequence(value: object, name: str) -> Iterable[Any]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigError(f"{value!r} is no sequence: write [{value!r}]", key=name)
+    return value
+
+
+def _host_key(key: HostKey) -> PrivateKey:
+    if isinstance(key, PrivateKey):
+        return key
+    name = ""
+    if isinstance(key, str | os.PathLike):
+        name = os.fspath(key)
+        try:
+            with open(name, "rb") as file:
+                key = file.read(_LARGEST_KEY_FILE)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name!r} cannot be read: {error}", key="host_keys") from error
+    if not isinstance(key, bytes):
+        raise ConfigError(f"{key!r} is no PrivateKey, key as bytes, or file's name", key="host_keys")
+    try:
+        return PrivateKey.load(key)
+    except KeyFormatError as error:
+        raise ConfigError(f"{name}: {error}" if name else str(error), key="host_keys") from error
+
+
+def _listen(value: object) -> tuple[object, ...]:
+    single = isinstance(value, str | ListenAddress | socket.socket)
+    places = [value] if single else list(_sequence(value, "listen"))
+    found: list[object] = []
+    for place in places:
+        try:
+            found.append(listen_address(place) if isinstance(place, str) else place)
+        except ValueError as error:
+            raise ConfigError(str(error), key="listen") from error
+        if not isinstance(found[-1], ListenAddress | socket.socket):
+            raise ConfigError(f"{place!r} is no address and no socket", key="listen")
+    return tuple(found)
+
+
+_LEAST = {
+    "workers": 1, "application_threads": 1, "application_queue": 0, "thread_nice": 0, "thread_stack_bytes": 0,
+    "callback_seconds": 0, "accept_delay_seconds": 0, "retry_seconds": 0,
+}  # fmt: skip
+_KINDS: dict[str, type] = {"banner": str, "subsystems": Mapping, "limits": Limits, "algorithms": Algorithms}
+
+
+def _check_types(config: ServerConfig) -> None:
+    for each in fields(config):
+        name, value = each.name, getattr(config, each.name)
+        if name in _LEAST:
+            whole = not name.endswith("_seconds")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < _LEAST[name]:
+                raise ConfigError(f"{value!r} is no {'whole ' if whole else ''}number from {_LEAST[name]}", key=name)
+        elif name in _KINDS and not isinstance(value, _KINDS[name]):
+            raise ConfigError(f"{value!r} is no {_KINDS[name].__name__}", key=name)
+    if config.placement not in ("thread", "process", "loop"):
+        raise ConfigError(f"{config.placement!r} is none of thread, process, loop", key="placement")
+    if config.workers > 1 and config.placement != "process":
+        raise ConfigError('more than one worker needs placement="process"', key="workers")
+    if 0 < config.thread_stack_bytes < _STACK_BYTES:
+        raise ConfigError(f"a stack has at least {_STACK_BYTES} bytes", key="thread_stack_bytes")
+    if config.accept is not None and not callable(config.accept):
+        raise ConfigError(f"{config.accept!r} is no function accept(address)", key="accept")
+    if config.admission is not None and not isinstance(config.admission, Admission):
+        raise ConfigError(f"{config.admission!r} is no Admission", key="admission")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dunnart.errors import DecodeError, DunnartError, NegotiationError
@@ -53,22 +54,21 @@ from dunnart.protocol.requests import (
     SignalRequest,
     SubsystemRequest,
     WindowChange,
-    decode_modes,
 )
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pump import Pump
 from dunnart.server.authentication import Attempt
-from dunnart.server.session import Session
+from dunnart.server.channel import ServerChannel
+from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine
 
     from dunnart.protocol.requests import ChannelRequest
-    from dunnart.server.server import Server
-    from dunnart.server.session import Application
+    from dunnart.server.protocol_server import ProtocolServer
 
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
@@ -87,19 +87,18 @@ class ServerConnection:
         id: a number that no other connection of this process has.
         user: the name given so far, or that logged in.
         address: the peer's IP address, "" for a unix socket; `port` goes with it.
-        grants: what the authenticators granted.
-        logged_in: authentication is done.
+        facts: what is known of it, once its user is logged in.
         server: whose connection it is.
     """
 
     __slots__ = (
-        "__weakref__", "_crashed", "_interactive_rounds", "_sessions", "_tasks", "_unknown_user", "address", "grants",
-        "id", "logged_in", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_tasks", "_unknown_user", "address", "facts",
+        "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
-    def __init__(self, server: Server, sock: socket.socket, number: int, address: str, port: int) -> None:
+    def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
         self.server = server
-        self._sessions: dict[int, Session] = {}
+        self._channels: dict[int, ServerChannel] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
         self._crashed = False
@@ -108,8 +107,7 @@ class ServerConnection:
         self.user = ""
         self.address = address
         self.port = port
-        self.grants: tuple[object, ...] = ()
-        self.logged_in = False
+        self.facts: ConnectionFacts | None = None
         self.pump = Pump(server.context, sock, server.engine_config, self)
 
     @property
@@ -118,21 +116,24 @@ class ServerConnection:
         return self.server.context.loop
 
     @property
-    def peer(self) -> str:
-        """Where the connection comes from, for log lines."""
-        if not self.address:
-            return "UNKNOWN"
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+    def peer(self) -> Address:
+        """Where the connection comes from."""
+        return Address(self.address, self.port)
+
+    @property
+    def logged_in(self) -> bool:
+        """Authentication is done."""
+        return self.facts is not None
 
     @property
     def sessions(self) -> int:
         """How many sessions are open."""
-        return len(self._sessions)
+        return len(self._channels)
 
     @property
-    def local_address(self) -> tuple[str, int]:
-        """The address and port that the client reached; ("", 0) for a unix socket."""
-        return self.pump.local_address
+    def channels(self) -> tuple[ServerChannel, ...]:
+        """The session channels that are open."""
+        return tuple(self._channels.values())
 
     def disconnect(self, text: str) -> None:
         """End it in order, telling the peer why."""
@@ -149,8 +150,8 @@ class ServerConnection:
 
     def uncongested(self) -> None:
         """The socket takes bytes again."""
-        for session in tuple(self._sessions.values()):
-            session.resume()
+        for channel in tuple(self._channels.values()):
+            channel.resume()
 
     def failed(self, error: Exception) -> None:
         """Our own code raised."""
@@ -161,9 +162,9 @@ class ServerConnection:
         """The socket is closed."""
         for task in self._tasks or ():
             task.cancel()
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            session.close()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.close()
         self.server.forget(self)
 
     # Transport.
@@ -283,23 +284,21 @@ class ServerConnection:
             self._interactive_rounds += 1
         else:
             self._interactive_rounds = 0
-        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds)
+        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id)
         self.spawn(self._decide(question, attempt))
 
     async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:
         began = self.loop.time()
-        reply: AuthReply = Deny("no authenticator")
-        authenticator = self.server.authenticator(attempt.credential.method)
-        if authenticator is not None:
-            try:
-                reply = await authenticator.authenticate(attempt)
-            except (Exception, asyncio.CancelledError) as error:
-                # A plug-in's fault denies and disturbs nobody else; so does a task of its own that was cancelled.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                self.server.failed(self, error)
-                reply = Deny(f"the {attempt.credential.method} authenticator failed")
+        reply: AuthReply
+        try:
+            reply = await self.server.host.authenticate(attempt)
+        except (Exception, asyncio.CancelledError) as error:
+            # A plug-in's fault denies and disturbs nobody else; so does a task of its own that was cancelled.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self.server.failed(self, error)
+            reply = Deny(f"the {attempt.credential.method} authenticator failed")
         if not isinstance(reply, Allow | Prompt):
             floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
@@ -320,8 +319,8 @@ class ServerConnection:
 
     def _accepted(self, event: LoggedIn) -> None:
         self.user = event.user
-        self.grants = event.grants
-        self.logged_in = True
+        local = Address(*self.pump.local_address)
+        self.facts = ConnectionFacts(self.id, self.user, self.peer, local, event.method, event.key, event.grants)
         self.server.login_done(self)
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
             event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
@@ -340,119 +339,115 @@ class ServerConnection:
                event.reason)  # fmt: skip
 
     def _opened(self, event: ChannelOpened) -> None:
-        self._sessions[event.channel] = Session(self, event.channel)
+        self._channels[event.channel] = ServerChannel(self, event.channel)
         self.server.count("sessions")
 
     def _data(self, event: DataReceived) -> None:
-        session = self._sessions.get(event.channel)
-        if session is not None:
-            session.receive(event.chunks)
+        channel = self._channels.get(event.channel)
+        if channel is not None:
+            channel.receive(event.chunks)
 
     def _eof(self, event: EofReceived) -> None:
-        session = self._sessions.get(event.channel)
-        if session is not None:
-            session.receive_eof()
+        channel = self._channels.get(event.channel)
+        if channel is not None:
+            channel.receive_eof()
 
     def _close(self, event: CloseReceived) -> None:
-        session = self._sessions.get(event.channel)
-        if session is not None:
-            session.receive_close()
+        channel = self._channels.get(event.channel)
+        if channel is not None:
+            channel.receive_close()
 
     def _window(self, event: WindowOpened) -> None:
-        session = self._sessions.get(event.channel)
-        if session is not None:
-            session.resume()
+        channel = self._channels.get(event.channel)
+        if channel is not None:
+            channel.resume()
 
     def _closed(self, event: ChannelClosed) -> None:
-        session = self._sessions.pop(event.channel, None)
-        if session is not None:
-            session.close()
+        channel = self._channels.pop(event.channel, None)
+        if channel is not None:
+            channel.close()
 
     def _requested(self, question: ChannelRequestQuestion) -> None:
-        session = self._sessions.get(question.channel)
-        done = session is not None and self._request(session, question.request)
+        channel = self._channels.get(question.channel)
+        request = question.request
+        if channel is None:
+            self._answer_request(question, done=False)
+        elif isinstance(request, ShellRequest | ExecRequest | SubsystemRequest):
+            self._start(channel, request, question)
+        else:
+            self._answer_request(question, done=self._request(channel, request))
+
+    def _answer_request(self, question: ChannelRequestQuestion, *, done: bool) -> None:
         if not done:
             self.server.count("refused_requests")
             report(_SESSION, logging.DEBUG, self, "session %d: %s refused", question.channel, question.request.name)
         self.pump.engine.answer(question.token, done)
 
-    def _request(self, session: Session, request: ChannelRequest) -> bool:
+    def _request(self, channel: ServerChannel, request: ChannelRequest) -> bool:
         if isinstance(request, EnvironmentRequest):
-            return self._set_variable(session, request)
+            return self._set_variable(channel, request)
         if isinstance(request, PtyRequest):
-            return self._set_terminal(session, request)
-        if isinstance(request, WindowChange):
-            session.resize(request.columns, request.rows, request.width_pixels, request.height_pixels)
-            return True
-        if isinstance(request, SignalRequest):
-            return session.signal(request.signal)
-        if isinstance(request, BreakRequest):
-            return session.send_break()
-        if isinstance(request, EndOfWrite):
-            session.end_output()
-            return True
-        return not session.began and self._start(session, request)  # RFC 4254 §6.5: one program a channel
+            return self._set_terminal(channel, request)
+        if isinstance(request, WindowChange | SignalRequest | BreakRequest):
+            done = channel.requested(request)
+            return done or isinstance(request, WindowChange)
+        return isinstance(request, EndOfWrite) and channel.end_output()
 
-    def _start(self, session: Session, request: ChannelRequest) -> bool:
-        config = self.server.config
-        if isinstance(request, ShellRequest):
-            return self._begin(session, config.shell, "shell")
+    def _start(
+        self, channel: ServerChannel, request: ShellRequest | ExecRequest | SubsystemRequest,
+        question: ChannelRequestQuestion,
+    ) -> None:  # fmt: skip
+        assert self.facts is not None
+        facts = SessionFacts(self.facts, channel.number, request.name, environment=channel.variables,
+                             terminal=channel.terminal)  # fmt: skip
         if isinstance(request, ExecRequest):
-            if b"\0" in request.command or len(request.command) > config.limits.command_bytes:
-                return False
-            session.command = request.command
-            return self._begin(session, config.exec, "exec")
-        if isinstance(request, SubsystemRequest):
-            session.subsystem = request.subsystem
-            return self._begin(session, config.subsystems.get(request.subsystem), "subsystem")
-        return False
+            facts.command = shown = request.command
+            possible = b"\0" not in shown and len(shown) <= self.server.config.limits.command_bytes
+        else:
+            facts.subsystem = request.subsystem if isinstance(request, SubsystemRequest) else None
+            shown = (facts.subsystem or "").encode()
+            possible = True
+        if not possible or channel.counterpart is not None:  # RFC 4254 §6.5: one program a channel
+            self._answer_request(question, done=False)
+            return
+        report(_SESSION, logging.INFO, self, "session %d: %s %s", channel.number, facts.kind, clean(shown))
+        host = self.server.host
+        channel.counterpart = host.session(facts, channel)
+        host.begin(channel.counterpart, partial(self._began, channel, question))
 
-    def _begin(self, session: Session, application: Application | None, kind: str) -> bool:
-        shown = session.command if session.command is not None else session.subsystem or ""
-        if application is None:
-            session.command = session.subsystem = None
-            report(_SESSION, logging.INFO, self, "session %d: %s %s refused", session.number, kind, clean(shown))
-            return False
-        report(_SESSION, logging.INFO, self, "session %d: %s %s", session.number, kind, clean(shown))
-        session.began = True
-        try:
-            done = application(session)
-        except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
-            self.server.failed(self, error)
-            done = False
+    def _began(self, channel: ServerChannel, question: ChannelRequestQuestion, done: bool) -> None:  # noqa: FBT001
         if not done:
-            session.fail()  # it may have begun something
-        return done
+            report(_SESSION, logging.INFO, self, "session %d: %s refused", channel.number, question.request.name)
+            channel.fail()  # it may have begun something
+        self._answer_request(question, done=done)
+        self.pump.tick()
 
-    def _set_variable(self, session: Session, request: EnvironmentRequest) -> bool:
+    def _set_variable(self, channel: ServerChannel, request: EnvironmentRequest) -> bool:
         limits = self.server.config.limits
         name, value = request.variable, request.value
-        if session.environment is None:
-            session.environment = {}
         if (
             not any(fnmatchcase(name, pattern) for pattern in self.server.config.accept_env)
             or not name
             or any(character in name for character in "\0=\n")
             or "\0" in value
             or len(name) + len(value) > limits.environment_bytes
-            or len(session.environment) >= limits.environment_variables
+            or len(channel.variables) >= limits.environment_variables
         ):
             return False
-        session.environment[name] = value
+        channel.set_variable(name, value)
         return True
 
-    def _set_terminal(self, session: Session, request: PtyRequest) -> bool:
-        if session.began or session.terminal_request is not None:
+    def _set_terminal(self, channel: ServerChannel, request: PtyRequest) -> bool:
+        if channel.counterpart is not None or channel.terminal is not None:
             return False
         if len(request.modes) > self.server.config.limits.pty_modes_bytes:
             return False
         if len(request.term) > _TERM_BYTES or not _TERM.issuperset(request.term):
             return False
         try:
-            decode_modes(request.modes)
+            channel.set_terminal(request)
         except DecodeError:
             return False
-        session.terminal_request = request
         return True
 
     def _asked(self, question: GlobalRequestQuestion) -> None:

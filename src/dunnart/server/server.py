@@ -1,238 +1,147 @@
-"""The server: listens, lets connections in, keeps them in a table, and ends them."""
+"""The server: describe it with its arguments, start it, close it. What runs where is `dunnart.server.placement`'s."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import logging
-import os
+import signal
 import socket
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
 
-from dunnart.runtime import logs
-from dunnart.runtime.logs import report
-from dunnart.runtime.pump import ProtocolLoop
-from dunnart.server.connection import ServerConnection
+from dunnart.errors import LocalProtocolError
+from dunnart.runtime.listeners import ListenAddress, bound_address, listen
+from dunnart.server.config import ServerConfig
+from dunnart.server.placement import place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent.futures import Executor
+    from collections import Counter
+    from types import TracebackType
 
-    from dunnart.keys.private import PrivateKey
-    from dunnart.keys.public import PublicKey
-    from dunnart.runtime.admission import Outcome
-    from dunnart.server.authentication import Authenticator
-    from dunnart.server.config import ServerConfig
+    from dunnart.server.placement import Placement
 
-_LOG = logging.getLogger("dunnart.server")
-_AUTH = logging.getLogger("dunnart.auth")
-_ACCEPTS_PER_WAKE = 64
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-_RETRY_SECONDS = 0.1
-_HANG_UP_SECONDS = 1.0
+_P = ParamSpec("_P")
+
+
+def _described_by(
+    description: Callable[_P, ServerConfig],
+) -> Callable[[Callable[[Server, ServerConfig], None]], Callable[Concatenate[Server, _P], None]]:
+    """Give a server's __init__ the arguments of its description, so that they are written down once."""
+
+    def decorate(init: Callable[[Server, ServerConfig], None]) -> Callable[Concatenate[Server, _P], None]:
+        def described(self: Server, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+            init(self, description(*args, **kwargs))
+
+        described.__wrapped__ = description  # type: ignore[attr-defined] # what help() shows
+        return described
+
+    return decorate
 
 
 class Server:
-    """An SSH server on the running event loop.
+    """An SSH server.
 
     Args:
-        config: what it is made from.
+        handler: what serves the sessions; it and all further arguments, by name, are `ServerConfig`'s.
 
     Attributes:
-        counters: how often each thing has happened, by name.
-        programs: how many child processes run now, those of ended sessions included.
+        config: the arguments, checked.
+
+    Raises:
+        ConfigError: an argument cannot be used; names it.
     """
 
+    config: ServerConfig
+
+    @_described_by(ServerConfig)
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
-        self.engine_config = config.engine_config()
-        self.counters: Counter[str] = Counter()
-        self._host_keys = {key.public.blob: key for key in config.host_keys}
-        self._authenticators = {authenticator.method: authenticator for authenticator in config.authenticators}
-        self._connections: dict[int, ServerConnection] = {}
-        self._listeners: list[socket.socket] = []
-        self._next_number = 1
-        self._context: ProtocolLoop | None = None
-        self._spare = -1
-        self._computing: Executor | None = None
-        self._changed: asyncio.Event | None = None
-        self.programs = 0
+        self._placement: Placement | None = None
+        self._addresses: tuple[ListenAddress, ...] = ()
 
-    # Life.
+    async def start(self) -> None:
+        """Listen and serve; returns once connections are accepted. Coroutine handlers run on the running event loop.
 
-    def start(self, listeners: Iterable[socket.socket]) -> None:
-        """Accept connections on bound and listening sockets, from the running event loop."""
-        loop = asyncio.get_running_loop()
-        self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
-        self._spare = os.open(os.devnull, os.O_RDONLY)
-        for listener in listeners:
-            listener.setblocking(False)  # noqa: FBT003 - the name says it
-            if listener.family in (socket.AF_INET, socket.AF_INET6):
-                # Accepted sockets inherit both, which saves each login two system calls.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._listeners.append(listener)
-            loop.add_reader(listener.fileno(), self._accept, listener)
+        Raises:
+            ConfigError: it cannot listen where it should.
+        """
+        if self._placement is not None:
+            raise LocalProtocolError("the server was started already")
+        listeners: list[socket.socket] = []
+        try:
+            for where in self.config.listeners:
+                listeners += [where] if isinstance(where, socket.socket) else listen(where)
+            addresses = tuple(map(bound_address, listeners))
+            placement = place(self.config, asyncio.get_running_loop())
+            await placement.start(listeners)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        self._placement = placement
+        self._addresses = addresses
 
     async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
         """Stop listening, end every connection and its programs.
 
         Waits at most `seconds` for the clients to take what is sent to them, and a second for programs to heed SIGHUP.
-        """
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            loop.remove_reader(listener.fileno())
-            listener.close()
-        self._listeners.clear()
-        if self._connections:
-            for connection in tuple(self._connections.values()):
-                connection.disconnect(text)
-            await self._until(lambda: not self._connections, seconds)
-            for connection in tuple(self._connections.values()):
-                connection.pump.close()
-        await self._until(lambda: not self.programs, _HANG_UP_SECONDS)
-        if self._computing is not None:
-            self._computing.shutdown(wait=False, cancel_futures=True)
-        if self._spare >= 0:
-            os.close(self._spare)
-            self._spare = -1
 
-    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
-        self._changed = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not done():
-                    self._changed.clear()
-                    await self._changed.wait()
+        Args:
+            text: what the clients are told.
+            seconds: how long to wait for them.
+        """
+        placement, self._placement = self._placement, None
+        if placement is not None:
+            await placement.close(text, seconds)
+            for address in self._addresses:
+                address.remove()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT comes, in an event loop of its own."""
+        from dunnart.runtime.process import default_signals
+
+        default_signals()
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, ended.set)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+        async with self:
+            await ended.wait()
+
+    # Facts.
+
+    @property
+    def addresses(self) -> tuple[ListenAddress, ...]:
+        """Where it listens, with the ports that the system chose for port 0; empty before it was started."""
+        return self._addresses
+
+    @property
+    def port(self) -> int:
+        """The first address's port."""
+        return self._addresses[0].port
 
     @property
     def connections(self) -> int:
-        """How many connections there are now."""
-        return len(self._connections)
+        """How many connections there are now, those that have not logged in included."""
+        return self._placement.connections if self._placement is not None else 0
 
     @property
-    def context(self) -> ProtocolLoop:
-        """What its connections share."""
-        assert self._context is not None, "the server was not started"
-        return self._context
+    def counters(self) -> Counter[str]:
+        """How often each thing has happened so far, by name."""
+        from collections import Counter
 
-    # Accepting.
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE):
-            try:
-                sock, name = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._out_of(error, listener)
-                return
-            address, port = (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
-            self._let_in(sock, address, port)
-
-    def _let_in(self, sock: socket.socket, address: str, port: int) -> None:
-        context = self.context
-        admission = self.config.admission
-        refusal = admission.admit(address, context.loop.time()) if admission is not None else None
-        if refusal is not None:
-            self.count(refusal.counter)
-            _AUTH.info("%s", logs.refused(address, port, refusal.reason))
-            sock.close()
-            return
-        sock.setblocking(False)  # noqa: FBT003 - the name says it
-        number = self._next_number
-        self._next_number = number + 1
-        self.count("connections")
-        connection = ServerConnection(self, sock, number, address, port)
-        self._connections[number] = connection
-        try:
-            connection.pump.start()
-        except OSError as error:  # no room to watch one more socket
-            self.failed(connection, error)
-            connection.disconnect("out of resources")
-            connection.pump.close()
-
-    def _out_of(self, error: OSError, listener: socket.socket) -> None:
-        """Nothing is left to accept with: close the newcomer at once with the spare descriptor, and rest a little."""
-        _LOG.error("cannot accept a connection: %s", error.strerror)
-        self.count("accept_failures")
-        if error.errno in _OUT_OF_DESCRIPTORS and self._spare >= 0:
-            os.close(self._spare)
-            self._spare = -1
-            with contextlib.suppress(OSError):
-                refused, name = listener.accept()
-                refused.close()
-                _LOG.error("closed the connection from %s at once", name[0] if isinstance(name, tuple) else "UNKNOWN")
-            with contextlib.suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY)
-        loop = self.context.loop
-        loop.remove_reader(listener.fileno())
-        loop.call_later(_RETRY_SECONDS, self._accept_again, listener)
-
-    def _accept_again(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            if self._spare < 0:
-                with contextlib.suppress(OSError):
-                    self._spare = os.open(os.devnull, os.O_RDONLY)
-            self.context.loop.add_reader(listener.fileno(), self._accept, listener)
-
-    # For connections.
-
-    @property
-    def computing(self) -> Executor:
-        """One thread for long computations. More of them would only take the interpreter from the event loop."""
-        if self._computing is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._computing = ThreadPoolExecutor(1, "dunnart-computing")
-        return self._computing
-
-    def host_key(self, public: PublicKey) -> PrivateKey:
-        """The private half of one of our host keys."""
-        return self._host_keys[public.blob]
-
-    def authenticator(self, method: str) -> Authenticator | None:
-        """Who decides on a method."""
-        return self._authenticators.get(method)
-
-    def count(self, name: str) -> None:
-        """One more of `name`."""
-        self.counters[name] += 1
-
-    def login_done(self, connection: ServerConnection) -> None:
-        """A connection's user is in."""
-        self.count("logins")
-        if self.config.admission is not None:
-            self.config.admission.finished_login(connection.address)
-
-    def login_failed(self, connection: ServerConnection, outcome: Outcome) -> None:
-        """A connection ended before a login."""
-        self.count("failed_logins")
-        if self.config.admission is not None:
-            self.config.admission.closed(connection.address, outcome, self.context.loop.time())
-
-    def failed(self, connection: ServerConnection, error: BaseException) -> None:
-        """Our own or a plug-in's code failed for one connection, which the others do not feel."""
-        self.count("failures")
-        report(_LOG, logging.ERROR, connection, "failed: %r", error)
-        _LOG.debug("failed", exc_info=error)
-
-    def forget(self, connection: ServerConnection) -> None:
-        """A connection is gone."""
-        self._connections.pop(connection.id, None)
-        self._wake()
-
-    def program_began(self) -> None:
-        """A child process runs."""
-        self.programs += 1
-
-    def program_ended(self) -> None:
-        """A child process was reaped."""
-        self.programs -= 1
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
+        return self._placement.counters if self._placement is not None else Counter()

@@ -1,318 +1,178 @@
-"""A session: what an application sees of one session channel."""
+"""A session for coroutines: read, write, lines, requests, exit."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from typing import TYPE_CHECKING, Protocol
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
 
-from dunnart.errors import ConnectionClosed, LocalProtocolError
-from dunnart.protocol.requests import ExitStatus, PtyRequest, decode_modes
-from dunnart.runtime import process
-from dunnart.runtime.bridge import Bridge, ProcessBridge
-from dunnart.runtime.logs import report
+from dunnart.errors import ConnectionClosed
+from dunnart.server.raw import Facts
 
 if TYPE_CHECKING:
-    from dunnart.runtime.process import Command
-    from dunnart.server.connection import ServerConnection
+    from collections.abc import AsyncIterator
 
-_LOG = logging.getLogger("dunnart.session")
-_STDERR = 1
-_BURST_BYTES = 256 * 1024
-"""So much is written at a time, and before the other connections have their turn."""
+    from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest, WindowChange
+    from dunnart.server.raw import RawSession
 
-
-class Application(Protocol):
-    """Runs sessions: a shell, a command, a subsystem."""
-
-    def __call__(self, session: Session) -> bool:
-        """Begin to serve a session, without blocking. False refuses it; so does an exception, which is logged."""
+_READ_BYTES = 64 * 1024
+_LINE_BYTES = 64 * 1024
+_KEPT_REQUESTS = 64
 
 
-class Session:
-    """One session channel.
+class Session(Facts):
+    """A session on the application's event loop. Only the facts may be used from elsewhere.
+
+    A handler that returns ends it with status 0, or with the number that it returns; one that raises ends it with
+    status 1, and the exception is logged. When the client goes away the handler is cancelled.
 
     Attributes:
-        number: the channel's number on its connection.
-        command: what is to be executed, None for a shell or subsystem.
-        subsystem: the subsystem's name, None for a shell or command.
-        environment: the variables that the client set and may set.
-        terminal_request: the pty that the client wants, or None.
-        began: an application serves it.
+        stderr: has `write` as the session itself.
+        raw: the same session at the lowest level.
     """
 
-    __slots__ = (
-        "_bridge", "_closed", "_connection", "_early", "_eof", "began", "command", "environment", "number", "subsystem",
-        "terminal_request",
-    )  # fmt: skip
+    __slots__ = ("_closed", "_lines", "_requests", "_sock", "_wake", "raw", "stderr")
 
-    def __init__(self, connection: ServerConnection, number: int) -> None:
-        self._connection = connection
-        self._bridge: Bridge | None = None
-        self._early: bytearray | None = None
-        self._eof = False
-        self._closed = False
-        self.number = number
-        self.command: bytes | None = None
-        self.subsystem: str | None = None
-        self.environment: dict[str, str] | None = None
-        self.terminal_request: PtyRequest | None = None
-        self.began = False
+    def __init__(self, raw: RawSession) -> None:
+        super().__init__(raw.facts)
+        self.raw = raw
+        self._sock: socket.socket | None = None
+        self._lines = bytearray()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._requests: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self._wake: asyncio.Future[None] | None = None
+        self.stderr = Stderr(self)
 
-    # Facts.
+    # Data.
 
-    @property
-    def user(self) -> str:
-        """Who logged in."""
-        return self._connection.user
+    async def read(self, limit: int = _READ_BYTES) -> bytes:
+        """What the client sends, as it comes: 1 to `limit` bytes, or b"" after the end."""
+        if self._lines:
+            data = bytes(self._lines[:limit])
+            del self._lines[:limit]
+            return data
+        try:
+            return await asyncio.get_running_loop().sock_recv(self.socket, limit)
+        except (ConnectionClosed, OSError):
+            return b""
 
-    @property
-    def grants(self) -> tuple[object, ...]:
-        """What the authenticators granted."""
-        return self._connection.grants
+    async def write(self, data: bytes | str) -> None:
+        r"""Send all of `data`, as fast as the client takes it.
 
-    @property
-    def peer_address(self) -> tuple[str, int]:
-        """The client's IP address and port; ("", 0) for a unix socket."""
-        return self._connection.address, self._connection.port
-
-    @property
-    def local_address(self) -> tuple[str, int]:
-        """The address and port that the client reached."""
-        return self._connection.local_address
-
-    @property
-    def connection(self) -> ServerConnection:
-        """The connection it is a part of; names it in logs."""
-        return self._connection
-
-    # For applications.
-
-    def run(self, command: Command) -> None:
-        """Serve the session by a child process, on a pty if the client asked for one.
+        Args:
+            data: bytes go out as they are. Text is UTF-8, and to a terminal its "\n" goes out as "\r\n", for there
+                is no tty in between that would do so.
 
         Raises:
-            OSError: the process could not be started.
-            ConnectionClosed: the client has gone meanwhile.
+            ConnectionClosed: the client has gone, or the session has ended.
         """
-        self._check_free()
-        terminal = None
-        request = self.terminal_request
-        if request is not None:
-            from dunnart.runtime.terminal import Terminal
+        await self._send(self.socket, data)
 
-            terminal = Terminal()
+    async def _send(self, sock: socket.socket, data: bytes | str) -> None:
+        if isinstance(data, str):
+            data = (data.replace("\n", "\r\n") if self.terminal is not None else data).encode()
+        if self.raw.ended:
+            raise ConnectionClosed("the session has ended")
+        try:
+            await asyncio.get_running_loop().sock_sendall(sock, data)
+        except OSError as error:
+            raise ConnectionClosed("the client has gone") from error
+
+    async def readline(self, prompt: str = "", *, echo: bool = True) -> str:
+        """The next line, without its end, after writing `prompt`.
+
+        Raises:
+            EOFError: there are no more.
+        """
+        if prompt:
+            await self.write(prompt)
+        while (end := self._lines.find(b"\n")) < 0 and len(self._lines) < _LINE_BYTES:
+            data = await asyncio.get_running_loop().sock_recv(self.socket, _READ_BYTES)
+            if not data:
+                if not self._lines:
+                    raise EOFError
+                end = len(self._lines)
+                break
+            self._lines += data
+        end = end if end >= 0 else _LINE_BYTES
+        line = bytes(self._lines[:end])
+        del self._lines[: end + 1]
+        return line.removesuffix(b"\r").decode(errors="replace")
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """All lines, without their ends."""
+        while True:
             try:
-                terminal.resize(request.columns, request.rows, request.width_pixels, request.height_pixels)
-                terminal.apply(decode_modes(request.modes))
-                if command.user is not None:
-                    terminal.give_to(command.user[0], command.user[1])
-                command = command.with_variable("SSH_TTY", terminal.name)
-                child = process.spawn(command, terminal)
-            except BaseException:
-                terminal.close()
-                raise
-        else:
-            child = process.spawn(command, None)
-        self._connection.server.program_began()
-        pump, loop = self._connection.pump, self._connection.loop
-        self.attach(ProcessBridge(pump, loop, self.number, child, terminal, self._process_ended))
+                yield await self.readline()
+            except EOFError:
+                return
 
-    def _process_ended(self, returncode: int) -> None:
-        self._connection.server.program_ended()
-        report(_LOG, logging.INFO, self._connection, "session %d: process ended with %d", self.number, returncode)
+    @property
+    def socket(self) -> socket.socket:
+        """The local socket that the data comes from and goes to, non-blocking."""
+        if self._sock is None:
+            self._sock = self.raw.socket()
+            self._sock.setblocking(False)  # noqa: FBT003 - the name says it
+        return self._sock
 
-    def stream(self) -> SessionStream:
-        """Serve the session by coroutines: read, write, exit."""
-        made = SessionStream(self)
-        self.attach(made)
-        return made
+    # The rest.
 
-    def attach(self, bridge: Bridge) -> None:
-        """Put `bridge` behind the channel; what came before it goes to it now.
-
-        Raises:
-            ConnectionClosed: the client has gone meanwhile.
-        """
-        self._check_free()
-        self._bridge = bridge
-        early, self._early = self._early, None
-        if early:
-            bridge.receive([memoryview(early)])
-        if self._eof:
-            bridge.receive_eof()
-
-    def _check_free(self) -> None:
-        if self._closed:
-            raise ConnectionClosed("the session is closed")
-        if self._bridge is not None:
-            raise LocalProtocolError("something serves this session already")
-
-    # From the connection.
-
-    def receive(self, chunks: list[memoryview]) -> None:
-        """Data came for it."""
-        if self._bridge is not None:
-            self._bridge.receive(chunks)
-        else:
-            # The window bounds it: nothing is consumed before something serves the session.
-            if self._early is None:
-                self._early = bytearray()
-            for chunk in chunks:
-                self._early += chunk
-
-    def receive_eof(self) -> None:
-        """No more data comes."""
-        self._eof = True
-        if self._bridge is not None:
-            self._bridge.receive_eof()
-
-    def resume(self) -> None:
-        """The channel may take data again."""
-        if self._bridge is not None:
-            self._bridge.resume()
-
-    def signal(self, name: str) -> bool:
-        """The client sends a signal."""
-        return self._bridge is not None and self._bridge.signal(name)
-
-    def send_break(self) -> bool:
-        """The client sends a break."""
-        return isinstance(self._bridge, ProcessBridge) and self._bridge.send_break()
-
-    def end_output(self) -> None:
-        """The client takes no more output (OpenSSH PROTOCOL §2.1)."""
-        if isinstance(self._bridge, ProcessBridge):
-            self._bridge.end_output()
-
-    def resize(self, columns: int, rows: int, width_pixels: int, height_pixels: int) -> None:
-        """The client's window has another size."""
-        if isinstance(self._bridge, ProcessBridge):
-            self._bridge.resize(columns, rows, width_pixels, height_pixels)
-
-    def receive_close(self) -> None:
-        """The client has closed the channel, and the process that serves it decides when we do."""
-        if isinstance(self._bridge, ProcessBridge):
-            self._bridge.receive_close()
-
-    def fail(self) -> None:
-        """The application refused or failed: nothing serves the session, and what it began ends with status 1."""
-        if self._bridge is not None:
-            engine = self._connection.pump.engine
-            with contextlib.suppress(LocalProtocolError):  # the client has just closed it
-                engine.request(self.number, ExitStatus(1))
-                engine.close_channel(self.number)
-        self.close()
-
-    def close(self) -> None:
-        """The channel is gone, or its application failed."""
-        self._closed = True
-        self._early = None
-        if self._bridge is not None:
-            self._bridge.close()
-
-
-class SessionStream:
-    """A session's data as a stream for coroutines."""
-
-    __slots__ = ("_burst", "_closed", "_eof", "_reader", "_received", "_session", "_writers", "task")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._received = bytearray()
-        self._burst = 0
-        self._eof = False
-        self._closed = False
-        self._reader: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
-        self._writers: list[asyncio.Future[None]] = []
-
-    async def read(self) -> bytes:
-        """The next data, of any size; b"" at the end."""
-        while not self._received and not self._eof:
-            self._reader = self._session.connection.loop.create_future()
-            await self._reader
-        data = bytes(self._received)
-        self._received.clear()
-        connection = self._session.connection
-        if data and not self._closed:
-            connection.pump.now().consumed(self._session.number, len(data))
-            connection.pump.tick()
-        return data
-
-    async def write(self, data: bytes, *, stderr: bool = False) -> None:
-        """Send all of `data`, as fast as the peer takes it.
-
-        Raises:
-            ConnectionClosed: the channel is gone.
-        """
-        pump = self._session.connection.pump
-        view = memoryview(data)
-        while view:
-            if self._closed:
-                raise ConnectionClosed("the session is closed")
-            try:
-                taken = 0 if pump.congested else pump.now().send_data(
-                    self._session.number, view[:_BURST_BYTES], _STDERR if stderr else 0)  # fmt: skip
-            except LocalProtocolError as error:
-                raise ConnectionClosed("the session is closed") from error
-            pump.tick()
-            view = view[taken:]
-            self._burst += taken
-            if view and not taken:
-                future = self._session.connection.loop.create_future()
-                self._writers.append(future)
-                await future
-            elif self._burst >= _BURST_BYTES:
-                self._burst = 0
-                await asyncio.sleep(0)
+    async def requests(self) -> AsyncIterator[WindowChange | SignalRequest | BreakRequest]:
+        """New window sizes, signals and breaks, as they come; for one reader. The last 64 are kept for it."""
+        while True:
+            while self._requests:
+                yield self._requests.popleft()  # type: ignore[misc] # there are no others
+            if self._closed.done():
+                return
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
 
     def exit(self, status: int = 0) -> None:
-        """End the session with an exit status; nothing can be written after it."""
-        if self._closed:
-            return
-        self._closed = True
-        pump = self._session.connection.pump
-        with contextlib.suppress(LocalProtocolError):  # the client has just closed it
-            pump.engine.request(self._session.number, ExitStatus(status))
-            pump.engine.send_eof(self._session.number)
-            pump.engine.close_channel(self._session.number)
-        pump.tick()
+        """End the session with an exit status; what was written before still goes out."""
+        self.raw.exit(status)
 
-    # As a Bridge.
+    @property
+    def closed(self) -> bool:
+        """The client has gone, or has taken all after the end."""
+        return self._closed.done()
 
-    def receive(self, chunks: list[memoryview]) -> None:
-        """Data came."""
-        for chunk in chunks:
-            self._received += chunk
-        self._wake_reader()
+    async def wait_closed(self) -> None:
+        """Wait until it is closed."""
+        await asyncio.shield(self._closed)
 
-    def receive_eof(self) -> None:
-        """No more data comes."""
-        self._eof = True
-        self._wake_reader()
+    # From whoever runs it, on the application's loop.
 
-    def resume(self) -> None:
-        """The channel may take data again."""
-        writers, self._writers = self._writers, []
-        for future in writers:
-            if not future.done():
-                future.set_result(None)
-
-    def signal(self, name: str) -> bool:
-        """Signals are not delivered to streams."""
-        return False
+    def note(self, request: ChannelRequest) -> None:
+        """The client asks for something."""
+        self._requests.append(request)
+        self._awake()
 
     def close(self) -> None:
         """The channel is gone."""
-        self._closed = self._eof = True
-        if self.task is not None:
-            self.task.cancel()
-        self._wake_reader()
-        self.resume()
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._awake()
 
-    def _wake_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+    def _awake(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+class Stderr:
+    """A session's stderr."""
+
+    __slots__ = ("_session", "_sock")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sock: socket.socket | None = None
+
+    async def write(self, data: bytes | str) -> None:
+        """Send all of `data` to the client's stderr; as `Session.write`."""
+        session = self._session
+        if self._sock is None:
+            assert session.socket is not None  # the first socket comes first
+            self._sock = session.raw.stderr_socket()
+            self._sock.setblocking(False)  # noqa: FBT003 - the name says it
+        await session._send(self._sock, data)  # noqa: SLF001

@@ -14,7 +14,7 @@ from dunnart.plugins.os_account import Account
 from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, PtyRequest, ShellRequest
 from tests.runtime.driver import USER, Client, serving
 
-BUILT_IN: dict[str, Any] = {"exec": os_process.run_exec, "shell": os_process.run_shell}
+BUILT_IN: dict[str, Any] = {"exec": os_process.OsExec(), "shell": os_process.OsShell()}
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from dunnart.protocol.questions import (
     PublicKeyCredential,
     SignQuestion,
 )
-from dunnart.server import AllowAnyone, Attempt, PasswordCallback, Session, SessionStream, application
+from dunnart.server import AllowAnyone, Attempt, PasswordCallback, Session
 from tests.runtime.driver import PASSWORD, USER, Client, Serving, eventually, right_password, serving
 
 
@@ -245,10 +245,8 @@ async def test_a_chain_needs_all_of_it_in_order() -> None:
 
     grants: list[tuple[object, ...]] = []
 
-    @application
-    async def tell(session: Session, stream: SessionStream) -> int:
+    async def tell(session: Session) -> None:
         grants.append(session.grants)
-        return 0
 
     both = (Deciding("publickey", by_key), Deciding("password", by_password))
     signing = {SignQuestion: lambda question: key.sign(question.algorithm, question.data)}

@@ -1,0 +1,150 @@
+"""Threads for the application's blocking code, apart from those that serve the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
+_IDLE_SECONDS = 30.0
+
+
+class ThreadPool:
+    """Runs jobs in threads: started as they are needed, ended when they were idle for half a minute.
+
+    The threads are daemons: one that its job holds for ever does not keep the program from ending.
+
+    Args:
+        name: of the threads.
+        size: how many there may be.
+        queue: how many jobs may wait while all are busy; beyond it jobs are refused.
+        nice: added to the threads' nice value (Linux; elsewhere it has no effect), 0 to 19.
+        stack_bytes: the size of their stacks; 0: the platform's.
+
+    Attributes:
+        busy: how many run a job now.
+        refused: how many jobs were refused so far.
+    """
+
+    def __init__(self, name: str, size: int, queue: int, *, nice: int = 0, stack_bytes: int = 0) -> None:
+        self.size = size
+        self.queue = queue
+        self.busy = 0
+        self.refused = 0
+        self._name = name
+        self._nice = nice
+        self._stack_bytes = stack_bytes
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+        self._work = threading.Condition()
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are now."""
+        return self._threads
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a thread."""
+        return len(self._jobs)
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Have `job` called in a thread; False if the queue is full. A job must not raise."""
+        with self._work:
+            spawn = self._idle <= len(self._jobs) and self._threads < self.size
+            # Jobs that an idle or a new thread is about to take do not wait for anybody.
+            room = self.queue + self._idle + (1 if spawn else 0)
+            if self._closed or len(self._jobs) >= room:
+                self.refused += 1
+                return False
+            self._jobs.append(job)
+            if spawn:
+                try:
+                    self._start()
+                except RuntimeError:  # the system gives no more threads
+                    if not self._threads:
+                        self._jobs.pop()
+                        self.refused += 1
+                        return False
+            self._work.notify()
+        return True
+
+    async def run(self, function: Callable[[], _T]) -> _T:
+        """Call `function` in a thread and give its result.
+
+        Raises:
+            BufferError: all threads are busy, and the queue is full.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+
+        def settle(result: _T | None, error: BaseException | None) -> None:
+            if future.done():  # nobody waits any more
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type] # a result is there if no error is
+
+        def job() -> None:
+            result, failure = None, None
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - it is who waits that it concerns
+                failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        if not self.submit(job):
+            raise BufferError(f"all {self.size} threads of {self._name} are busy")
+        return await future
+
+    def close(self) -> None:
+        """Take no more jobs, drop those that wait, let idle threads end."""
+        with self._work:
+            self._closed = True
+            self._jobs.clear()
+            self._work.notify_all()
+
+    def _start(self) -> None:
+        before = threading.stack_size(self._stack_bytes) if self._stack_bytes else 0
+        try:
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+        finally:
+            if self._stack_bytes:
+                threading.stack_size(before)
+        self._threads += 1
+
+    def _serve(self) -> None:
+        if self._nice and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        while True:
+            with self._work:
+                self._idle += 1
+                while not self._jobs:
+                    if self._closed or not self._work.wait(_IDLE_SECONDS):
+                        if self._jobs:
+                            break
+                        self._idle -= 1
+                        self._threads -= 1
+                        return
+                self._idle -= 1
+                job = self._jobs.popleft()
+                self.busy += 1
+            try:
+                job()
+            finally:
+                del job  # an idle thread keeps nothing alive
+                with self._work:
+                    self.busy -= 1

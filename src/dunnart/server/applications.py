@@ -1,0 +1,175 @@
+"""Makes applications of handlers: coroutine functions, blocking functions, classes of event methods."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from dunnart.errors import ConfigError, ConnectionClosed
+from dunnart.server.blocking import BlockingSession
+from dunnart.server.event_objects import EventsApplication, SessionEvents
+from dunnart.server.raw import Application
+from dunnart.server.session import Session
+
+if TYPE_CHECKING:
+    from dunnart.protocol.requests import ChannelRequest
+    from dunnart.server.raw import RawSession
+
+AsyncHandler = Callable[[Session], Awaitable[int | None]]
+"""Serves a session; what it returns is the exit status, None stands for 0."""
+BlockingHandler = Callable[[BlockingSession], int | None]
+"""The same for a function that may block; it runs in a thread of the application pool."""
+Handler = AsyncHandler | BlockingHandler | type[SessionEvents] | Application
+Middleware = Callable[[AsyncHandler], AsyncHandler]
+"""Gets the handler that comes next and gives the one to be called in its place."""
+_LARGEST_STATUS = 0xFFFFFFFF
+
+
+def as_application(handler: object, name: str) -> Application:
+    """Make an application of whatever can serve a session.
+
+    Args:
+        handler: a coroutine function, a blocking function, a subclass of `SessionEvents` or an application.
+        name: of the argument, for the error.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(handler, type):
+        if issubclass(handler, SessionEvents):
+            return EventsApplication(handler)
+    elif hasattr(handler, "begin"):
+        return handler
+    elif callable(handler):
+        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+            return CoroutineApplication(handler)
+        return BlockingApplication(handler)
+    raise ConfigError(
+        f"{handler!r} is no async def handler(session), def handler(session), subclass of SessionEvents or application",
+        key=name,
+    )
+
+
+def with_middleware(middleware: Iterable[Middleware], application: Application) -> Application:
+    """Put middleware around an application, the first outermost."""
+    layers = list(middleware)
+    if not layers:
+        return application
+    handler = _as_handler(application)
+    for layer in reversed(layers):
+        handler = layer(handler)
+    return CoroutineApplication(handler)
+
+
+def _as_handler(application: Application) -> AsyncHandler:
+    if isinstance(application, CoroutineApplication):
+        return application.handler
+
+    async def serve(session: Session) -> int | None:
+        raw = session.raw
+
+        def begin() -> None:
+            outer = raw.on_close
+            done = False
+            try:
+                done = application.begin(raw)
+            except Exception as error:  # noqa: BLE001 - an application's fault fails its channel
+                raw.host.failed(raw.facts.connection, error)
+            if not done:
+                raw.exit(1)
+            raw.on_close = _both(outer, raw.on_close)
+
+        raw.host.call(begin)
+        await session.wait_closed()
+        return None
+
+    return serve
+
+
+def _both(outer: Callable[[], None] | None, inner: Callable[[], None] | None) -> Callable[[], None]:
+    def hooks() -> None:
+        for hook in {outer, inner} - {None}:
+            assert hook is not None
+            hook()
+
+    return hooks
+
+
+class CoroutineApplication:
+    """Runs a coroutine function for each session, on the application's event loop."""
+
+    def __init__(self, handler: AsyncHandler) -> None:
+        self.handler = handler
+
+    def begin(self, session: RawSession) -> bool:
+        """Have it begin."""
+        session.host.call_app(self._start, session)
+        return True
+
+    def _start(self, raw: RawSession) -> None:
+        session = Session(raw)
+        task = raw.host.spawn(self._serve(session), raw.facts.connection)
+
+        def requested(request: ChannelRequest) -> bool:
+            raw.host.call_app(session.note, request)
+            return True
+
+        def gone() -> None:
+            session.close()
+            if not raw.exited:
+                task.cancel()
+
+        raw.on_request = requested
+        raw.on_close = lambda: raw.host.call_app(gone)
+        if raw.gone:  # meanwhile, on the other loop
+            gone()
+
+    async def _serve(self, session: Session) -> None:
+        status = 1
+        try:
+            status = _status(await self.handler(session))
+        except ConnectionClosed:
+            if not session.raw.ended:
+                raise
+        finally:
+            session.raw.exit(status)
+            session.raw.release()
+
+
+class BlockingApplication:
+    """Runs a function for each session in a thread of the application pool."""
+
+    def __init__(self, handler: BlockingHandler) -> None:
+        self._handler = handler
+
+    def begin(self, session: RawSession) -> bool:
+        """Have a thread begin; without one the session is refused, and its user told why."""
+        pool = session.host.handlers
+        if not pool.submit(lambda: self._serve(session)):
+            session.host.refuse(session, f"the server is busy: {pool.size} sessions run and {pool.queue} wait")
+        return True
+
+    def _serve(self, raw: RawSession) -> None:
+        status = 1
+        try:
+            if not raw.gone:
+                session = BlockingSession(raw)
+                try:
+                    status = _status(self._handler(session))
+                finally:
+                    session.close()
+        except BaseException as error:  # noqa: BLE001 - it ends its session, not the thread
+            if not (raw.gone and isinstance(error, OSError | ConnectionClosed | EOFError)):
+                raw.host.failed(raw.facts.connection, error)
+        finally:
+            raw.exit(status)
+            raw.release()
+
+
+def _status(result: object) -> int:
+    if result is None:
+        return 0
+    if not isinstance(result, int) or not 0 <= result <= _LARGEST_STATUS:
+        raise TypeError(f"the handler returned {result!r}, which is no exit status")
+    return int(result)

@@ -1,0 +1,216 @@
+"""What runs an application: its handlers and callbacks, on the event loop and in the threads where they belong.
+
+The host lives on the *service loop*: the loop that serves the protocol or, where the protocol has processes of its own,
+the loop that talks to them. The application's coroutines run on *its* loop, its blocking functions in a pool of
+threads; so neither holds up the other, but for Python's own lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dunnart.protocol.questions import AuthReply, Deny
+from dunnart.runtime.logs import report
+from dunnart.runtime.pool import ThreadPool
+from dunnart.server.applications import as_application, with_middleware
+from dunnart.server.raw import RawSession
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from dunnart.runtime.logs import Context
+    from dunnart.runtime.streams import Counterpart
+    from dunnart.server.authentication import Attempt
+    from dunnart.server.channel import ChannelControl
+    from dunnart.server.config import ServerConfig
+    from dunnart.server.facts import Address, SessionFacts
+    from dunnart.server.raw import Application
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger("dunnart.server")
+_CALLBACK_THREADS = 8
+_CALLBACK_QUEUE = 1000
+
+
+class HostLink(Protocol):
+    """What the protocol's side asks of the application's, in this process or another. Called on the protocol's loop."""
+
+    async def accepts(self, peer: Address) -> bool:
+        """May this client connect?"""
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Decide on one authentication request. May raise."""
+
+    def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
+        """A session is to be served."""
+
+    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+        """Begin to serve it; `then` is told, now or later, whether something does."""
+
+
+class Host:
+    """Runs one server's application. Its methods are for the service loop, but for those that say otherwise.
+
+    Args:
+        config: the server's.
+        loop: the service loop.
+        app_loop: the loop that the application's coroutines run on.
+        counters: how often each thing has happened.
+    """
+
+    def __init__(
+        self, config: ServerConfig, loop: asyncio.AbstractEventLoop, app_loop: asyncio.AbstractEventLoop,
+        counters: Counter[str],
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.loop = loop
+        self.app_loop = app_loop
+        self.counters = counters
+        self.sessions: dict[tuple[int, int], RawSession] = {}
+        self.programs = 0
+        self._idle: asyncio.Event | None = None
+        self.handlers = ThreadPool(
+            "dunnart-handler", config.application_threads, config.application_queue,
+            nice=config.thread_nice, stack_bytes=config.thread_stack_bytes,
+        )  # fmt: skip
+        self.callbacks = ThreadPool("dunnart-callback", _CALLBACK_THREADS, _CALLBACK_QUEUE)
+        self._thread = threading.get_ident()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._authenticators = {each.method: each for each in config.authenticators}
+        self._applications = {
+            kind: with_middleware(config.middleware, as_application(handler, kind))
+            for kind, handler in config.served().items()
+        }
+
+    # For the protocol's side.
+
+    async def accepts(self, peer: Address) -> bool:
+        """Ask the application's accept callback; an exception, or no answer in time, refuses."""
+        accept = self.config.accept
+        return accept is None or await self.callback(accept, peer)
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Ask the authenticator of the attempt's method."""
+        authenticator = self._authenticators.get(attempt.credential.method)
+        if authenticator is None:
+            return Deny("no authenticator")
+        async with asyncio.timeout(self.config.callback_seconds):
+            work = authenticator.authenticate(replace(attempt, run=self.callback))
+            if getattr(authenticator, "on_any_loop", False):
+                return await work
+            return await self._on_app_loop(work)
+
+    def session(self, facts: SessionFacts, control: ChannelControl) -> RawSession:
+        """Note a session in the table."""
+        made = RawSession(self, facts, control)
+        self.sessions[facts.connection.id, facts.channel] = made
+        return made
+
+    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+        """Begin to serve a session: find its application and hand it over."""
+        assert isinstance(session, RawSession)
+        application = self.application(session.facts)
+        done = False
+        if application is not None:
+            try:
+                done = application.begin(session)
+            except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
+                self.failed(session.facts.connection, error)
+        then(done)
+
+    def application(self, facts: SessionFacts) -> Application | None:
+        """Who serves such a session."""
+        return self._applications.get(facts.kind if facts.subsystem is None else f"subsystem {facts.subsystem}")
+
+    # For sessions and applications.
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function on the service loop: now if this is its thread, soon otherwise. From any thread."""
+        if threading.get_ident() == self._thread:
+            function(*arguments)
+        else:
+            self.loop.call_soon_threadsafe(function, *arguments)
+
+    def call_app(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function soon on the application's loop."""
+        if self.app_loop is self.loop:
+            function(*arguments)
+        else:
+            self.app_loop.call_soon_threadsafe(function, *arguments)
+
+    async def callback(self, function: Callable[..., _T | Awaitable[_T]], *arguments: object) -> _T:
+        """Call a function of the application, bounded in time: a coroutine function on its loop, another in a thread.
+
+        Raises:
+            TimeoutError: it took longer than `callback_seconds`.
+        """
+        async with asyncio.timeout(self.config.callback_seconds):
+            if inspect.iscoroutinefunction(function):
+                return await self._on_app_loop(function(*arguments))
+            result: Any = await self.callbacks.run(lambda: function(*arguments))
+            return result  # type: ignore[no-any-return] # what the callback's type says
+
+    async def _on_app_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if self.app_loop is self.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.app_loop))
+
+    def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+        """Run a coroutine on the application's loop, from there; its failure is logged."""
+        task = self.app_loop.create_task(work)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.failed(context, error)
+
+        task.add_done_callback(done)
+        return task
+
+    def failed(self, context: Context, error: BaseException) -> None:
+        """The application's or a plug-in's code failed, which other connections do not feel. From any thread."""
+        self.counters["failures"] += 1
+        report(_LOG, logging.ERROR, context, "failed: %r", error)
+        _LOG.debug("failed", exc_info=error)
+
+    def refuse(self, session: RawSession, reason: str) -> None:
+        """There is no room for a session: tell its user."""
+        self.counters["refused_sessions"] += 1
+        report(_LOG, logging.WARNING, session.facts.connection, "session %d refused: %s", session.channel, reason)
+        self.loop.call_soon(session.refuse, reason)  # not before the request is answered
+
+    def forget(self, session: RawSession) -> None:
+        """A session's channel is gone."""
+        self.sessions.pop((session.connection_id, session.channel), None)
+
+    def program_ended(self) -> None:
+        """A child process was reaped."""
+        self.programs -= 1
+        if self._idle is not None and not self.programs:
+            self._idle.set()
+
+    async def hung_up(self, seconds: float) -> None:
+        """Wait until all child processes have ended, at most so long; on the service loop."""
+        if not self.programs:
+            return
+        self._idle = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    async def close(self) -> None:
+        """End what still runs. On the application's loop."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.handlers.close()
+        self.callbacks.close()

@@ -1,0 +1,116 @@
+"""Where a server's protocol runs: on the application's event loop, in a thread, or in processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from dunnart.server.host import Host
+from dunnart.server.protocol_server import ProtocolServer
+
+if TYPE_CHECKING:
+    import socket
+
+    from dunnart.server.config import ServerConfig
+
+_HANG_UP_SECONDS = 1.0
+
+
+class Placement(Protocol):
+    """The protocol's side of a running server, seen from the application's event loop."""
+
+    counters: Counter[str]
+
+    async def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept connections."""
+
+    async def close(self, text: str, seconds: float) -> None:
+        """End every connection, and all that runs."""
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+
+
+def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> Placement:
+    """Make the placement that the configuration asks for."""
+    return OnLoop(config, app_loop) if config.placement == "loop" else InThread(config, app_loop)
+
+
+class OnLoop:
+    """The protocol on the running event loop."""
+
+    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+        self.counters: Counter[str] = Counter()
+        self.host = Host(config, asyncio.get_running_loop(), app_loop, self.counters)
+        self.protocol = ProtocolServer(config, self.host, self.counters)
+
+    async def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept connections."""
+        self.protocol.start(listeners)
+
+    async def close(self, text: str, seconds: float) -> None:
+        """End every connection, and all that runs."""
+        await self.protocol.close(text, seconds=seconds)
+        await self.host.hung_up(_HANG_UP_SECONDS)
+        await self.host.close()
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return self.protocol.connections
+
+
+class InThread:
+    """The protocol on an event loop in a thread."""
+
+    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+        self._config = config
+        self._app_loop = app_loop
+        self._loop = asyncio.new_event_loop()
+        self._inner: OnLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="dunnart-protocol", daemon=True)
+        self.counters: Counter[str] = Counter()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept connections."""
+        self._thread.start()
+
+        async def begin() -> OnLoop:
+            made = OnLoop(self._config, self._app_loop)
+            await made.start(listeners)
+            return made
+
+        self._inner = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), self._loop))
+        self.counters = self._inner.counters
+
+    async def close(self, text: str, seconds: float) -> None:
+        """End every connection, and all that runs."""
+        inner = self._inner
+        assert inner is not None
+
+        async def end() -> None:
+            await inner.protocol.close(text, seconds=seconds)
+            await inner.host.hung_up(_HANG_UP_SECONDS)
+
+        with contextlib.suppress(RuntimeError):
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(end(), self._loop))
+        await inner.host.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return 0 if self._inner is None else self._inner.connections

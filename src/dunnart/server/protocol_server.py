@@ -1,0 +1,259 @@
+"""The protocol's side of a server: lets connections in, keeps them in a table, and ends them. All on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dunnart.runtime import logs
+from dunnart.runtime.admission import Outcome
+from dunnart.runtime.logs import report
+from dunnart.runtime.pump import ProtocolLoop
+from dunnart.server.connection import ServerConnection
+from dunnart.server.facts import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
+
+    from dunnart.keys.private import PrivateKey
+    from dunnart.keys.public import PublicKey
+    from dunnart.server.config import ServerConfig
+    from dunnart.server.host import HostLink
+
+_LOG = logging.getLogger("dunnart.server")
+_AUTH = logging.getLogger("dunnart.auth")
+_ACCEPTS_PER_WAKE = 64
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+
+class ProtocolServer:
+    """The connections of one event loop.
+
+    Args:
+        config: what the server is made from.
+        host: what runs the application.
+        counters: how often each thing has happened, by name.
+
+    """
+
+    def __init__(self, config: ServerConfig, host: HostLink, counters: Counter[str]) -> None:
+        self.config = config
+        self.host = host
+        self.counters = counters
+        self.engine_config = config.engine_config()
+        self._host_keys = {key.public.blob: key for key in config.keys}
+        self._connections: dict[int, ServerConnection] = {}
+        self._listeners: list[socket.socket] = []
+        self._next_number = 1
+        self._context: ProtocolLoop | None = None
+        self._spare = -1
+        self._computing: Executor | None = None
+        self._changed: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Life.
+
+    def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept connections on bound and listening sockets, from the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        for listener in listeners:
+            listener.setblocking(False)  # noqa: FBT003 - the name says it
+            if listener.family in (socket.AF_INET, socket.AF_INET6):
+                # Accepted sockets inherit both, which saves each login two system calls.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._listeners.append(listener)
+            loop.add_reader(listener.fileno(), self._accept, listener)
+
+    async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
+        """Stop listening, end every connection; waits at most `seconds` for the clients to take what they are sent."""
+        self.stop_listening()
+        if self._connections:
+            for connection in tuple(self._connections.values()):
+                connection.disconnect(text)
+            await self._until(lambda: not self._connections, seconds)
+            for connection in tuple(self._connections.values()):
+                connection.pump.close()
+        if self._computing is not None:
+            self._computing.shutdown(wait=False, cancel_futures=True)
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+    def stop_listening(self) -> None:
+        """Accept no more connections."""
+        for listener in self._listeners:
+            self.context.loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+
+    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
+        self._changed = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not done():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
+    def connection(self, number: int) -> ServerConnection | None:
+        """The connection of that number."""
+        return self._connections.get(number)
+
+    @property
+    def context(self) -> ProtocolLoop:
+        """What its connections share."""
+        assert self._context is not None, "the server was not started"
+        return self._context
+
+    # Accepting.
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            try:
+                sock, name = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._out_of(error, listener)
+                return
+            address, port = (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
+            self._admit(sock, address, port)
+            if self.config.accept_delay_seconds:
+                self._rest(listener, self.config.accept_delay_seconds)
+                return
+
+    def _admit(self, sock: socket.socket, address: str, port: int) -> None:
+        context = self.context
+        admission = self.config.admission
+        refusal = admission.admit(address, context.loop.time()) if admission is not None else None
+        if refusal is not None:
+            self.count(refusal.counter)
+            _AUTH.info("%s", logs.refused(address, port, refusal.reason))
+            sock.close()
+            return
+        if self.config.accept is None:
+            self.let_in(sock, address, port)
+            return
+        task = context.loop.create_task(self._ask(sock, address, port))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, sock: socket.socket, address: str, port: int) -> None:
+        """Ask the application whether the client may connect; what is not True, late or failed says no."""
+        allowed = False
+        try:
+            allowed = await self.host.accepts(Address(address, port)) is True
+        except Exception as error:  # noqa: BLE001 - a callback's fault refuses its connection
+            self.count("failures")
+            _LOG.error("the accept callback failed for %s: %r", Address(address, port), error)
+        finally:
+            if allowed:
+                self.let_in(sock, address, port)
+            else:
+                self.count("refused_accept")
+                _AUTH.info("%s", logs.refused(address, port, "not accepted by the application"))
+                sock.close()
+                if self.config.admission is not None:
+                    self.config.admission.closed(address, Outcome.BLAMELESS, self.context.loop.time())
+
+    def let_in(self, sock: socket.socket, address: str, port: int) -> None:
+        """Serve a connection that was accepted and admitted."""
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        number = self._next_number
+        self._next_number = number + 1
+        self.count("connections")
+        connection = ServerConnection(self, sock, number, address, port)
+        self._connections[number] = connection
+        try:
+            connection.pump.start()
+        except OSError as error:  # no room to watch one more socket
+            self.failed(connection, error)
+            connection.disconnect("out of resources")
+            connection.pump.close()
+
+    def _out_of(self, error: OSError, listener: socket.socket) -> None:
+        """Nothing is left to accept with: close the newcomer at once with the spare descriptor, and rest a little."""
+        _LOG.error("cannot accept a connection: %s", error.strerror)
+        self.count("accept_failures")
+        if error.errno in _OUT_OF_DESCRIPTORS and self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+            with contextlib.suppress(OSError):
+                refused, name = listener.accept()
+                refused.close()
+                _LOG.error("closed the connection from %s at once", name[0] if isinstance(name, tuple) else "UNKNOWN")
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._rest(listener, self.config.retry_seconds)
+
+    def _rest(self, listener: socket.socket, seconds: float) -> None:
+        loop = self.context.loop
+        loop.remove_reader(listener.fileno())
+        loop.call_later(seconds, self._accept_again, listener)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            if self._spare < 0:
+                with contextlib.suppress(OSError):
+                    self._spare = os.open(os.devnull, os.O_RDONLY)
+            self.context.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    # For connections.
+
+    @property
+    def computing(self) -> Executor:
+        """One thread for long computations. More of them would only take the interpreter from the event loop."""
+        if self._computing is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._computing = ThreadPoolExecutor(1, "dunnart-computing")
+        return self._computing
+
+    def host_key(self, public: PublicKey) -> PrivateKey:
+        """The private half of one of our host keys."""
+        return self._host_keys[public.blob]
+
+    def count(self, name: str) -> None:
+        """One more of `name`."""
+        self.counters[name] += 1
+
+    def login_done(self, connection: ServerConnection) -> None:
+        """A connection's user is in."""
+        self.count("logins")
+        if self.config.admission is not None:
+            self.config.admission.finished_login(connection.address)
+
+    def login_failed(self, connection: ServerConnection, outcome: Outcome) -> None:
+        """A connection ended before a login."""
+        self.count("failed_logins")
+        if self.config.admission is not None:
+            self.config.admission.closed(connection.address, outcome, self.context.loop.time())
+
+    def failed(self, connection: ServerConnection, error: BaseException) -> None:
+        """Our own or a plug-in's code failed for one connection, which the others do not feel."""
+        self.count("failures")
+        report(_LOG, logging.ERROR, connection, "failed: %r", error)
+        _LOG.debug("failed", exc_info=error)
+
+    def forget(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection.id, None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
