@@ -40,10 +40,12 @@ class ProtocolServer:
         config: what the server is made from.
         host: what runs the application.
         counters: how often each thing has happened, by name.
-
+        numbers: the first connection's number, and how far it is to the next one's.
     """
 
-    def __init__(self, config: ServerConfig, host: HostLink, counters: Counter[str]) -> None:
+    def __init__(
+        self, config: ServerConfig, host: HostLink, counters: Counter[str], *, numbers: tuple[int, int] = (1, 1)
+    ) -> None:
         self.config = config
         self.host = host
         self.counters = counters
@@ -51,7 +53,7 @@ class ProtocolServer:
         self._host_keys = {key.public.blob: key for key in config.keys}
         self._connections: dict[int, ServerConnection] = {}
         self._listeners: list[socket.socket] = []
-        self._next_number = 1
+        self._next_number, self._number_step = numbers
         self._context: ProtocolLoop | None = None
         self._spare = -1
         self._computing: Executor | None = None
@@ -146,7 +148,7 @@ class ProtocolServer:
             sock.close()
             return
         if self.config.accept is None:
-            self.let_in(sock, address, port)
+            self.admitted(sock, address, port)
             return
         task = context.loop.create_task(self._ask(sock, address, port))
         self._tasks.add(task)
@@ -162,7 +164,7 @@ class ProtocolServer:
             _LOG.error("the accept callback failed for %s: %r", Address(address, port), error)
         finally:
             if allowed:
-                self.let_in(sock, address, port)
+                self.admitted(sock, address, port)
             else:
                 self.count("refused_accept")
                 _AUTH.info("%s", logs.refused(address, port, "not accepted by the application"))
@@ -170,11 +172,15 @@ class ProtocolServer:
                 if self.config.admission is not None:
                     self.config.admission.closed(address, Outcome.BLAMELESS, self.context.loop.time())
 
-    def let_in(self, sock: socket.socket, address: str, port: int) -> None:
-        """Serve a connection that was accepted and admitted."""
+    def admitted(self, sock: socket.socket, address: str, port: int) -> None:
+        """A connection may be served: do so."""
+        self.let_in(sock, address, port)
+
+    def let_in(self, sock: socket.socket, address: str, port: int) -> ServerConnection:
+        """Serve a connection."""
         sock.setblocking(False)  # noqa: FBT003 - the name says it
         number = self._next_number
-        self._next_number = number + 1
+        self._next_number = number + self._number_step
         self.count("connections")
         connection = ServerConnection(self, sock, number, address, port)
         self._connections[number] = connection
@@ -184,6 +190,7 @@ class ProtocolServer:
             self.failed(connection, error)
             connection.disconnect("out of resources")
             connection.pump.close()
+        return connection
 
     def _out_of(self, error: OSError, listener: socket.socket) -> None:
         """Nothing is left to accept with: close the newcomer at once with the spare descriptor, and rest a little."""
