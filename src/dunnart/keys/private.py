@@ -88,6 +88,23 @@ class PrivateKey:
                 return key
         return _load_by_library(data, passphrase.encode() if isinstance(passphrase, str) else passphrase)
 
+    @classmethod
+    def load_or_generate(
+        cls, path: str | os.PathLike[str], kind: Literal["ed25519", "rsa", "ecdsa"] = "ed25519"
+    ) -> PrivateKey:
+        """Read the key in a file; the first time, make it there, readable for nobody else (mode 0600).
+
+        Args:
+            path: the file; its folder must be there.
+            kind: the kind of key to make.
+
+        Raises:
+            ConfigError: the file cannot be made, or is damaged, locked or open to others; says what to do.
+        """
+        from dunnart.keys.files import read_or_make_private_key
+
+        return read_or_make_private_key(os.fspath(path), kind)
+
     @property
     def signature_algorithms(self) -> tuple[str, ...]:
         """The signature algorithms this key can make, best first."""

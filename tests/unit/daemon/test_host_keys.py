@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dunnart.daemon import host_keys
-from dunnart.daemon.host_keys import default_state_folder, load_host_keys, read_host_key
+from dunnart.daemon.host_keys import default_state_folder, load_host_keys
 from dunnart.errors import ConfigError
+from dunnart.keys import files
+from dunnart.keys.files import read_private_key
 from dunnart.keys.private import PrivateKey
 
 
@@ -71,13 +72,13 @@ def test_first_starts_at_once_agree_on_one_key(tmp_path: Path) -> None:
 
 def test_who_comes_second_takes_the_first_ones_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = PrivateKey.generate("ed25519")
-    publish = host_keys._publish
+    publish = files._publish
 
     def late(aside: str, path: str) -> None:
-        host_keys._write_new(path, other.openssh())
+        files._write_new(path, other.openssh())
         publish(aside, path)
 
-    monkeypatch.setattr(host_keys, "_publish", late)
+    monkeypatch.setattr(files, "_publish", late)
     (key,) = load_host_keys((), ("ed25519",), str(tmp_path))
     assert key.public == other.public
     assert len(list(tmp_path.iterdir())) == 1
@@ -86,7 +87,7 @@ def test_who_comes_second_takes_the_first_ones_key(tmp_path: Path, monkeypatch: 
 def test_nothing_that_exists_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "there").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
-        host_keys._write_new(str(tmp_path / "there"), b"secret")
+        files._write_new(str(tmp_path / "there"), b"secret")
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -96,7 +97,7 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "link", no_link)
     (key,) = load_host_keys((), ("ed25519",), str(tmp_path))
-    assert read_host_key(str(tmp_path / "ssh_host_ed25519_key")).public == key.public
+    assert read_private_key(str(tmp_path / "ssh_host_ed25519_key")).public == key.public
     assert len(list(tmp_path.iterdir())) == 1
 
 

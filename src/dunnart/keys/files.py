@@ -1,0 +1,124 @@
+"""Private keys in files: read only if nobody else can read them, made whole and once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from typing import Literal
+
+from dunnart.errors import ConfigError, KeyFormatError
+from dunnart.keys.private import PrivateKey
+
+_LARGEST = 1 << 20
+
+
+def read_private_key(path: str, *, key: str | None = None) -> PrivateKey:
+    """Read a private key file.
+
+    Args:
+        path: the file.
+        key: the option that named it, for errors.
+
+    Raises:
+        ConfigError: it is missing, open to others, encrypted, or no private key.
+    """
+    try:
+        found, data = _read_regular(path)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", path=path, key=key) from error
+    if sys.platform != "win32":
+        # A group may be let in by another owner, as containers do with secrets; all others never.
+        closed_to = 0o077 if found.st_uid == os.geteuid() else 0o007
+        if found.st_mode & closed_to:
+            raise ConfigError(
+                f"can be read by others (mode {found.st_mode & 0o777:o}); run: chmod 600 {_quoted(path)}",
+                path=path,
+                key=key,
+            )
+    try:
+        return PrivateKey.load(data)
+    except KeyFormatError as error:
+        raise ConfigError(str(error), path=path, key=key) from error
+
+
+def read_or_make_private_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"]) -> PrivateKey:
+    """Read a private key file, made first if it is missing.
+
+    The file appears whole and under its name at once or not at all, so that two first starts at the same time end up
+    with the same key: who comes second finds the first one's.
+
+    Raises:
+        ConfigError: the file cannot be made, or not be used.
+    """
+    if not os.path.lexists(path):
+        data = PrivateKey.generate(kind).openssh("dunnart")
+        folder, name = os.path.split(path)
+        aside = os.path.join(folder, f".{name}.{os.urandom(8).hex()}")
+        try:
+            _write_new(aside, data)
+            try:
+                _publish(aside, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(aside)
+        except OSError as error:
+            raise ConfigError(f"the key cannot be made: {error.strerror}", path=path) from error
+    return read_private_key(path)
+
+
+def _read_regular(path: str) -> tuple[os.stat_result, bytes]:
+    """Read a regular file of at most 1 MiB; a FIFO does not block.
+
+    Returns:
+        What the system says of the very file that was read, and its content.
+
+    Raises:
+        OSError: it cannot be read, is something else, or is larger; `strerror` says which.
+    """
+    # O_BINARY is Windows', the others are not.
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | sum(flags))
+    except ValueError as error:  # a NUL in the name
+        raise FileNotFoundError(0, str(error), path) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(0, "it is no regular file", path)
+        if found.st_size > _LARGEST:
+            raise OSError(0, "it is larger than 1 MiB", path)
+        parts = []
+        while part := os.read(descriptor, _LARGEST):
+            parts.append(part)
+            if sum(map(len, parts)) > _LARGEST:  # it is growing
+                raise OSError(0, "it is larger than 1 MiB", path)
+    finally:
+        os.close(descriptor)
+    return found, b"".join(parts)
+
+
+def _write_new(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _publish(aside: str, path: str) -> None:
+    """Give a file its name, unless another file has it by now."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links: as good as it gets there
+        if not os.path.lexists(path):
+            os.rename(aside, path)
+
+
+def _quoted(path: str) -> str:
+    from shlex import quote
+
+    return quote(path)
