@@ -126,12 +126,15 @@ class Bridge:
             self._close_stderr()
         else:
             self._close_stdout()
-        if self._stdout < 0 and self._stderr < 0:
-            with _UNLESS_GONE:
-                self._pump.engine.send_eof(self._number)
-                if self._exit is not None:
-                    self._pump.engine.close_channel(self._number)
-            self._pump.tick()
+        if self._stdout >= 0 or self._stderr >= 0:
+            return
+        if self._sock is not None and self._exit is None:
+            return  # a socket for stderr may still be on its way
+        with _UNLESS_GONE:
+            self._pump.engine.send_eof(self._number)
+            if self._exit is not None:
+                self._pump.engine.close_channel(self._number)
+        self._pump.tick()
 
     def resume(self) -> None:
         """The channel may take data again."""

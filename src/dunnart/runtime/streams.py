@@ -45,6 +45,15 @@ class Streams:
         os.set_blocking(terminal.master, False)
         return cls(terminal.master, terminal.master, terminal=terminal, typed=True)
 
+    def detach(self) -> tuple[int, ...]:
+        """Give the descriptors away: one of a socket or pty, or three."""
+        if self.terminal is not None:
+            master, self.terminal.master = self.terminal.master, -1
+            return (master,)
+        if self.sock is not None:
+            return (self.sock.detach(),)
+        return (self.stdin, self.stdout, self.stderr)
+
     def close(self) -> None:
         """Close all of them."""
         if self.terminal is not None:

@@ -40,13 +40,19 @@ _DISABLED = 255
 class Terminal:
     """A pty: `master` is ours, `slave` the child's until it has started.
 
+    Args:
+        master: another process's, whose slave is in use already; -1: make a new pty.
+
     Raises:
         OSError: the system has none left.
     """
 
     __slots__ = ("master", "name", "slave")
 
-    def __init__(self) -> None:
+    def __init__(self, master: int = -1) -> None:
+        self.master, self.slave, self.name = master, -1, ""
+        if master >= 0:
+            return
         self.master, self.slave = os.openpty()
         try:
             self.name = os.ttyname(self.slave)

@@ -129,9 +129,8 @@ class CoroutineApplication:
         status = 1
         try:
             status = _status(await self.handler(session))
-        except ConnectionClosed:
-            if not session.raw.ended:
-                raise
+        except (ConnectionClosed, EOFError):
+            pass  # the client has left, or has no more to say
         finally:
             session.raw.exit(status)
             session.raw.release()
@@ -159,9 +158,10 @@ class BlockingApplication:
                     status = _status(self._handler(session))
                 finally:
                     session.close()
+        except (BrokenPipeError, ConnectionResetError, ConnectionClosed, EOFError):
+            pass  # the client has left, or has no more to say
         except BaseException as error:  # noqa: BLE001 - it ends its session, not the thread
-            if not (raw.gone and isinstance(error, OSError | ConnectionClosed | EOFError)):
-                raw.host.failed(raw.facts.connection, error)
+            raw.host.failed(raw.facts.connection, error)
         finally:
             raw.exit(status)
             raw.release()

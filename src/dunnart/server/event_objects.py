@@ -208,6 +208,8 @@ class _Runner:
             if self._object is None:
                 self._object = self._make()
             event(self._object)
+        except ConnectionClosed:
+            self.exit(1)  # the client has left
         except Exception as error:  # noqa: BLE001 - it ends its session, not the thread
             self.raw.host.failed(self.raw.facts.connection, error)
             self.exit(1)

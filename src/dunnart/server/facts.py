@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from dunnart.protocol.requests import PtyRequest, WindowChange, clamp_side, decode_modes
+from dunnart.protocol.requests import PtyRequest, WindowChange, clamp_side, decode_modes, encode_modes
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
@@ -48,6 +48,12 @@ class Terminal:
     def of(cls, request: PtyRequest) -> Terminal:
         """What a pty request asks for."""
         return cls(request.term, 0, 0, modes=decode_modes(request.modes)).resized(request)
+
+    def request(self) -> PtyRequest:
+        """The pty request that `of` makes this of."""
+        return PtyRequest(
+            self.term, self.columns, self.rows, self.width_pixels, self.height_pixels, encode_modes(dict(self.modes))
+        )
 
     def resized(self, change: WindowChange | PtyRequest) -> Terminal:
         """The same with another size; 0 leaves a side as it is (RFC 4254 §6.2)."""

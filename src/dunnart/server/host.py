@@ -83,6 +83,7 @@ class Host:
         self.callbacks = ThreadPool("dunnart-callback", _CALLBACK_THREADS, _CALLBACK_QUEUE)
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: set[asyncio.Task[None]] = set()
         self._authenticators = {each.method: each for each in config.authenticators}
         self._applications = {
             kind: with_middleware(config.middleware, as_application(handler, kind))
@@ -161,6 +162,19 @@ class Host:
         if self.app_loop is self.loop:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.app_loop))
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the service loop; its failure is logged."""
+        task = self.loop.create_task(work)
+        self._kept.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._kept.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.counters["failures"] += 1
+                _LOG.error("failed: %r", error)
+
+        task.add_done_callback(done)
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Run a coroutine on the application's loop, from there; its failure is logged."""

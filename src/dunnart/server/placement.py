@@ -38,6 +38,10 @@ class Placement(Protocol):
 
 def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> Placement:
     """Make the placement that the configuration asks for."""
+    if config.placement == "process":
+        from dunnart.server.workers import InProcesses
+
+        return InProcesses(config, app_loop)
     return OnLoop(config, app_loop) if config.placement == "loop" else InThread(config, app_loop)
 
 

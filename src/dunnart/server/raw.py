@@ -142,8 +142,8 @@ class RawSession(Facts):
         """Give the application's end of a local stream socket, blocking; the other end is the client.
 
         What is read from it are the bytes that the client sends, as they come; what is written goes to the client's
-        stdout. Reading gives b"" after the client's end of input, or when it has gone. To be called once; the
-        application closes it.
+        stdout. Reading gives b"" after the client's end of input, or when it has gone. The client sees the end of
+        output when the session exits. To be called once; the application closes it.
 
         Raises:
             LocalProtocolError: the session is served already.

@@ -1,0 +1,362 @@
+"""What the protocol's processes and the application's say to each other, and the local socket that carries it.
+
+A frame is a length, a number that says which, and the fields of its structure; descriptors travel beside it. Nothing is
+believed that comes from a protocol process beyond what its structure says: it is the one that strangers talk to.
+
+    worker ► host                                  host ► worker
+    AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
+    SessionAsked                serve this         Begun, Attach, AddStderr, End
+    Requested, HungUp           from its client    Call             operate
+    Opened, Gone                connections        Peer             another worker
+    Said                        a log line
+    Returned                    a call's result
+
+    acceptor ► worker: Dealt, with a connection    worker ► acceptor: Entered, Left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar
+
+from dunnart.errors import DecodeError
+from dunnart.wire.messages import Boolean, Rest, SecretText, String, Structure, Text, UInt32, UInt64, structure
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+_HEADER_BYTES = 6  # length of what follows, number, descriptors
+_READ_BYTES = 64 * 1024
+_LARGEST_FRAME = 1 << 20
+_DESCRIPTORS = 3
+_MOST_QUEUED_BYTES = 16 << 20
+
+
+class Frame(Structure):
+    """One message between processes."""
+
+    __slots__ = ()
+    number: ClassVar[int] = 0
+
+
+@structure
+class AcceptAsked(Frame):
+    """May this client connect?"""
+
+    token: UInt32
+    host: Text
+    port: UInt32
+
+
+@structure
+class AuthAsked(Frame):
+    """May this user in? The method says which of the last fields count."""
+
+    token: UInt32
+    connection: UInt64
+    user: Text
+    address: Text
+    rounds: UInt32
+    method: Text
+    text: SecretText
+    algorithm: Text
+    signed: Boolean
+    data: String
+    answered: Boolean
+
+
+@structure
+class SessionAsked(Frame):
+    """A session is to be served: `SessionFacts` with its `ConnectionFacts`; `terminal` is a `PtyRequest`, or empty."""
+
+    connection: UInt64
+    channel: UInt32
+    user: Text
+    peer_host: Text
+    peer_port: UInt32
+    local_host: Text
+    local_port: UInt32
+    method: Text
+    key: String
+    kind: Text
+    command: String
+    subsystem: Text
+    environment: String
+    terminal: String
+
+
+@structure
+class Requested(Frame):
+    """The client asks something of a session."""
+
+    connection: UInt64
+    channel: UInt32
+    name: Text
+    data: Rest
+
+
+@structure
+class HungUp(Frame):
+    """A session's channel is gone."""
+
+    connection: UInt64
+    channel: UInt32
+
+
+@structure
+class Opened(Frame):
+    """A connection was accepted."""
+
+    connection: UInt64
+
+
+@structure
+class Gone(Frame):
+    """A connection has ended."""
+
+    connection: UInt64
+
+
+@structure
+class Said(Frame):
+    """A log line; `connection` 0 belongs to none."""
+
+    level: UInt32
+    logger: Text
+    message: Text
+    connection: UInt64
+    user: Text
+    peer: Text
+
+
+@structure
+class Returned(Frame):
+    """What a call gave, as JSON."""
+
+    token: UInt32
+    result: Rest
+
+
+@structure
+class Answered(Frame):
+    """Yes or no."""
+
+    token: UInt32
+    yes: Boolean
+
+
+@structure
+class AuthAnswered(Frame):
+    """An `AuthReply`: `kind` 0 denies, 1 allows, 2 prompts; `texts` are detail, or name, instruction and prompts."""
+
+    token: UInt32
+    kind: UInt32
+    flags: UInt32
+    grant: UInt32
+    texts: String
+
+
+@structure
+class Begun(Frame):
+    """Whether something serves a session."""
+
+    connection: UInt64
+    channel: UInt32
+    yes: Boolean
+
+
+@structure
+class Attach(Frame):
+    """A session's descriptors travel beside this: one of a socket or of a pty's master side, or three pipes."""
+
+    connection: UInt64
+    channel: UInt32
+    terminal: Boolean
+    typed: Boolean
+
+
+@structure
+class AddStderr(Frame):
+    """A descriptor for a session's stderr travels beside this."""
+
+    connection: UInt64
+    channel: UInt32
+
+
+@structure
+class End(Frame):
+    """A session has ended: by a signal if one is named, else with a status."""
+
+    connection: UInt64
+    channel: UInt32
+    status: UInt32
+    signal: Text
+    text: Text
+
+
+@structure
+class Call(Frame):
+    """Do something: a method's name, and its arguments as JSON. Returned follows."""
+
+    token: UInt32
+    name: Text
+    arguments: Rest
+
+
+@structure
+class Peer(Frame):
+    """A link to another worker travels beside this; to the acceptor if `acceptor`."""
+
+    index: UInt32
+    acceptor: Boolean
+
+
+@structure
+class Dealt(Frame):
+    """A connection travels beside this: serve it."""
+
+    host: Text
+    port: UInt32
+
+
+@structure
+class Entered(Frame):
+    """The user of a dealt connection has logged in."""
+
+    host: Text
+
+
+@structure
+class Left(Frame):
+    """A dealt connection has ended; `outcome` is empty if its user had logged in."""
+
+    host: Text
+    outcome: Text
+
+
+_FRAMES: tuple[type[Frame], ...] = (
+    AcceptAsked, AuthAsked, SessionAsked, Requested, HungUp, Opened, Gone, Said, Returned, Answered, AuthAnswered,
+    Begun, Attach, AddStderr, End, Call, Peer, Dealt, Entered, Left,
+)  # fmt: skip
+for _number, _frame in enumerate(_FRAMES, 1):
+    _frame.number = _number
+
+
+class Link:
+    """One end of a local socket that carries frames, on an event loop.
+
+    Args:
+        sock: a connected unix stream socket; the link closes it.
+        loop: where it is read and written.
+        receive: gets each frame and its descriptors, which are the receiver's.
+        lost: called once when the other end is gone, or has sent what it cannot mean.
+    """
+
+    def __init__(
+        self, sock: socket.socket, loop: AbstractEventLoop, receive: Callable[[Frame, list[int]], None],
+        lost: Callable[[], None],
+    ) -> None:  # fmt: skip
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        self._sock = sock
+        self._loop = loop
+        self._receive = receive
+        self._lost = lost
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self.queued_bytes = 0
+        self.closed = False
+        loop.add_reader(sock, self._readable)
+
+    def send(self, frame: Frame, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a frame, with copies of descriptors, which are closed here. On a closed link nothing but that."""
+        if self.closed:
+            _close(descriptors)
+            return
+        body = frame.encode()
+        data = (len(body) + 2).to_bytes(4, "big") + bytes((frame.number, len(descriptors))) + body
+        self._queue.append((data, list(descriptors)))
+        self.queued_bytes += len(data)
+        if len(self._queue) == 1:
+            self._flush()
+        if self.queued_bytes > _MOST_QUEUED_BYTES:
+            self.close()  # the other end does not keep up, and never will
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, descriptors = self._queue[0]
+            try:
+                sent = socket.send_fds(self._sock, [data], descriptors) if descriptors else self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                self._loop.add_writer(self._sock, self._writable)
+                return
+            except OSError:
+                self.close()
+                return
+            _close(descriptors)
+            self.queued_bytes -= sent
+            if sent < len(data):
+                self._queue[0] = (data[sent:], [])
+            else:
+                self._queue.popleft()
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._sock)
+        self._flush()
+
+    def _readable(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_BYTES, 16 * _DESCRIPTORS)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data, descriptors = b"", []
+        self._descriptors += descriptors
+        if not data:
+            self.close()
+            return
+        self._buffer += data
+        try:
+            self._deliver()
+        except DecodeError:
+            self.close()
+
+    def _deliver(self) -> None:
+        buffer = self._buffer
+        while len(buffer) >= _HEADER_BYTES and not self.closed:
+            size = int.from_bytes(buffer[:4], "big") + 4
+            number, count = buffer[4], buffer[5]
+            if not _HEADER_BYTES <= size <= _LARGEST_FRAME or not 1 <= number <= len(_FRAMES) or count > _DESCRIPTORS:
+                raise DecodeError("no frame")
+            if len(buffer) < size:
+                return
+            frame = _FRAMES[number - 1].decode(bytes(buffer[_HEADER_BYTES:size]))
+            del buffer[:size]
+            if count > len(self._descriptors):
+                raise DecodeError("descriptors are missing")
+            self._receive(frame, [self._descriptors.popleft() for _ in range(count)])
+
+    def close(self) -> None:
+        """Close the socket and what waits for it."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        for _, descriptors in self._queue:
+            _close(descriptors)
+        self._queue.clear()
+        _close(self._descriptors)
+        self._descriptors.clear()
+        self._lost()
+
+
+def _close(descriptors: tuple[int, ...] | list[int] | deque[int]) -> None:
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -1,0 +1,449 @@
+"""A process that serves the protocol and nothing else; the application lives in another one, at the end of a link.
+
+One of several such processes is the acceptor: it listens, decides on admission, and deals connections to the others and
+itself, so that limits and penalties hold for all of them together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import pickle
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dunnart.protocol.questions import (
+    Allow,
+    AuthReply,
+    Deny,
+    InteractiveCredential,
+    PasswordCredential,
+    Prompt,
+    PublicKeyCredential,
+)
+from dunnart.protocol.requests import ExitSignal, ExitStatus, decode_strings, encode_strings
+from dunnart.runtime.admission import Outcome
+from dunnart.runtime.streams import Streams
+from dunnart.runtime.terminal import Terminal
+from dunnart.server.config import ServerConfig
+from dunnart.server.handover import (
+    AcceptAsked,
+    AddStderr,
+    Answered,
+    Attach,
+    AuthAnswered,
+    AuthAsked,
+    Begun,
+    Call,
+    Dealt,
+    End,
+    Entered,
+    Frame,
+    Gone,
+    HungUp,
+    Left,
+    Link,
+    Opened,
+    Peer,
+    Requested,
+    Returned,
+    Said,
+    SessionAsked,
+)
+from dunnart.server.protocol_server import ProtocolServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.protocol.requests import ChannelRequest
+    from dunnart.runtime.admission import Admission
+    from dunnart.runtime.streams import Counterpart
+    from dunnart.server.authentication import Attempt
+    from dunnart.server.channel import ChannelControl
+    from dunnart.server.connection import ServerConnection
+    from dunnart.server.facts import Address, SessionFacts
+
+Key = tuple[int, int]
+"""A session: its connection's number and its channel's."""
+DENIED, ALLOWED, PROMPTED = 0, 1, 2
+SILENT, UNKNOWN_USER, TOUCH, VERIFY = 1, 2, 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a protocol process is started with. It comes from the process that starts it, pickled."""
+
+    index: int
+    workers: int
+    options: dict[str, Any] = field(repr=False)
+    host_keys: tuple[bytes, ...] = field(repr=False)
+    asks_accept: bool
+    methods: tuple[str, ...]
+    levels: dict[str, int]
+    first: int
+    """The first connection's number."""
+
+
+class RemoteAuthenticator:
+    """Stands for an authenticator of the application's process: only its method is known here."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Never asked: `RemoteHost` asks the application's process."""
+        raise NotImplementedError
+
+
+class RemoteSession:
+    """A session that the application's process serves: the counterpart of its channel."""
+
+    def __init__(self, host: RemoteHost, facts: SessionFacts, control: ChannelControl) -> None:
+        self.facts = facts
+        self.control = control
+        self.key: Key = (facts.connection.id, facts.channel)
+        self._host = host
+
+    def requested(self, request: ChannelRequest) -> bool:
+        """Pass it on."""
+        self._host.link.send(Requested(*self.key, request.name, request.encode()))
+        return True
+
+    def hung_up(self) -> None:
+        """Say so, once."""
+        if self._host.sessions.pop(self.key, None) is not None:
+            self._host.link.send(HungUp(*self.key))
+
+
+class RemoteHost:
+    """Asks the application's process; see `HostLink`."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.sessions: dict[Key, RemoteSession] = {}
+        self.begun: dict[Key, Callable[[bool], None]] = {}
+        self.waiting: dict[int, asyncio.Future[Any]] = {}
+        self._next_token = 1
+
+    async def _ask(self, make: Callable[[int], Frame]) -> Any:  # noqa: ANN401 - the frame says what
+        token = self._next_token
+        self._next_token = token + 1 & 0xFFFFFFFF
+        self.waiting[token] = future = asyncio.get_running_loop().create_future()
+        self.link.send(make(token))
+        try:
+            return await future
+        finally:
+            del self.waiting[token]
+
+    async def accepts(self, peer: Address) -> bool:
+        """May this client connect?"""
+        answer: bool = await self._ask(lambda token: AcceptAsked(token, peer.host, peer.port))
+        return answer
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Decide on one authentication request."""
+        credential = attempt.credential
+        text, algorithm, signed, data, answered = "", "", False, b"", False
+        if isinstance(credential, PasswordCredential):
+            text = credential.password
+        elif isinstance(credential, PublicKeyCredential):
+            algorithm, signed, data = credential.algorithm, credential.signed, credential.key.blob
+        elif isinstance(credential, InteractiveCredential):
+            text, answered = credential.submethods, credential.responses is not None
+            data = encode_strings([item.encode() for item in credential.responses or ()])
+        answer: AuthAnswered = await self._ask(lambda token: AuthAsked(
+            token, attempt.connection, attempt.user, attempt.address, attempt.rounds, credential.method, text,
+            algorithm, signed, data, answered))  # fmt: skip
+        texts = [item.decode() for item in decode_strings(answer.texts)]
+        if answer.kind == ALLOWED:
+            return Allow(answer.grant or None, bool(answer.flags & TOUCH), bool(answer.flags & VERIFY))
+        if answer.kind == PROMPTED:
+            prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))
+            return Prompt(prompts, texts[0], texts[1])
+        return Deny(texts[0], bool(answer.flags & SILENT), bool(answer.flags & UNKNOWN_USER))
+
+    def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
+        """A session is to be served."""
+        made = RemoteSession(self, facts, control)
+        self.sessions[made.key] = made
+        return made
+
+    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+        """Ask the application's process to serve it."""
+        assert isinstance(session, RemoteSession)
+        facts, whose, terminal = session.facts, session.facts.connection, session.facts.terminal
+        self.begun[session.key] = then
+        variables = [item.encode() for pair in facts.environment.items() for item in pair]
+        # Grants are numbers here; the application's process knows what they stand for.
+        self.link.send(SessionAsked(
+            whose.id, facts.channel, whose.user, *whose.peer, *whose.local, whose.method,
+            b"" if whose.key is None else whose.key.blob, facts.kind, facts.command or b"", facts.subsystem or "",
+            encode_strings(variables), b"" if terminal is None else terminal.request().encode(),
+        ))  # fmt: skip
+
+
+class Worker:
+    """A protocol process: its server, its link to the application's process, its links to the other workers."""
+
+    def __init__(self, order: Order, control: socket.socket, listeners: list[socket.socket]) -> None:
+        self._order = order
+        self._control = control
+        self._listeners = listeners
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._link = Link(control, self._loop, self._receive, self._ended.set)
+        self._host = RemoteHost(self._link)
+        self._peers: dict[int, _Dealer] = {}
+        self._acceptor: Link | None = None
+        logging.getLogger().handlers[:] = [_LinkHandler(self._link)]
+        for name, level in order.levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._server = _WorkerServer(order, self._host, self)
+
+    async def run(self) -> None:
+        """Serve until the application's process says it is enough, or is gone."""
+        self._server.start(self._listeners)
+        self._link.send(Returned(0, b"null"))
+        await self._ended.wait()
+        await self._server.close(seconds=0)
+
+    # From the application's process.
+
+    def _receive(self, frame: Frame, descriptors: list[int]) -> None:
+        match frame:
+            case Answered():
+                self._settle(frame.token, frame.yes)
+            case AuthAnswered():
+                self._settle(frame.token, frame)
+            case Begun():
+                then = self._host.begun.pop((frame.connection, frame.channel), None)
+                if then is not None:
+                    then(frame.yes)
+            case Attach():
+                self._attach(frame, descriptors)
+            case AddStderr():
+                session = self._host.sessions.get((frame.connection, frame.channel))
+                if session is None:
+                    os.close(descriptors[0])
+                else:
+                    os.set_blocking(descriptors[0], False)
+                    session.control.add_stderr(descriptors[0])
+            case End():
+                session = self._host.sessions.get((frame.connection, frame.channel))
+                if session is not None:
+                    how = ExitSignal(frame.signal, core_dumped=False, message="") if frame.signal else ExitStatus(
+                        frame.status)  # fmt: skip
+                    session.control.end(how, frame.text)
+            case Call():
+                task = self._loop.create_task(self._call(frame))
+                self._server.keep(task)
+            case Peer():
+                self._meet(frame, socket.socket(fileno=descriptors[0]))
+
+    def _settle(self, token: int, answer: object) -> None:
+        future = self._host.waiting.get(token)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _attach(self, frame: Attach, descriptors: list[int]) -> None:
+        for fd in descriptors:
+            os.set_blocking(fd, False)
+        if frame.terminal:
+            streams = Streams.of_terminal(Terminal(descriptors[0]))
+        elif len(descriptors) == 1:
+            streams = Streams.of_socket(socket.socket(fileno=descriptors[0]), typed=frame.typed)
+        else:
+            streams = Streams(*descriptors)  # type: ignore[arg-type] # three numbers
+        session = self._host.sessions.get((frame.connection, frame.channel))
+        if session is None:
+            streams.close()
+        else:
+            session.control.attach(streams)
+
+    async def _call(self, frame: Call) -> None:
+        result = await getattr(self._server, f"do_{frame.name}")(*json.loads(frame.arguments))
+        self._link.send(Returned(frame.token, json.dumps(result).encode()))
+        if frame.name == "close":
+            self._ended.set()
+
+    # The other workers.
+
+    def _meet(self, frame: Peer, sock: socket.socket) -> None:
+        if frame.acceptor:
+            self._acceptor = Link(sock, self._loop, self._dealt, lambda: None)
+        else:
+            self._peers[frame.index] = _Dealer(frame.index, sock, self)
+
+    def _dealt(self, frame: Frame, descriptors: list[int]) -> None:
+        if isinstance(frame, Dealt):
+            self._server.let_in(socket.socket(fileno=descriptors[0]), frame.host, frame.port)
+
+    def forget(self, index: int) -> None:
+        """Another worker is gone."""
+        self._peers.pop(index, None)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self._loop
+
+    @property
+    def admission(self) -> Admission | None:
+        """Who decides on new connections, in the acceptor."""
+        return self._server.config.admission
+
+    def deal(self, sock: socket.socket, address: str, port: int) -> bool:
+        """Give a connection to another worker, if one has fewer of them than this one."""
+        least = min(self._peers.values(), key=lambda peer: peer.connections, default=None)
+        if least is None or least.connections >= self._server.connections:
+            return False
+        least.deal(sock, address, port)
+        return True
+
+    def entered(self, address: str) -> None:
+        """Tell the acceptor that a dealt connection's user has logged in."""
+        if self._acceptor is not None:
+            self._acceptor.send(Entered(address))
+
+    def left(self, address: str, outcome: str) -> None:
+        """Tell the acceptor that a dealt connection has ended."""
+        if self._acceptor is not None:
+            self._acceptor.send(Left(address, outcome))
+
+
+class _Dealer:
+    """The acceptor's view of another worker: what was dealt to it counts in admission until it says otherwise."""
+
+    def __init__(self, index: int, sock: socket.socket, worker: Worker) -> None:
+        self._index = index
+        self._worker = worker
+        self._waiting: Counter[str] = Counter()
+        self._link = Link(sock, worker.loop, self._receive, self._lost)
+        self.connections = 0
+
+    def deal(self, sock: socket.socket, address: str, port: int) -> None:
+        self.connections += 1
+        self._waiting[address] += 1
+        self._link.send(Dealt(address, port), (sock.detach(),))
+
+    def _receive(self, frame: Frame, _descriptors: list[int]) -> None:
+        admission = self._worker.admission
+        if isinstance(frame, Entered):
+            self._waiting[frame.host] -= 1
+            if admission is not None:
+                admission.finished_login(frame.host)
+        elif isinstance(frame, Left):
+            self.connections -= 1
+            if frame.outcome:
+                self._waiting[frame.host] -= 1
+                if admission is not None:
+                    admission.closed(frame.host, Outcome(frame.outcome), self._worker.loop.time())
+        self._waiting += Counter()  # drops what is zero
+
+    def _lost(self) -> None:
+        self._worker.forget(self._index)
+        admission = self._worker.admission
+        for address in self._waiting.elements():
+            if admission is not None:
+                admission.closed(address, Outcome.BLAMELESS, self._worker.loop.time())
+
+
+class _WorkerServer(ProtocolServer):
+    """The protocol's side of the server in a process of its own."""
+
+    def __init__(self, order: Order, host: RemoteHost, worker: Worker) -> None:
+        options = dict(order.options)
+        if order.index:
+            options["admission"] = None  # the acceptor's business
+        config = ServerConfig(
+            host_keys=order.host_keys,
+            authenticators=[RemoteAuthenticator(method) for method in order.methods],
+            accept=(lambda _: True) if order.asks_accept else None,
+            **options,
+        )
+        super().__init__(config, host, Counter(), numbers=(order.first, order.workers))
+        self._link = host.link
+        self._worker = worker
+        self._background: set[asyncio.Task[None]] = set()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Keep a task until it is done."""
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def admitted(self, sock: socket.socket, address: str, port: int) -> None:
+        """Serve a connection, or deal it to another worker."""
+        if not self._worker.deal(sock, address, port):
+            self.let_in(sock, address, port)
+
+    def let_in(self, sock: socket.socket, address: str, port: int) -> ServerConnection:
+        """Serve a connection."""
+        connection = super().let_in(sock, address, port)
+        self._link.send(Opened(connection.id))
+        return connection
+
+    def login_done(self, connection: ServerConnection) -> None:
+        """A connection's user is in."""
+        super().login_done(connection)
+        self._worker.entered(connection.address)
+
+    def login_failed(self, connection: ServerConnection, outcome: Outcome) -> None:
+        """A connection ended before a login."""
+        super().login_failed(connection, outcome)
+        self._worker.left(connection.address, outcome.value)
+
+    def forget(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        super().forget(connection)
+        if connection.logged_in:
+            self._worker.left(connection.address, "")
+        self._link.send(Gone(connection.id))
+
+    # Calls from the application's process.
+
+    async def do_close(self, text: str, seconds: float) -> None:
+        """End every connection."""
+        await self.close(text, seconds=seconds)
+
+
+class _LinkHandler(logging.Handler):
+    """Sends log lines to the application's process."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one."""
+        context = getattr(record, "connection", None)
+        message = record.getMessage()
+        if record.exc_info:
+            message += " | " + " | ".join(logging.Formatter().formatException(record.exc_info).splitlines())
+        number, user, peer = (0, "", "") if context is None else (context.id, context.user, str(context.peer))
+        self._link.send(Said(record.levelno, record.name, message, number, user, peer))
+
+
+def main(control: int) -> None:
+    """Run a protocol process; `control` is the descriptor of its link."""
+    sock = socket.socket(fileno=control)
+    # The first thing that comes is no frame: the length of the order, with the listening sockets, and the order.
+    data, descriptors, _, _ = socket.recv_fds(sock, 4, 64)
+    wanted = int.from_bytes(data, "big")
+    pickled = b""
+    while len(pickled) < wanted:
+        pickled += sock.recv(wanted - len(pickled))
+    order: Order = pickle.loads(pickled)  # noqa: S301 - from the process that started this one
+    listeners = [socket.socket(fileno=fd) for fd in descriptors]
+
+    async def run() -> None:
+        await Worker(order, sock, listeners).run()
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    asyncio.run(run())
