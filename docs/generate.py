@@ -54,6 +54,24 @@ idle_seconds = 3600
 ```
 
 {option_table()}
+## Plug-ins
+
+Every option with PLUGIN in its flag's column takes the name of a plug-in that an installed package advertises, or
+`module:attr`. A plug-in's own options stand in a table of its name, or come from `--plugin NAME.OPTION=VALUE`, which
+several times makes a list. `log_level` is an option that each plug-in has: the level of its own messages.
+
+```toml
+authenticators = ["authorized-keys", "password-file"]
+audit = ["log"]
+
+[plugin.password-file]
+file = "/etc/dunnart/passwords"
+log_level = "debug"
+```
+
+`dunnart plugins` lists what is installed, what the configuration uses and for what, and what is broken.
+[Write a plug-in](../how-to/write-a-plugin.md) shows how they are made.
+
 ## Limits
 
 The table `[limits]`, or `--limits name=value`: what one connection may use.

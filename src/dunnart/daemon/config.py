@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunnart.daemon.options import (
     BadValue,
+    Word,
     choice,
     converted,
     count,
     declared_default,
     declared_option,
     list_option,
+    named,
     numbers,
     option,
     path,
+    scalar,
     switch,
     table,
     table_option,
@@ -38,7 +41,8 @@ from dunnart.runtime.logs import LEVELS, PARTS
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
 
-METHODS = ("publickey", "password")
+METHODS = ("publickey", "password", "keyboard-interactive")
+OFF = "off"
 _LARGEST_FILE = 1 << 20
 
 
@@ -67,6 +71,42 @@ def _variable_pattern(value: str) -> str:
     return value
 
 
+def _plugin(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", value):
+        raise ValueError(f"{value!r} is neither a plug-in's name nor module:attr")
+    return value
+
+
+def _plugin_or_off(value: str) -> str:
+    return _plugin(value) if value else OFF
+
+
+def _plugin_tables(value: object) -> Mapping[str, Mapping[str, object]]:
+    """Read the tables of plug-ins. What their options are is known when the plug-ins are loaded."""
+    if not isinstance(value, Mapping):
+        raise BadValue("a table is wanted")
+    tables: dict[str, dict[str, object]] = {}
+    for name, entries in value.items():
+        if not isinstance(entries, Mapping):
+            raise BadValue("a table of the plug-in's options is wanted", str(name))
+        tables[str(name)] = {key: _plugin_value(f"{name}.{key}", key, each) for key, each in entries.items()}
+    return tables
+
+
+def _plugin_value(entry: str, key: object, value: object) -> object:
+    if key == LOG_LEVEL and value not in LEVELS:
+        raise BadValue(f"{value!r} is none of {', '.join(LEVELS)}", entry)
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if isinstance(value, Mapping) and all(isinstance(each, str) for each in value.values()):
+        return dict(value)
+    if isinstance(value, str | int | float):
+        return value
+    raise BadValue("plug-ins take strings, numbers, true or false, and lists and tables of strings", entry)
+
+
+LOG_LEVEL = "log_level"
+"""The one option that every plug-in has."""
 _EDIT = "a,b replaces the profile's list, +a,b adds to it, -a,b* removes from it, ^a,b moves to its front"
 
 
@@ -99,12 +139,20 @@ class ServeConfig:
     )  # fmt: skip
     methods: tuple[str, ...] = list_option(
         (), converted(_chain), "METHOD[,METHOD]",
-        "Chains of publickey and password; going through one logs in. None: any that is set up.",
+        "Chains of publickey, password and keyboard-interactive; going through one logs in. None: any that is set up.",
     )  # fmt: skip
     password: str = option(
         "auto", choice("auto", "one-time", "off"), "KIND",
         "auto: a password for this run, printed at the start, where there is no other way in; one-time: always such "
         "a one; off: none.",
+    )  # fmt: skip
+    authenticators: tuple[str, ...] = list_option(
+        (), converted(_plugin), "PLUGIN",
+        "Plug-ins that let users in, one a method. None: authorized-keys, and one-time-password as the option password "
+        "has it.",
+    )  # fmt: skip
+    key_sources: tuple[str, ...] = list_option(
+        (), converted(_plugin), "PLUGIN", "Plug-ins that know more keys, asked after the files in authorized_keys.",
     )  # fmt: skip
     permit_root_login: str = option(
         "prohibit-password", choice("yes", "prohibit-password", "no"), "HOW",
@@ -113,6 +161,33 @@ class ServeConfig:
     accept_env: tuple[str, ...] = list_option(
         ("LANG", "LC_*"), converted(_variable_pattern), "PATTERN",
         "Environment variables that a client may set; * and ? may stand in them.",
+    )  # fmt: skip
+    shell: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that serves shells; off: none does.")
+    exec: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that runs commands; off: none does.")
+    subsystem: Mapping[str, str] = table_option(
+        {}, named(converted(_plugin)), "NAME=PLUGIN", "The plug-ins that serve subsystems, by the subsystem's name.",
+        "names",
+    )  # fmt: skip
+    middleware: tuple[str, ...] = list_option(
+        (), converted(_plugin), "PLUGIN", "Plug-ins put around everything that serves sessions, the first outermost.",
+    )  # fmt: skip
+    channel_types: Mapping[str, str] = table_option(
+        {}, named(converted(_plugin)), "TYPE=PLUGIN", "The plug-ins that serve channels that are no sessions, by type.",
+        "names",
+    )  # fmt: skip
+    global_requests: Mapping[str, str] = table_option(
+        {}, named(converted(_plugin)), "NAME=PLUGIN", "The plug-ins that answer global requests, by their names.",
+        "names",
+    )  # fmt: skip
+    forwarding: tuple[str, ...] = list_option(
+        (), converted(_plugin), "PLUGIN", "Plug-ins that decide what may be forwarded; all must allow it.",
+    )  # fmt: skip
+    audit: tuple[str, ...] = list_option(
+        (), converted(_plugin), "PLUGIN", "Plug-ins that keep a record of logins and sessions.",
+    )  # fmt: skip
+    plugin: Mapping[str, Mapping[str, object]] = table_option(
+        {}, _plugin_tables, "PLUGIN.NAME=VALUE",
+        "The plug-ins' own options, a table [plugin.PLUGIN] for each; log_level is one that all have.", "tables",
     )  # fmt: skip
     profile: str = option(
         "default", choice("default", "strict", "fips", "legacy"), "PROFILE",
@@ -148,6 +223,8 @@ class ServeConfig:
         {}, words(PARTS, tuple(LEVELS)), "PART=LEVEL", f"Levels of single parts: {', '.join(PARTS)}.",
     )  # fmt: skip
     log_format: str = option("text", choice("text", "json"), "FORMAT", "text or json lines, on standard error.")
+    source: Source = field(default_factory=lambda: Source(), repr=False, compare=False)  # noqa: PLW0108 - defined below
+    """Where the values come from, for errors that show up later."""
 
     def algorithms(self) -> Algorithms:
         """Give the profile's lists with the edits done.
@@ -175,13 +252,61 @@ class ServeConfig:
         )
 
 
-OPTIONS = {each.name: declared_option(each) for each in fields(ServeConfig)}
+OPTIONS = {each.name: declared_option(each) for each in fields(ServeConfig) if each.metadata}
 """Every option by its name, in the order of the documentation."""
 
 
 def flag_of(name: str) -> str:
     """Give an option's flag."""
     return "--" + name.replace("_", "-")
+
+
+class Use(NamedTuple):
+    """An option, or an entry of its table, that names a plug-in."""
+
+    group: str
+    plugin: str
+    option: str
+    entry: str | None = None
+
+
+GROUPS = {
+    "authenticators": "dunnart.authenticators", "key_sources": "dunnart.key_sources", "shell": "dunnart.shells",
+    "exec": "dunnart.execs", "subsystem": "dunnart.subsystems", "middleware": "dunnart.middleware",
+    "channel_types": "dunnart.channel_types", "global_requests": "dunnart.global_requests",
+    "forwarding": "dunnart.forwarding_policies", "audit": "dunnart.audit_sinks",
+}  # fmt: skip
+"""The options that name plug-ins, and the entry-point groups that those stand in."""
+AUTHORIZED_KEYS = "authorized-keys"
+ONE_TIME_PASSWORD = "one-time-password"  # noqa: S105 - a plug-in's name
+
+
+def uses(config: ServeConfig) -> list[Use]:
+    """Give what the configuration names plug-ins for, in the order of the options."""
+    found: list[Use] = []
+    for option_name, group in GROUPS.items():
+        value = getattr(config, option_name)
+        if isinstance(value, Mapping):
+            found += [Use(group, name, option_name, entry) for entry, name in value.items()]
+        elif isinstance(value, tuple):
+            found += [Use(group, name, option_name) for name in value]
+        elif value != OFF:
+            found.append(Use(group, value, option_name))
+    return [*_default_authenticators(config), *found]
+
+
+def _default_authenticators(config: ServeConfig) -> list[Use]:
+    """Give those that no option names."""
+    group = GROUPS["authenticators"]
+    wanted = {method for chain in config.methods for method in chain.split(",")}
+    found = []
+    if not config.authenticators and (not wanted or "publickey" in wanted):
+        found.append(Use(group, AUTHORIZED_KEYS, "authorized_keys"))
+    if ONE_TIME_PASSWORD not in config.authenticators and (
+        config.password == "one-time" or (config.password == "auto" and not config.authenticators)  # noqa: S105
+    ):
+        found.append(Use(group, ONE_TIME_PASSWORD, "password"))
+    return found
 
 
 def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> ServeConfig:
@@ -194,32 +319,55 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
     Raises:
         ConfigError: the file cannot be read, or an option is unknown or has a value it cannot have.
     """
-    source = _File(path)
-    values = {name: _read_option(name, value, source) for name, value in source.values.items()}
-    for name, value in (flags or {}).items():
-        if OPTIONS[name].shape == "table" and isinstance(value, Mapping):
-            below = source.values.get(name, {})
-            assert isinstance(below, Mapping)
-            # The flags by themselves first, so that what is wrong with them is not looked for in the file.
-            _read_option(name, value, None)
-            values[name] = _read_option(name, {**below, **value}, None)
-        else:
-            values[name] = _read_option(name, value, None)
-    config = ServeConfig(**values)
+    source = Source(path, flags or {})
+    values = {name: _read_option(name, value, source, flag=False) for name, value in source.values.items()}
+    for name, value in source.flags.items():
+        # The flags by themselves first, so that what is wrong with them is not looked for in the file.
+        values[name] = _read_option(name, value, source, flag=True)
+        if OPTIONS[name].tabular:
+            values[name] = _read_option(name, _merged(source.values.get(name, {}), value), source, flag=True)
+    config = ServeConfig(**values, source=source)
     try:
         config.algorithms()
     except ConfigError as error:
         key = error.key or ""
-        message = str(error).removeprefix(f"{key}: ")
-        raise _error(message, key, None, None if key in (flags or {}) else source) from error
+        raise source.error(str(error).removeprefix(f"{key}: "), key) from error
+    _check_tables(config)
     return config
 
 
-class _File:
-    """A configuration file: its values, and the lines they stand on."""
+def _merged(below: object, above: object) -> object:
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}
 
-    def __init__(self, path: str | None) -> None:
+
+def _check_tables(config: ServeConfig) -> None:
+    """See that every table of options is some plug-in's."""
+    used = {use.plugin for use in uses(config)}
+    for name in config.plugin:
+        if name not in used:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, sorted(used), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise config.source.error(f"no option uses a plug-in of this name{hint}", "plugin", name)
+
+
+class Source:
+    """Where a configuration comes from: a file's values and the lines they stand on, and the flags.
+
+    Args:
+        path: the file, if any.
+        flags: values by the option's name.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
+    """
+
+    def __init__(self, path: str | None = None, flags: Mapping[str, object] | None = None) -> None:
         self.path = path
+        self.flags = flags or {}
         self.values: dict[str, object] = {}
         self._text = ""
         if path is None:
@@ -245,12 +393,39 @@ class _File:
             message = str(error) if at is None else str(error)[: at.start()]
             raise ConfigError(f"is no TOML: {message}", path=path, line=line) from error
 
-    def line(self, key: str, entry: str | None) -> int | None:
+    def error(self, message: str, name: str, entry: str | None = None, *, flag: bool | None = None) -> ConfigError:
+        """Make the error for an option, which says where that stands.
+
+        Args:
+            message: what is wrong.
+            name: the option's.
+            entry: the name in its table, if it has one; with a dot for a table in the table.
+            flag: whether it came from a flag; None: to be found out.
+        """
+        if self.path is None or (self._is_flag(name, entry) if flag is None else flag):
+            return ConfigError(message, key=flag_of(name) if entry is None else f"{flag_of(name)} {entry}")
+        key = name if entry is None else f"{name}.{entry}"
+        key = key if key.isprintable() else repr(key)
+        return ConfigError(message, path=self.path, line=self._line(name, entry), key=key)
+
+    def _is_flag(self, name: str, entry: str | None) -> bool:
+        value = self.flags.get(name)
+        if not isinstance(value, Mapping) or entry is None:
+            return value is not None
+        table, _, key = entry.rpartition(".")
+        inner = value.get(table)
+        return entry in value or (isinstance(inner, Mapping) and key in inner)
+
+    def _line(self, key: str, entry: str | None) -> int | None:
         """Find the line of an option, or of an entry in its table, as nearly as a look at the lines allows."""
-        section, nearest = "", None
+        wanted = [key if entry is None else f"{key}.{entry}"]
+        wanted += [wanted[0].rpartition(".")[0]] if entry is not None and "." in entry else []
+        wanted.append(key)
+        section = ""
+        lines: dict[str, int] = {}
         for number, line in enumerate(self._text.splitlines(), 1):
             header = re.match(r"\s*\[+([^\]#]+)\]", line)
-            name = re.match(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=", line)
+            name = re.match(r"\s*([A-Za-z0-9_.\"' :@-]+?)\s*=", line)
             if header:
                 section = found = re.sub(r"[\"'\s]", "", header[1])
             elif name:
@@ -258,29 +433,20 @@ class _File:
                 found = f"{section}.{found}" if section else found
             else:
                 continue
-            if found == (key if entry is None else f"{key}.{entry}"):
-                return number
-            if nearest is None and (found == key or found.startswith(f"{key}.")):
-                nearest = number
-        return nearest
+            lines.setdefault(found, number)
+            for prefix in wanted:
+                if found.startswith(f"{prefix}."):
+                    lines.setdefault(prefix, number)
+        return next((lines[each] for each in wanted if each in lines), None)
 
 
-def _read_option(name: str, value: object, source: _File | None) -> Any:  # noqa: ANN401 - the field's type
+def _read_option(name: str, value: object, source: Source, *, flag: bool) -> Any:  # noqa: ANN401 - the field's type
     if name not in OPTIONS:
-        raise _error(unknown_name(name, OPTIONS), name, None, source)
+        raise source.error(unknown_name(name, OPTIONS), name, flag=flag)
     try:
         return OPTIONS[name].read(value)
     except BadValue as error:
-        raise _error(str(error), name, error.entry, source) from error
-
-
-def _error(message: str, name: str, entry: str | None, source: _File | None) -> ConfigError:
-    """Make the error for an option in a file, or in a flag if there is none."""
-    if source is None or source.path is None:
-        return ConfigError(message, key=flag_of(name) if entry is None else f"{flag_of(name)} {entry}")
-    key = name if entry is None else f"{name}.{entry}"
-    key = key if key.isprintable() else repr(key)
-    return ConfigError(message, path=source.path, line=source.line(name, entry), key=key)
+        raise source.error(str(error), name, error.entry, flag=flag) from error
 
 
 def to_toml(config: ServeConfig) -> str:
@@ -288,33 +454,54 @@ def to_toml(config: ServeConfig) -> str:
     lines, tables = [], []
     for name, declared in OPTIONS.items():
         value = getattr(config, name)
-        if declared.shape == "table":
+        if declared.tabular:
             entries = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
             tables.append(f"\n[{name}]")
-            tables += [f"{entry} = {_toml(each)}" for entry, each in entries.items()]
+            if declared.shape == "tables":
+                for inner, values in entries.items():
+                    tables.append(f"\n[{name}.{_toml_key(inner)}]")
+                    tables += [f"{_toml_key(entry)} = {_toml(each)}" for entry, each in values.items()]
+            else:
+                tables += [f"{_toml_key(entry)} = {_toml(each)}" for entry, each in entries.items()]
         else:
             lines.append(f"{name} = {_toml(value)}")
     return "\n".join([*lines, *tables, ""])
 
 
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
 def _toml(value: object) -> str:
+    if isinstance(value, Word):  # of a type that is known when the plug-in is loaded
+        value = scalar(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return f"[{', '.join(map(_toml, value))}]"
-    # Strings here are printable, so backslash and quote are all that TOML wants escaped.
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"[{', '.join(_toml(str(each)) if isinstance(each, Word) else _toml(each) for each in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_toml_key(key)} = {_toml(str(each))}' for key, each in value.items())} }}"
+    return '"' + "".join(map(_toml_character, str(value))) + '"'
+
+
+def _toml_character(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    code = ord(character)
+    return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def option_table() -> str:
     """Give the options as a Markdown table: name, flag, default, what it does."""
     rows = ["| option | flag | default | |", "|---|---|---|---|"]
     for each in fields(ServeConfig):
-        declared = declared_option(each)
+        if each.name not in OPTIONS:
+            continue
+        declared = OPTIONS[each.name]
         flag = f"{flag_of(each.name)} {declared.value}".strip()
         default = declared_default(each)
-        shown = "" if declared.shape == "table" else f"`{_toml(default)}`"
+        shown = "" if declared.tabular else f"`{_toml(default)}`"
         rows.append(f"| `{each.name}` | `{flag}` | {shown} | {declared.help} |".replace("a,b*", "a,b\\*"))
     return "\n".join(rows) + "\n"

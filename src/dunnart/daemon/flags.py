@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import NoReturn
 
 from dunnart.daemon.config import OPTIONS, ServeConfig, flag_of
-from dunnart.daemon.options import declared_default
+from dunnart.daemon.options import Word, declared_default, scalar
 from dunnart.errors import ConfigError
 
 
@@ -28,13 +29,12 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Make the parser: `--config` and a flag for every option. It raises `ConfigError`."""
     made = _Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter)
     made.add_argument("--config", metavar="FILE", help="TOML file with options; flags override it.")
-    for each in fields(ServeConfig):
-        declared = OPTIONS[each.name]
+    for name, declared in OPTIONS.items():
         text = declared.help.replace("%", "%%")
-        flag = flag_of(each.name)
+        flag = flag_of(name)
         if declared.shape == "switch":
             made.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        elif declared.shape == "one" and each.name != "log_level":
+        elif declared.shape == "one" and name != "log_level":
             made.add_argument(flag, metavar=declared.value, help=text)
         else:
             made.add_argument(flag, metavar=declared.value, action="append", help=f"{text} May be repeated.")
@@ -61,27 +61,43 @@ def parse(arguments: Sequence[str], made: argparse.ArgumentParser) -> tuple[argp
         if each.name not in given:
             continue
         value = given[each.name]
-        if OPTIONS[each.name].shape == "table":
+        shape = OPTIONS[each.name].shape
+        if shape == "table":
+            values[each.name] = {
+                key.replace("-", "_"): scalar(entry) for key, entry in (_entry(each.name, item) for item in value)
+            }
+        elif shape == "names":
             values[each.name] = dict(_entry(each.name, item) for item in value)
+        elif shape == "tables":
+            values[each.name] = _tables(each.name, value)
         else:
-            values[each.name] = _scalar(value) if isinstance(declared_default(each), int) else value
+            values[each.name] = scalar(value) if isinstance(declared_default(each), int) else value
     return found, values
 
 
-def _entry(name: str, item: str) -> tuple[str, object]:
+def _entry(name: str, item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
     if not equals:
         raise ConfigError(f"{item!r} is not of the form {OPTIONS[name].value}", key=flag_of(name))
-    return key.replace("-", "_"), _scalar(value)
+    return key, value
 
 
-def _scalar(value: object) -> object:
-    """Give a word of the command line the type it would have in a file."""
-    if value in {"true", "false"}:
-        return value == "true"
-    for convert in (int, float):
-        try:
-            return convert(str(value))
-        except ValueError:
-            continue
-    return value
+def _tables(name: str, items: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Read PLUGIN.NAME=VALUE and PLUGIN.NAME.KEY=VALUE; the same name several times makes a list."""
+    tables: dict[str, dict[str, object]] = {}
+    for item in items:
+        path, value = _entry(name, item)
+        # A plug-in's name may be module:attr, with dots in the module.
+        parts = re.fullmatch(r"((?:[^:=]+:)?[^.:]+)\.([^.]+)(?:\.(.+))?", path)
+        if parts is None:
+            raise ConfigError(f"{item!r} is not of the form {OPTIONS[name].value}", key=flag_of(name))
+        table = tables.setdefault(parts[1], {})
+        key = parts[2].replace("-", "_")
+        before = table.get(key)
+        if parts[3] is not None:
+            table[key] = {**before, parts[3]: value} if isinstance(before, dict) else {parts[3]: value}
+        elif isinstance(before, list):
+            before.append(Word(value))
+        else:
+            table[key] = Word(value) if before is None else [before, Word(value)]
+    return tables

@@ -10,10 +10,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Reader = Callable[[object], T]
+Shape = Literal["one", "list", "table", "names", "tables", "switch"]
+
+
+class Word(str):
+    """A value from the command line whose type is not known yet: that of the option which it is for decides."""
+
+    __slots__ = ()
 
 
 class BadValue(ValueError):
@@ -30,15 +37,21 @@ class Option:
 
     Args:
         read: checks and converts a value.
-        shape: `one` value, a `list` of values, a `table` of named values, or a `switch`, which is on or off.
+        shape: `one` value, a `list` of values, a `table` of named values, `names`: a table whose names are free, or
+            `tables`: a table of such ones; or a `switch`, which is on or off.
         value: what a value looks like, for the help.
         help: one sentence.
     """
 
     read: Reader[Any]  # the field's annotation says which type
-    shape: Literal["one", "list", "table", "switch"]
+    shape: Shape
     value: str
     help: str
+
+    @property
+    def tabular(self) -> bool:
+        """Whether its values have names."""
+        return self.shape in {"table", "names", "tables"}
 
 
 def option(default: T, read: Reader[T], value: str, text: str, shape: Literal["one", "switch"] = "one") -> T:
@@ -57,11 +70,13 @@ def list_option(default: tuple[T, ...], read: Reader[T], value: str, text: str) 
     return declared
 
 
-def table_option(default: T, read: Reader[T], value: str, text: str) -> T:
+def table_option(
+    default: T, read: Reader[T], value: str, text: str, shape: Literal["table", "names", "tables"] = "table"
+) -> T:
     """Declare a field that holds a table of named values."""
     declared: T = field(
         default_factory=lambda: default,
-        metadata={"option": Option(read, "table", value, text)},
+        metadata={"option": Option(read, shape, value, text)},
     )
     return declared
 
@@ -167,18 +182,32 @@ def numbers(names: str, convert: Callable[..., T]) -> Reader[T]:
 
 
 def table(kind: Callable[..., T]) -> Reader[T]:
-    """Make a reader of a table whose names, types and bounds are those of a dataclass of numbers and truth values."""
+    """Make a reader of a table whose names, types and bounds are those of a dataclass.
+
+    Args:
+        kind: the dataclass. Its fields' types are str, int, float, bool, tuple[str, ...] or Mapping[str, str]; of a
+            ValueError that it raises the first word is looked at, which should be a field's name.
+
+    Raises:
+        TypeError: a field is of another type.
+    """
+    types = field_types(kind)
+    needed = [each.name for each in fields(kind)  # type: ignore[arg-type] # a dataclass
+              if each.default is MISSING and each.default_factory is MISSING]  # fmt: skip
 
     def read(value: object) -> T:
         if not isinstance(value, Mapping):
             raise BadValue("a table is wanted")
-        types = {each.name: str(each.type) for each in fields(kind)}  # type: ignore[arg-type] # a dataclass
+        values = {}
         for name, entry in value.items():
             if name not in types:
                 raise BadValue(unknown_name(str(name), types), str(name))
-            _check_number(str(name), entry, types[name])
+            values[name] = _typed(str(name), entry, types[name])
+        for name in needed:
+            if name not in values:
+                raise BadValue("must be given", name)
         try:
-            return kind(**value)
+            return kind(**values)
         except ValueError as error:
             first = str(error).split(" ", 1)[0]  # the message begins with a field's name
             raise BadValue(str(error), first if first in value else next(iter(value), None)) from error
@@ -186,17 +215,90 @@ def table(kind: Callable[..., T]) -> Reader[T]:
     return read
 
 
-def _check_number(name: str, value: object, kind: str) -> None:
-    """Raise `BadValue` unless a value is of the type that a dataclass annotates."""
-    if kind == "bool":
-        good, wanted = isinstance(value, bool), "true or false"
-    elif kind == "int":
-        good, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+def field_types(kind: Callable[..., object]) -> dict[str, str]:
+    """Give the types of a dataclass's fields: str, int, float, bool, strings (a tuple) or table (of strings).
+
+    Raises:
+        TypeError: a field is of another type.
+    """
+    hints = get_type_hints(kind)
+    found = {}
+    for each in fields(kind):  # type: ignore[arg-type] # a dataclass
+        if not each.init:
+            continue
+        hint = hints[each.name]
+        kind_name = _KINDS.get((get_origin(hint) or hint, get_args(hint)))
+        if kind_name is None:
+            raise TypeError(f"the option {each.name} is of type {hint!r}, which no configuration gives")
+        found[each.name] = kind_name
+    return found
+
+
+_KINDS: dict[tuple[object, tuple[object, ...]], str] = {
+    (str, ()): "str", (int, ()): "int", (float, ()): "float", (bool, ()): "bool",
+    (tuple, (str, ...)): "strings", (Mapping, (str, str)): "table", (dict, (str, str)): "table",
+}  # fmt: skip
+_WANTED = {
+    "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false",
+    "strings": "a list of strings", "table": "a table of strings",
+}  # fmt: skip
+
+
+def _typed(name: str, value: object, kind: str) -> object:
+    """Give a value the type that a dataclass annotates, or raise `BadValue`."""
+    if kind == "strings":
+        items = [value] if isinstance(value, Word) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            return tuple(str(item) for item in items)
+    elif kind == "table":
+        if isinstance(value, Mapping) and all(isinstance(item, str) for item in (*value.keys(), *value.values())):
+            return {str(key): str(item) for key, item in value.items()}
+    elif kind == "str":
+        if isinstance(value, str):
+            return str(value)
     else:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        wanted = "a number"
-    if not good:
-        raise BadValue(f"{value!r} is not {wanted}", name)
+        value = scalar(value) if isinstance(value, Word) else value
+        if isinstance(value, bool):
+            good = kind == "bool"
+        elif kind == "int":
+            good = isinstance(value, int)
+        else:
+            good = kind == "float" and isinstance(value, int | float) and -math.inf < value < math.inf
+        if good:
+            return value
+    raise BadValue(f"{value!r} is not {_WANTED[kind]}", name)
+
+
+def scalar(value: object) -> object:
+    """Give a word of the command line the type that it seems to have."""
+    if value in {"true", "false"}:
+        return value == "true"
+    for convert in (int, float):
+        try:
+            return convert(str(value))
+        except ValueError:
+            continue
+    return value
+
+
+def named(read: Reader[T]) -> Reader[Mapping[str, T]]:
+    """Make a reader of a table with free names, as SSH names things; `read` takes one value."""
+
+    def read_table(value: object) -> Mapping[str, T]:
+        if not isinstance(value, Mapping):
+            raise BadValue("a table is wanted")
+        found = {}
+        for name, entry in value.items():
+            # RFC 4251 §6: printable US-ASCII without comma and space, at most 64 characters.
+            if not re.fullmatch(r"[!-+\--~]{1,64}", str(name)):
+                raise BadValue(f"{name!r} is no name: 1 to 64 printable ASCII characters, no comma", str(name))
+            try:
+                found[str(name)] = read(entry)
+            except BadValue as error:
+                raise BadValue(str(error), str(name)) from error
+        return found
+
+    return read_table
 
 
 def words(keys: tuple[str, ...], values: tuple[str, ...]) -> Reader[Mapping[str, str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,8 +31,15 @@ authorized_keys = ["/etc/keys/%u", "%h/k%%"]
 strict_modes = false
 methods = ["publickey", "publickey,password"]
 password = "off"
+authenticators = ["authorized-keys", "acme_pam:Pam"]
+key_sources = ["directory"]
 permit_root_login = "no"
 accept_env = ["LANG", "A?"]
+shell = "greeter"
+exec = "off"
+middleware = ["recorder"]
+forwarding = ["none-at-night"]
+audit = ["log"]
 profile = "strict"
 kex = "+ecdh-sha2-nistp256"
 ciphers = "-*ctr"
@@ -55,6 +64,24 @@ idle_seconds = 1.5
 
 [log_levels]
 auth = "debug"
+
+[subsystem]
+sftp = "files"
+
+[channel_types]
+"echo@example.org" = "echo"
+direct-tcpip = "tunnels"
+
+[global_requests]
+"ping@example.org" = "echo"
+
+[plugin.greeter]
+greeting = "hello\\n\\"you\\" \\u007f"
+words = ["one", "2"]
+log_level = "debug"
+
+[plugin."acme_pam:Pam"]
+service = "sshd"
 """
 
 
@@ -81,6 +108,7 @@ def test_defaults() -> None:
 def test_every_option_is_read(tmp_path: Path) -> None:
     config = load(written(tmp_path, FULL))
     assert [each.name for each in fields(config) if getattr(config, each.name) == declared_default(each)] == []
+    assert {each.name for each in fields(config)} == OPTIONS.keys() | {"source"}
     assert config.listen == (
         ListenAddress("0.0.0.0", 22), ListenAddress("::1", 2222), ListenAddress("", 0, '/run/a "b".sock'),
         ListenAddress("", 0),
@@ -97,6 +125,11 @@ def test_every_option_is_read(tmp_path: Path) -> None:
     assert algorithms.host_key[0] == "rsa-sha2-256"
     assert not any(name.startswith("rsa") for name in algorithms.user_key)
     assert algorithms.compression == ("none",)
+    assert config.channel_types == {"echo@example.org": "echo", "direct-tcpip": "tunnels"}
+    assert config.plugin == {
+        "greeter": {"greeting": 'hello\n"you" \x7f', "words": ("one", "2"), "log_level": "debug"},
+        "acme_pam:Pam": {"service": "sshd"},
+    }
 
 
 @pytest.mark.parametrize("text", ["", FULL])
@@ -107,6 +140,16 @@ def test_what_is_printed_gives_the_same_again(tmp_path: Path, text: str) -> None
     assert load(written(tmp_path, printed)) == config
 
 
+def entries(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, entry in table.items():
+        if isinstance(entry, dict):
+            yield from ((f"{key}.{inner}", value) for inner, value in entries(entry))
+        elif isinstance(entry, list):
+            yield from ((key, value) for value in entry)
+        else:
+            yield key, entry
+
+
 def test_flags_say_the_same_as_the_file(tmp_path: Path) -> None:
     flags: list[str] = []
     for name, value in tomllib.loads(FULL).items():
@@ -115,7 +158,7 @@ def test_flags_say_the_same_as_the_file(tmp_path: Path) -> None:
             continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict):
-                for key, entry in item.items():
+                for key, entry in entries(item):
                     flags += [flag_of(name), f"{key}={json.dumps(entry) if not isinstance(entry, str) else entry}"]
             else:
                 flags.append(f"{flag_of(name)}={item}")
@@ -134,6 +177,26 @@ def test_flags_override_the_file_and_entries_of_tables_one_by_one(tmp_path: Path
     assert config.log_level == "warning"
     assert config.log_levels == {"auth": "debug", "session": "error"}
     assert config.permit_root_login == "no"
+
+
+def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
+    file = written(tmp_path, FULL)
+    config = from_flags(
+        "--config", file, "--plugin", "greeter.words=x", "--plugin", "acme_pam:Pam.users.ada=yes",
+        "--plugin=acme_pam:Pam.count=5", "--subsystem", "x=files",
+    )  # fmt: skip
+    assert config.plugin["greeter"]["words"] == "x"
+    assert config.plugin["greeter"]["log_level"] == "debug"
+    assert config.plugin["acme_pam:Pam"] == {"service": "sshd", "users": {"ada": "yes"}, "count": "5"}
+    assert config.subsystem == {"sftp": "files", "x": "files"}
+    # What shows up when the plug-ins are loaded is still looked for in the right place.
+    assert str(config.source.error("?", "plugin", "greeter.words")) == "--plugin greeter.words: ?"
+    line = FULL.splitlines().index("[plugin.greeter]") + 2
+    assert str(config.source.error("?", "plugin", "greeter.greeting")) == f"{file}:{line}: plugin.greeter.greeting: ?"
+    assert str(config.source.error("?", "plugin", "greeter.more")) == f"{file}:{line - 1}: plugin.greeter.more: ?"
+    assert str(config.source.error("?", "subsystem", "x")) == "--subsystem x: ?"
+    assert str(config.source.error("?", "shell")).endswith(": shell: ?")
+    assert tomllib.loads(to_toml(config))["plugin"]["acme_pam:Pam"]["count"] == 5
 
 
 @pytest.mark.parametrize(
@@ -181,6 +244,21 @@ def test_flags_override_the_file_and_entries_of_tables_one_by_one(tmp_path: Path
         ('profile = "lax"', 1, "profile", "'lax' is none of"),
         ('\nkex = "+rot13"', 2, "kex", "unknown algorithm 'rot13'"),
         ('ciphers = "-*"', 1, "ciphers", "leaves no algorithm"),
+        ('authenticators = ["a b"]', 1, "authenticators", "neither a plug-in's name nor module:attr"),
+        ('shell = "a:"', 1, "shell", "neither a plug-in's name nor module:attr"),
+        ("shell = true", 1, "shell", "True is no string"),
+        ("audit = 3", 1, "audit", "a list is wanted"),
+        ('subsystem = "sftp"', 1, "subsystem", "a table is wanted"),
+        ("[subsystem]\n\nx = 3", 3, "subsystem.x", "3 is no string"),
+        ('[channel_types]\n"a b" = "x"', 1, "channel_types.a b", "'a b' is no name"),
+        ('plugin = "x"', 1, "plugin", "a table is wanted"),
+        ("[plugin]\nos = 1", 2, "plugin.os", "a table of the plug-in's options is wanted"),
+        ('[plugin.os]\n\nlog_level = "loud"', 3, "plugin.os.log_level", "'loud' is none of error"),
+        ("[plugin.os]\na = [1]", 2, "plugin.os.a", "plug-ins take strings, numbers"),
+        ("[plugin.os]\na = 1979-05-27", 2, "plugin.os.a", "plug-ins take strings, numbers"),
+        ("[plugin.so]\n\na = 1", 1, "plugin.so", "no option uses a plug-in of this name; did you mean os?"),
+        ('audit = ["a:b"]\n[plugin."a:c"]', 2, "plugin.a:c", "did you mean a:b?"),
+        ('shell = "off"\nexec = ""\n[plugin.os]\n', 3, "plugin.os", "no option uses a plug-in of this name"),
         ('listen = ["a:1"', 1, None, "is no TOML"),
         ("listen = []\nx ==", 2, None, "is no TOML"),
         (b"# \xff", 1, None, "is not UTF-8"),
@@ -218,6 +296,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         (["--log-level", "loud"], "--log-level: 'loud' is none of"),
         (["--log-level", "auth=loud"], "--log-levels auth: 'loud' is none of"),
         (["--ciphers", "rot13"], "--ciphers: unknown algorithm 'rot13'"),
+        (["--plugin", "os=1"], "--plugin: 'os=1' is not of the form PLUGIN.NAME=VALUE"),
+        (["--plugin", "os.a"], "--plugin: 'os.a' is not of the form PLUGIN.NAME=VALUE"),
+        (["--plugin", "so.a=1"], "--plugin so: no option uses a plug-in of this name; did you mean os?"),
+        (["--plugin", "os.log_level=loud"], "--plugin os.log_level: 'loud' is none of"),
+        (["--subsystem", "sftp"], "--subsystem: 'sftp' is not of the form NAME=PLUGIN"),
         (["--lis", "127.0.0.1:1"], "unrecognized arguments: --lis"),
         (["--listen"], "expected one argument"),
     ],
@@ -252,7 +335,7 @@ def test_addresses_are_read_as_they_are_shown(port: int, host: str) -> None:
 def test_readers_raise_nothing_else(value: object) -> None:
     refused = 0
     for declared in OPTIONS.values():
-        for each in (value, {"sessions": value}, {"auth": value}, {str(value): value}, [value]):
+        for each in (value, {"sessions": value}, {"auth": value}, {str(value): value}, [value], {"a": {"b": value}}):
             try:
                 declared.read(each)
             except BadValue:
