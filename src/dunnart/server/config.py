@@ -21,6 +21,7 @@ from dunnart.server.facts import Address
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Authenticator
+    from dunnart.server.interfaces import AuditSink, ChannelType, ForwardingPolicy, GlobalRequestHandler
 
 METHODS = ("none", "publickey", "password", "keyboard-interactive")
 _STACK_BYTES = 32 * 1024
@@ -56,6 +57,10 @@ class ServerConfig:
         exec: serves the sessions that ask for a command, likewise.
         subsystems: who serves a subsystem, by its name.
         middleware: put around every handler, the first outermost.
+        channel_types: who serves channels of other types than "session", by the type.
+        global_requests: who answers requests of the connection that the server does not know, by their name.
+        forwarding: who decides what may be forwarded; all of them must allow it, and without one nothing is.
+        audit: who keeps a record of logins and sessions.
         accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
         accept_env: patterns of the variables that a client may set.
@@ -87,6 +92,10 @@ class ServerConfig:
     exec: Handler | None = None
     subsystems: Mapping[str, Handler] = field(default_factory=dict)
     middleware: Sequence[Middleware] = ()
+    channel_types: Mapping[str, ChannelType] = field(default_factory=dict)
+    global_requests: Mapping[str, GlobalRequestHandler] = field(default_factory=dict)
+    forwarding: Sequence[ForwardingPolicy] = ()
+    audit: Sequence[AuditSink] = ()
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
     methods: Sequence[str] = ()
     accept_env: Sequence[str] = ("LANG", "LC_*")
@@ -109,7 +118,7 @@ class ServerConfig:
         fix(self, "host_keys", tuple(_host_key(key) for key in _sequence(self.host_keys, "host_keys")))
         fix(self, "authenticators", tuple(_sequence(self.authenticators, "authenticators")))
         fix(self, "listen", _listen(self.listen))
-        for name in ("middleware", "methods", "accept_env"):
+        for name in ("middleware", "methods", "accept_env", "forwarding", "audit"):
             fix(self, name, tuple(_sequence(getattr(self, name), name)))
         if isinstance(self.algorithms, str):
             if self.algorithms not in PROFILES:
@@ -128,6 +137,11 @@ class ServerConfig:
         for layer in self.middleware:
             if not callable(layer):
                 raise ConfigError(f"{layer!r} is no function of the next handler", key="middleware")
+        for name, method in _METHODS_OF.items():
+            made = getattr(self, name)
+            for each in made.values() if isinstance(made, Mapping) else made:
+                if not callable(getattr(each, method, None)):
+                    raise ConfigError(f"{each!r} has no method {method}", key=name)
 
     def _check_methods(self) -> None:
         if not self.authenticators:
@@ -228,7 +242,12 @@ _LEAST = {
     "workers": 1, "application_threads": 1, "application_queue": 0, "thread_nice": 0, "thread_stack_bytes": 0,
     "callback_seconds": 0, "accept_delay_seconds": 0, "retry_seconds": 0,
 }  # fmt: skip
-_KINDS: dict[str, type] = {"banner": str, "subsystems": Mapping, "limits": Limits, "algorithms": Algorithms}
+_KINDS: dict[str, type] = {
+    "banner": str, "subsystems": Mapping, "channel_types": Mapping, "global_requests": Mapping, "limits": Limits,
+    "algorithms": Algorithms,
+}  # fmt: skip
+_METHODS_OF = {"channel_types": "open", "global_requests": "answer", "forwarding": "allows", "audit": "record"}
+"""The methods of plug-ins, by the argument that they are given with."""
 
 
 def _check_types(config: ServerConfig) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -53,6 +55,8 @@ from dunnart.protocol.requests import (
     ShellRequest,
     SignalRequest,
     SubsystemRequest,
+    UnknownGlobalRequest,
+    UnknownOpen,
     WindowChange,
 )
 from dunnart.runtime import logs
@@ -62,6 +66,7 @@ from dunnart.runtime.pump import Pump
 from dunnart.server.authentication import Attempt
 from dunnart.server.channel import ServerChannel
 from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
+from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
 
 if TYPE_CHECKING:
     import socket
@@ -74,6 +79,7 @@ _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
+_CONNECT_FAILED = 2
 _UNKNOWN_CHANNEL_TYPE = 3
 _TERM_BYTES = 64
 _TOO_MANY_FAILURES = 14
@@ -92,8 +98,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_tasks", "_unknown_user", "address", "facts",
-        "id", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_opening", "_tasks", "_unknown_user",
+        "address", "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -102,6 +108,7 @@ class ServerConnection:
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
         self._crashed = False
+        self._opening = 0
         self._unknown_user = False
         self.id = number
         self.user = ""
@@ -164,7 +171,7 @@ class ServerConnection:
             task.cancel()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
-            channel.close()
+            self._end(channel)
         self.server.forget(self)
 
     # Transport.
@@ -310,6 +317,7 @@ class ServerConnection:
         if event.unknown_user and not self._unknown_user:
             report(_AUTH, logging.INFO, self, "%s", logs.invalid_user(event.user, self.address, self.port))
         self._unknown_user = event.unknown_user
+        self.audit("login-failed", method=event.method, detail=event.detail)
         report(_AUTH, logging.INFO, self, "%s", logs.failed(
             event.method, event.user, self.address, self.port, invalid=event.unknown_user,
             detail=clean(event.detail)))  # fmt: skip
@@ -322,16 +330,40 @@ class ServerConnection:
         local = Address(*self.pump.local_address)
         self.facts = ConnectionFacts(self.id, self.user, self.peer, local, event.method, event.key, event.grants)
         self.server.login_done(self)
+        self.audit("login", method=event.method, key=event.detail)
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
             event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
+
+    def audit(self, kind: str, **details: str | int) -> None:
+        """Have something recorded."""
+        if self.server.config.audit:
+            self.server.host.audit(AuditEvent(time.time(), kind, self.id, self.user, self.peer, details))
 
     # Channels.
 
     def _open_asked(self, question: ChannelOpenQuestion) -> None:
-        if isinstance(question.request, SessionOpen):
+        request = question.request
+        if isinstance(request, SessionOpen):
             self.pump.engine.answer(question.token, True)  # noqa: FBT003 - the reply is the argument
+        elif isinstance(request, UnknownOpen) and request.wire_name in self.server.config.channel_types:
+            self.spawn(self._open(question, request))
         else:
             self.pump.engine.answer(question.token, Refusal(_UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
+
+    async def _open(self, question: ChannelOpenQuestion, request: UnknownOpen) -> None:
+        """Ask a plug-in for a channel that is no session."""
+        assert self.facts is not None
+        reply: int | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        try:
+            reply = await self.server.host.open(ChannelOpening(self.facts, request.wire_name, request.data))
+        except Exception as error:  # noqa: BLE001 - a plug-in's fault fails its channel, never the connection
+            self.server.failed(self, error)
+        if isinstance(reply, Refusal):
+            report(_SESSION, logging.INFO, self, "channel %s refused: %s", clean(request.wire_name), reply.description)
+            self._answer(question, reply)
+        else:
+            self._opening = reply  # ChannelOpened is the very next event
+            self._answer(question, True)  # noqa: FBT003 - the reply is the argument
 
     def _denied(self, event: ChannelDenied) -> None:
         self.server.count("refused_channels")
@@ -339,8 +371,22 @@ class ServerConnection:
                event.reason)  # fmt: skip
 
     def _opened(self, event: ChannelOpened) -> None:
-        self._channels[event.channel] = ServerChannel(self, event.channel)
-        self.server.count("sessions")
+        channel = self._channels[event.channel] = ServerChannel(self, event.channel)
+        if event.channel_type == SessionOpen.name:
+            self.server.count("sessions")
+            return
+        self.server.count("channels")
+        assert self.facts is not None
+        facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=self._opening)
+        channel.counterpart = self.server.host.session(facts, channel)
+        self.server.host.begin(channel.counterpart, partial(self._joined, channel))
+
+    def _joined(self, channel: ServerChannel, done: bool) -> None:  # noqa: FBT001
+        if not done:
+            channel.fail()
+            with contextlib.suppress(DunnartError):  # the client has just closed it
+                self.pump.engine.close_channel(channel.number)
+            self.pump.tick()
 
     def _data(self, event: DataReceived) -> None:
         channel = self._channels.get(event.channel)
@@ -365,7 +411,13 @@ class ServerConnection:
     def _closed(self, event: ChannelClosed) -> None:
         channel = self._channels.pop(event.channel, None)
         if channel is not None:
-            channel.close()
+            self._end(channel)
+
+    def _end(self, channel: ServerChannel) -> None:
+        began = channel.counterpart is not None
+        channel.close()
+        if began:
+            self.audit("session-end", session=channel.number)
 
     def _requested(self, question: ChannelRequestQuestion) -> None:
         channel = self._channels.get(question.channel)
@@ -411,6 +463,7 @@ class ServerConnection:
             self._answer_request(question, done=False)
             return
         report(_SESSION, logging.INFO, self, "session %d: %s %s", channel.number, facts.kind, clean(shown))
+        self.audit("session-begin", session=channel.number, what=facts.kind, detail=shown.decode(errors="replace"))
         host = self.server.host
         channel.counterpart = host.session(facts, channel)
         host.begin(channel.counterpart, partial(self._began, channel, question))
@@ -451,7 +504,21 @@ class ServerConnection:
         return True
 
     def _asked(self, question: GlobalRequestQuestion) -> None:
-        self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument
+        request = question.request
+        if isinstance(request, UnknownGlobalRequest) and request.wire_name in self.server.config.global_requests:
+            self.spawn(self._ask(question, request))
+        else:
+            self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument
+
+    async def _ask(self, question: GlobalRequestQuestion, request: UnknownGlobalRequest) -> None:
+        """Ask a plug-in to answer a global request."""
+        assert self.facts is not None
+        answer: bool | bytes = False
+        try:
+            answer = await self.server.host.answer(ConnectionRequest(self.facts, request.wire_name, request.data))
+        except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
+            self.server.failed(self, error)
+        self._answer(question, answer)
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         DataReceived: _data,

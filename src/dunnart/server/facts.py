@@ -93,11 +93,12 @@ class SessionFacts:
     Attributes:
         connection: whose session it is.
         channel: its number on that connection.
-        kind: "shell", "exec" or "subsystem".
+        kind: "shell", "exec" or "subsystem"; for a channel that is no session its type.
         command: what is to be executed, for "exec".
         subsystem: its name, for "subsystem".
         environment: the variables that the client set and may set.
         terminal: the client's terminal, if it wants one; kept up to date.
+        opening: for a channel that is no session, the number under which the host knows what serves it.
     """
 
     connection: ConnectionFacts
@@ -107,3 +108,4 @@ class SessionFacts:
     subsystem: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: _NO_VARIABLES)
     terminal: Terminal | None = None
+    opening: int = 0

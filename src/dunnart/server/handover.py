@@ -5,10 +5,11 @@ believed that comes from a protocol process beyond what its structure says: it i
 
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
-    SessionAsked                serve this         Begun, Attach, AddStderr, End
+    OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
+    UserIn, SessionAsked        serve this         Begun, Attach, AddStderr, End
     Requested, HungUp           from its client    Call             operate
     Opened, Gone                connections        Peer             another worker
-    Said                        a log line
+    Said, Audited               for the records
     Returned                    a call's result
 
     acceptor ► worker: Dealt, with a connection    worker ► acceptor: Entered, Left
@@ -70,11 +71,10 @@ class AuthAsked(Frame):
 
 
 @structure
-class SessionAsked(Frame):
-    """A session is to be served: `SessionFacts` with its `ConnectionFacts`; `terminal` is a `PtyRequest`, or empty."""
+class UserIn(Frame):
+    """A user has logged in: `ConnectionFacts`; `grants` are the numbers that `AuthAnswered` gave, 32 bits each."""
 
     connection: UInt64
-    channel: UInt32
     user: Text
     peer_host: Text
     peer_port: UInt32
@@ -82,11 +82,54 @@ class SessionAsked(Frame):
     local_port: UInt32
     method: Text
     key: String
+    grants: String
+
+
+@structure
+class SessionAsked(Frame):
+    """A session is to be served: `SessionFacts`; `terminal` is a `PtyRequest`, or empty."""
+
+    connection: UInt64
+    channel: UInt32
     kind: Text
     command: String
     subsystem: Text
     environment: String
     terminal: String
+    opening: UInt32
+
+
+@structure
+class OpenAsked(Frame):
+    """May a channel that is no session be opened?"""
+
+    token: UInt32
+    connection: UInt64
+    channel_type: Text
+    data: Rest
+
+
+@structure
+class RequestAsked(Frame):
+    """Answer a global request."""
+
+    token: UInt32
+    connection: UInt64
+    name: Text
+    data: Rest
+
+
+@structure
+class Audited(Frame):
+    """An `AuditEvent`: the time is in microseconds, the details are JSON."""
+
+    time: UInt64
+    kind: Text
+    connection: UInt64
+    user: Text
+    host: Text
+    port: UInt32
+    details: Rest
 
 
 @structure
@@ -158,6 +201,25 @@ class AuthAnswered(Frame):
     flags: UInt32
     grant: UInt32
     texts: String
+
+
+@structure
+class OpenAnswered(Frame):
+    """`opening` is `SessionFacts.opening`; 0 refuses for the reason that follows."""
+
+    token: UInt32
+    opening: UInt32
+    reason_code: UInt32
+    description: Text
+
+
+@structure
+class RequestAnswered(Frame):
+    """The answer to a global request."""
+
+    token: UInt32
+    yes: Boolean
+    data: Rest
 
 
 @structure
@@ -239,8 +301,9 @@ class Left(Frame):
 
 
 _FRAMES: tuple[type[Frame], ...] = (
-    AcceptAsked, AuthAsked, SessionAsked, Requested, HungUp, Opened, Gone, Said, Returned, Answered, AuthAnswered,
-    Begun, Attach, AddStderr, End, Call, Peer, Dealt, Entered, Left,
+    AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, RequestAsked, Audited, Requested, HungUp, Opened, Gone,
+    Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr, End, Call, Peer,
+    Dealt, Entered, Left,
 )  # fmt: skip
 for _number, _frame in enumerate(_FRAMES, 1):
     _frame.number = _number

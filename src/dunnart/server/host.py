@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dunnart.protocol.questions import AuthReply, Deny
+from dunnart.protocol.questions import AuthReply, Deny, Refusal
 from dunnart.runtime.logs import report
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.applications import as_application, with_middleware
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dunnart.server.channel import ChannelControl
     from dunnart.server.config import ServerConfig
     from dunnart.server.facts import Address, SessionFacts
+    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
     from dunnart.server.raw import Application
 
 _T = TypeVar("_T")
@@ -47,6 +48,15 @@ class HostLink(Protocol):
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
+
+    async def open(self, opening: ChannelOpening) -> int | Refusal:
+        """May a channel that is no session be opened? Gives `SessionFacts.opening`. May raise."""
+
+    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+        """Answer a global request. May raise."""
+
+    def audit(self, event: AuditEvent) -> None:
+        """Something happened that has to be recorded."""
 
     def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
         """A session is to be served."""
@@ -84,6 +94,8 @@ class Host:
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
+        self._opened: dict[int, Application] = {}
+        self._openings = 0
         self._authenticators = {each.method: each for each in config.authenticators}
         self._applications = {
             kind: with_middleware(config.middleware, as_application(handler, kind))
@@ -108,6 +120,34 @@ class Host:
                 return await work
             return await self._on_app_loop(work)
 
+    async def open(self, opening: ChannelOpening) -> int | Refusal:
+        """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""
+        plugin = self.config.channel_types[opening.channel_type]
+        async with asyncio.timeout(self.config.callback_seconds):
+            found = await self._on_app_loop(plugin.open(opening))
+        if isinstance(found, Refusal):
+            return found
+        application = as_application(found, opening.channel_type)
+        self._openings += 1
+        self._opened[self._openings] = application
+        return self._openings
+
+    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+        """Ask the global request's plug-in."""
+        plugin = self.config.global_requests[request.name]
+        async with asyncio.timeout(self.config.callback_seconds):
+            answer = await self._on_app_loop(plugin.answer(request))
+        return answer if isinstance(answer, bytes) else answer is True
+
+    def audit(self, event: AuditEvent) -> None:
+        """Tell the audit sinks."""
+        for sink in self.config.audit:
+            try:
+                sink.record(event)
+            except Exception as error:  # noqa: BLE001 - a sink's fault disturbs neither the others nor the session
+                self.counters["failures"] += 1
+                _LOG.error("the audit sink %r failed: %r", sink, error)
+
     def session(self, facts: SessionFacts, control: ChannelControl) -> RawSession:
         """Note a session in the table."""
         made = RawSession(self, facts, control)
@@ -127,7 +167,9 @@ class Host:
         then(done)
 
     def application(self, facts: SessionFacts) -> Application | None:
-        """Who serves such a session."""
+        """Who serves such a session, or other channel."""
+        if facts.opening:
+            return self._opened.pop(facts.opening, None)
         return self._applications.get(facts.kind if facts.subsystem is None else f"subsystem {facts.subsystem}")
 
     # For sessions and applications.

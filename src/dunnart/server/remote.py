@@ -25,6 +25,7 @@ from dunnart.protocol.questions import (
     PasswordCredential,
     Prompt,
     PublicKeyCredential,
+    Refusal,
 )
 from dunnart.protocol.requests import ExitSignal, ExitStatus, decode_strings, encode_strings
 from dunnart.runtime.admission import Outcome
@@ -36,6 +37,7 @@ from dunnart.server.handover import (
     AddStderr,
     Answered,
     Attach,
+    Audited,
     AuthAnswered,
     AuthAsked,
     Begun,
@@ -48,14 +50,20 @@ from dunnart.server.handover import (
     HungUp,
     Left,
     Link,
+    OpenAnswered,
+    OpenAsked,
     Opened,
     Peer,
+    RequestAnswered,
+    RequestAsked,
     Requested,
     Returned,
     Said,
     SessionAsked,
+    UserIn,
 )
 from dunnart.server.protocol_server import ProtocolServer
+from dunnart.wire.encoding import uint32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +74,8 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl
     from dunnart.server.connection import ServerConnection
-    from dunnart.server.facts import Address, SessionFacts
+    from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
+    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
 
 Key = tuple[int, int]
 """A session: its connection's number and its channel's."""
@@ -83,20 +92,35 @@ class Order:
     options: dict[str, Any] = field(repr=False)
     host_keys: tuple[bytes, ...] = field(repr=False)
     asks_accept: bool
+    audited: bool
     methods: tuple[str, ...]
+    channel_types: tuple[str, ...]
+    global_requests: tuple[str, ...]
     levels: dict[str, int]
     first: int
     """The first connection's number."""
 
 
-class RemoteAuthenticator:
-    """Stands for an authenticator of the application's process: only its method is known here."""
+class _Elsewhere:
+    """Stands for plug-ins of the application's process, which `RemoteHost` asks in the place of this."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str = "") -> None:
         self.method = method
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
-        """Never asked: `RemoteHost` asks the application's process."""
+        """Never called."""
+        raise NotImplementedError
+
+    async def open(self, opening: ChannelOpening) -> Refusal:
+        """Never called."""
+        raise NotImplementedError
+
+    async def answer(self, request: ConnectionRequest) -> bool:
+        """Never called."""
+        raise NotImplementedError
+
+    def record(self, event: AuditEvent) -> None:
+        """Never called."""
         raise NotImplementedError
 
 
@@ -128,6 +152,7 @@ class RemoteHost:
         self.sessions: dict[Key, RemoteSession] = {}
         self.begun: dict[Key, Callable[[bool], None]] = {}
         self.waiting: dict[int, asyncio.Future[Any]] = {}
+        self.introduced: set[int] = set()
         self._next_token = 1
 
     async def _ask(self, make: Callable[[int], Frame]) -> Any:  # noqa: ANN401 - the frame says what
@@ -167,6 +192,34 @@ class RemoteHost:
             return Prompt(prompts, texts[0], texts[1])
         return Deny(texts[0], bool(answer.flags & SILENT), bool(answer.flags & UNKNOWN_USER))
 
+    async def open(self, opening: ChannelOpening) -> int | Refusal:
+        """May a channel that is no session be opened?"""
+        self._introduce(opening.connection)
+        answer: OpenAnswered = await self._ask(lambda token: OpenAsked(
+            token, opening.connection.id, opening.channel_type, opening.data))  # fmt: skip
+        return answer.opening or Refusal(answer.reason_code, answer.description)
+
+    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+        """Answer a global request."""
+        self._introduce(request.connection)
+        answer: RequestAnswered = await self._ask(lambda token: RequestAsked(
+            token, request.connection.id, request.name, request.data))  # fmt: skip
+        return answer.yes and (answer.data or True)
+
+    def audit(self, event: AuditEvent) -> None:
+        """Something happened that has to be recorded."""
+        self.link.send(Audited(
+            int(event.time * 1e6), event.kind, event.connection, event.user, *event.peer,
+            json.dumps(event.details).encode()))  # fmt: skip
+
+    def _introduce(self, whose: ConnectionFacts) -> None:
+        if whose.id not in self.introduced:
+            self.introduced.add(whose.id)
+            # Grants are numbers here; the application's process knows what they stand for.
+            grants = b"".join(uint32(grant if isinstance(grant, int) else 0) for grant in whose.grants)
+            key = b"" if whose.key is None else whose.key.blob
+            self.link.send(UserIn(whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants))
+
     def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
         """A session is to be served."""
         made = RemoteSession(self, facts, control)
@@ -176,14 +229,13 @@ class RemoteHost:
     def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
         """Ask the application's process to serve it."""
         assert isinstance(session, RemoteSession)
-        facts, whose, terminal = session.facts, session.facts.connection, session.facts.terminal
+        facts, terminal = session.facts, session.facts.terminal
+        self._introduce(facts.connection)
         self.begun[session.key] = then
         variables = [item.encode() for pair in facts.environment.items() for item in pair]
-        # Grants are numbers here; the application's process knows what they stand for.
         self.link.send(SessionAsked(
-            whose.id, facts.channel, whose.user, *whose.peer, *whose.local, whose.method,
-            b"" if whose.key is None else whose.key.blob, facts.kind, facts.command or b"", facts.subsystem or "",
-            encode_strings(variables), b"" if terminal is None else terminal.request().encode(),
+            *session.key, facts.kind, facts.command or b"", facts.subsystem or "", encode_strings(variables),
+            b"" if terminal is None else terminal.request().encode(), facts.opening,
         ))  # fmt: skip
 
 
@@ -218,7 +270,7 @@ class Worker:
         match frame:
             case Answered():
                 self._settle(frame.token, frame.yes)
-            case AuthAnswered():
+            case AuthAnswered() | OpenAnswered() | RequestAnswered():
                 self._settle(frame.token, frame)
             case Begun():
                 then = self._host.begun.pop((frame.connection, frame.channel), None)
@@ -362,12 +414,16 @@ class _WorkerServer(ProtocolServer):
             options["admission"] = None  # the acceptor's business
         config = ServerConfig(
             host_keys=order.host_keys,
-            authenticators=[RemoteAuthenticator(method) for method in order.methods],
+            authenticators=[_Elsewhere(method) for method in order.methods],
+            channel_types=dict.fromkeys(order.channel_types, _Elsewhere()),
+            global_requests=dict.fromkeys(order.global_requests, _Elsewhere()),
+            audit=[_Elsewhere()] if order.audited else [],
             accept=(lambda _: True) if order.asks_accept else None,
             **options,
         )
         super().__init__(config, host, Counter(), numbers=(order.first, order.workers))
         self._link = host.link
+        self._introduced = host.introduced
         self._worker = worker
         self._background: set[asyncio.Task[None]] = set()
 
@@ -400,6 +456,7 @@ class _WorkerServer(ProtocolServer):
     def forget(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         super().forget(connection)
+        self._introduced.discard(connection.id)
         if connection.logged_in:
             self._worker.left(connection.address, "")
         self._link.send(Gone(connection.id))

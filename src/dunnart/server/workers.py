@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dunnart.errors import ConfigError, ConnectionClosed
 from dunnart.keys.public import PublicKey
@@ -32,6 +32,7 @@ from dunnart.protocol.questions import (
     PasswordCredential,
     Prompt,
     PublicKeyCredential,
+    Refusal,
 )
 from dunnart.protocol.requests import (
     ExitSignal,
@@ -50,6 +51,7 @@ from dunnart.server.handover import (
     AddStderr,
     Answered,
     Attach,
+    Audited,
     AuthAnswered,
     AuthAsked,
     Begun,
@@ -59,15 +61,22 @@ from dunnart.server.handover import (
     Gone,
     HungUp,
     Link,
+    OpenAnswered,
+    OpenAsked,
     Opened,
     Peer,
+    RequestAnswered,
+    RequestAsked,
     Requested,
     Returned,
     Said,
     SessionAsked,
+    UserIn,
 )
 from dunnart.server.host import Host
+from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
 from dunnart.server.remote import ALLOWED, DENIED, PROMPTED, SILENT, TOUCH, UNKNOWN_USER, VERIFY, Order
+from dunnart.wire.encoding import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,6 +86,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.server")
 _HANG_UP_SECONDS = 1.0
+_CONNECT_FAILED = 2
 _START_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _END_SECONDS = 5.0
@@ -208,6 +218,7 @@ class _Worker:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._next_token = 1
         self._grants: dict[int, list[object]] = {}
+        self._users: dict[int, ConnectionFacts] = {}
         self._sessions: set[tuple[int, int]] = set()
         self._first = index + 1
         self.index = index
@@ -236,8 +247,9 @@ class _Worker:
         levels = {f"dunnart.{part}": logging.getLogger(f"dunnart.{part}").getEffectiveLevel() for part in PARTS}
         order = Order(
             self.index, config.workers, {name: getattr(config, name) for name in _TRAVELS},
-            tuple(key.openssh() for key in config.keys), config.accept is not None,
-            tuple(authenticator.method for authenticator in config.authenticators), levels, self._first,
+            tuple(key.openssh() for key in config.keys), config.accept is not None, bool(config.audit),
+            tuple(authenticator.method for authenticator in config.authenticators), tuple(config.channel_types),
+            tuple(config.global_requests), levels, self._first,
         )  # fmt: skip
         data = pickle.dumps(order)
         listeners = [listener.fileno() for listener in self._listeners] if self.index == 0 else []
@@ -284,6 +296,7 @@ class _Worker:
         self._first += self._host.config.workers * (1 + self.connections)
         self.connections = 0
         self._grants.clear()
+        self._users.clear()
         self.on_lost(self)
 
     async def _reap(self, process: subprocess.Popen[bytes]) -> None:
@@ -292,39 +305,49 @@ class _Worker:
     # What it asks and says.
 
     def _receive(self, frame: Frame, _descriptors: list[int]) -> None:
-        match frame:
-            case AcceptAsked():
-                self._host.keep(self._accepts(frame))
-            case AuthAsked():
-                self._host.keep(self._authenticate(frame))
-            case SessionAsked():
-                self._serve(frame)
-            case Requested():
-                session = self._host.sessions.get((frame.connection, frame.channel))
-                if session is not None:
-                    session.requested(decode_channel_request(frame.name, frame.data))
-            case HungUp():
-                self._hung_up((frame.connection, frame.channel))
-            case Opened():
-                self.connections += 1
-                self._first = max(self._first, frame.connection + self._host.config.workers)
-            case Gone():
-                self.connections -= 1
-                self._grants.pop(frame.connection, None)
-            case Returned():
-                future = self._calls.pop(frame.token, None)
-                if future is not None and not future.done():
-                    future.set_result(json.loads(frame.result))
-            case Said():
-                whose = _Whose(frame.connection, frame.user, frame.peer) if frame.connection else None
-                extra = None if whose is None else {"connection": whose}
-                logging.getLogger(frame.logger).log(frame.level, "%s", frame.message, extra=extra)
+        handler = self._handlers.get(type(frame))
+        if handler is not None:
+            handler(self, frame)
+
+    def _opened(self, frame: Opened) -> None:
+        self.connections += 1
+        self._first = max(self._first, frame.connection + self._host.config.workers)
+
+    def _gone(self, frame: Gone) -> None:
+        self.connections -= 1
+        self._grants.pop(frame.connection, None)
+        self._users.pop(frame.connection, None)
+
+    def _returned(self, frame: Returned) -> None:
+        future = self._calls.pop(frame.token, None)
+        if future is not None and not future.done():
+            future.set_result(json.loads(frame.result))
+
+    def _said(self, frame: Said) -> None:
+        whose = _Whose(frame.connection, frame.user, frame.peer) if frame.connection else None
+        extra = None if whose is None else {"connection": whose}
+        logging.getLogger(frame.logger).log(frame.level, "%s", frame.message, extra=extra)
+
+    def _audited(self, frame: Audited) -> None:
+        peer, details = Address(frame.host, frame.port), json.loads(frame.details)
+        self._host.audit(AuditEvent(frame.time / 1e6, frame.kind, frame.connection, frame.user, peer, details))
+
+    def _requested(self, frame: Requested) -> None:
+        session = self._host.sessions.get((frame.connection, frame.channel))
+        if session is not None:
+            session.requested(decode_channel_request(frame.name, frame.data))
+
+    def _lost_session(self, frame: HungUp) -> None:
+        self._hung_up((frame.connection, frame.channel))
 
     def _hung_up(self, key: tuple[int, int]) -> None:
         self._sessions.discard(key)
         session = self._host.sessions.get(key)
         if session is not None:
             session.hung_up()
+
+    def _asked(self, frame: AcceptAsked | AuthAsked | OpenAsked | RequestAsked) -> None:
+        self._host.keep(self._questions[type(frame)](self, frame))
 
     async def _accepts(self, frame: AcceptAsked) -> None:
         yes = False
@@ -358,24 +381,66 @@ class _Worker:
         flags = SILENT * denied.silent | UNKNOWN_USER * denied.unknown_user
         return AuthAnswered(frame.token, DENIED, flags, 0, encode_strings([denied.detail.encode()]))
 
-    def _serve(self, frame: SessionAsked) -> None:
-        grants = tuple(self._grants.get(frame.connection, ()))
-        key = PublicKey.decode(frame.key) if frame.key else None
-        connection = ConnectionFacts(
+    def _user_in(self, frame: UserIn) -> None:
+        granted = self._grants.pop(frame.connection, [])
+        reader = Reader(frame.grants)
+        # 0 stands for nothing; queries of keys may have left more than what counts.
+        numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
+        grants = tuple(granted[number - 1] if 0 < number <= len(granted) else None for number in numbers)
+        self._users[frame.connection] = ConnectionFacts(
             frame.connection, frame.user, Address(frame.peer_host, frame.peer_port),
-            Address(frame.local_host, frame.local_port), frame.method, key, grants,
+            Address(frame.local_host, frame.local_port), frame.method,
+            PublicKey.decode(frame.key) if frame.key else None, grants,
         )  # fmt: skip
+
+    async def _open(self, frame: OpenAsked) -> None:
+        reply: int | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        try:
+            opening = ChannelOpening(self._users[frame.connection], frame.channel_type, frame.data)
+            reply = await self._host.open(opening)
+        finally:
+            opened, refusal = (0, reply) if isinstance(reply, Refusal) else (reply, Refusal())
+            self.send(OpenAnswered(frame.token, opened, refusal.reason_code, refusal.description))
+
+    async def _request(self, frame: RequestAsked) -> None:
+        answer: bool | bytes = False
+        try:
+            answer = await self._host.answer(ConnectionRequest(self._users[frame.connection], frame.name, frame.data))
+        finally:
+            data = answer if isinstance(answer, bytes) else b""
+            self.send(RequestAnswered(frame.token, answer is not False, data))
+
+    def _serve(self, frame: SessionAsked) -> None:
         terminal = Terminal.of(PtyRequest.decode(frame.terminal)) if frame.terminal else None
         variables = [item.decode() for item in decode_strings(frame.environment)]
         facts = SessionFacts(
-            connection, frame.channel, frame.kind, frame.command if frame.kind == "exec" else None,
-            frame.subsystem if frame.kind == "subsystem" else None,
-            dict(zip(variables[::2], variables[1::2], strict=False)), terminal,
+            self._users[frame.connection], frame.channel, frame.kind,
+            frame.command if frame.kind == "exec" else None, frame.subsystem if frame.kind == "subsystem" else None,
+            dict(zip(variables[::2], variables[1::2], strict=False)), terminal, frame.opening,
         )  # fmt: skip
         number = (frame.connection, frame.channel)
         self._sessions.add(number)
         session = self._host.session(facts, _Control(self, number))
         self._host.begin(session, lambda yes: self.send(Begun(*number, yes)))
+
+    _questions: ClassVar[dict[type, Callable[[Any, Any], Coroutine[Any, Any, None]]]] = {
+        AcceptAsked: _accepts,
+        AuthAsked: _authenticate,
+        OpenAsked: _open,
+        RequestAsked: _request,
+    }
+    _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+        **dict.fromkeys(_questions, _asked),
+        UserIn: _user_in,
+        SessionAsked: _serve,
+        Requested: _requested,
+        HungUp: _lost_session,
+        Opened: _opened,
+        Gone: _gone,
+        Said: _said,
+        Audited: _audited,
+        Returned: _returned,
+    }
 
 
 class _Control:
