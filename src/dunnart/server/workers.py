@@ -79,7 +79,7 @@ from dunnart.server.remote import ALLOWED, DENIED, PROMPTED, SILENT, TOUCH, UNKN
 from dunnart.wire.encoding import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from dunnart.runtime.streams import Streams
     from dunnart.server.config import ServerConfig
