@@ -1,1 +1,21 @@
 """The built-in plug-ins, a file each: on the public `dunnart.server` and `dunnart.keys`, and the log's `clean`."""
+
+from __future__ import annotations
+
+BUILT_IN = {
+    "dunnart.authenticators": {
+        "authorized-keys": "dunnart.plugins.authorized_keys:from_files",
+        "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
+        "password-file": "dunnart.plugins.password_file:PasswordFile",
+    },
+    "dunnart.shells": {
+        "os": "dunnart.plugins.os_process:shell",
+    },
+    "dunnart.execs": {
+        "os": "dunnart.plugins.os_process:commands",
+    },
+    "dunnart.audit_sinks": {
+        "log": "dunnart.plugins.audit_log:audit_log",
+    },
+}
+"""Their names and factories, as pyproject.toml advertises them: entry-point group → name → "module:attr"."""

@@ -5,18 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.keys.authorized_keys import AuthorizedKeysCache
 from dunnart.plugins import os_account
 from dunnart.runtime.logs import clean
 from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
+from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
     from dunnart.server.authentication import Attempt
+    from dunnart.server.plugins import Context
 
 _LOG = logging.getLogger("dunnart.auth")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `dunnart serve` fills in from its own options.
+
+    Attributes:
+        files: the option authorized_keys.
+        strict_modes: the option of that name.
+        root: whether permit_root_login lets root in by a key.
+    """
+
+    files: tuple[str, ...] = ("%h/.ssh/authorized_keys",)
+    strict_modes: bool = True
+    root: bool = True
+
+
+@plugin(Options)
+def from_files(context: Context[Options]) -> AuthorizedKeysFiles:
+    """The authenticator `authorized-keys`."""
+    options = context.options
+    return AuthorizedKeysFiles(options.files, strict_modes=options.strict_modes, root=options.root)
 
 
 class AuthorizedKeysFiles:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
+from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
+    from dunnart.server.plugins import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `dunnart serve` fills in.
+
+    Attributes:
+        user: who may log in.
+        password: made for this run.
+    """
+
+    user: str
+    password: str = field(repr=False)
+
+
+@plugin(Options)
+def for_this_run(context: Context[Options]) -> OneTimePassword:
+    """The authenticator `one-time-password`."""
+    return OneTimePassword(context.options.user, context.options.password)
 
 
 class OneTimePassword:

@@ -13,6 +13,7 @@ from dunnart.server import Command
 
 if TYPE_CHECKING:
     from dunnart.server import RawSession
+    from dunnart.server.plugins import Context
 
 _LOG = logging.getLogger("dunnart.session")
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
@@ -36,6 +37,16 @@ class OsExec:
         account = _account(session)
         assert session.facts.command is not None
         return _run(session, account, (os.path.basename(account.shell), "-c", session.facts.command))
+
+
+def shell(_context: Context[None]) -> OsShell:
+    """The shell `os`."""
+    return OsShell()
+
+
+def commands(_context: Context[None]) -> OsExec:
+    """The exec processor `os`."""
+    return OsExec()
 
 
 def _account(session: RawSession) -> Account:

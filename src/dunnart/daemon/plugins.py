@@ -1,0 +1,338 @@
+"""The plug-ins that a configuration asks for: found, given their options, made, and named where they fail."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dunnart.daemon.config import AUTHORIZED_KEYS, LOG_LEVEL, ONE_TIME_PASSWORD, ServeConfig, Use, uses
+from dunnart.daemon.options import BadValue, field_types, table, unknown_name
+from dunnart.errors import ConfigError, DunnartError, PluginError
+from dunnart.plugins import BUILT_IN
+from dunnart.runtime.logs import LEVELS, clean
+from dunnart.server import Allow, Deny, Prompt
+from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
+
+if TYPE_CHECKING:
+    from dunnart.server import Application, Attempt, Authenticator, AuthReply, Handler, Middleware, RawSession
+    from dunnart.server.interfaces import (
+        AsyncHandler,
+        AuditSink,
+        ChannelType,
+        ForwardingPolicy,
+        GlobalRequestHandler,
+        KeySource,
+    )
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """What the server is given of plug-ins. The names are those of the server's arguments."""
+
+    authenticators: tuple[Authenticator, ...]
+    shell: Handler | None
+    exec: Handler | None
+    subsystems: Mapping[str, Handler]
+    middleware: tuple[Middleware, ...]
+    channel_types: Mapping[str, ChannelType]
+    global_requests: Mapping[str, GlobalRequestHandler]
+    forwarding: tuple[ForwardingPolicy, ...]
+    audit: tuple[AuditSink, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A plug-in whose factory is there, and whose options are known.
+
+    Attributes:
+        found: where it comes from.
+        factory: what makes it.
+        options: the dataclass of its options; None: it takes none.
+        names: the names of its options.
+    """
+
+    found: Found
+    factory: Factory
+    options: type[Any] | None
+    names: frozenset[str]
+
+
+def registry() -> Registry:
+    """Give the registry with the built-in plug-ins."""
+    return Registry(BUILT_IN)
+
+
+def load(known: Registry, use: Use) -> Loaded:
+    """Find and import the plug-in that an option names.
+
+    Raises:
+        PluginError: that cannot be done.
+    """
+    found = known.find(GROUPS[use.group], use.plugin)
+    factory = known.load(found)
+    kind = options_of(factory)
+    try:
+        names = frozenset() if kind is None else frozenset(field_types(kind))
+    except (TypeError, NameError) as error:
+        raise PluginError(f"the options of {found.origin} cannot be used: {error}", use.plugin) from error
+    if LOG_LEVEL in names:
+        raise PluginError(f"{found.origin} has an option {LOG_LEVEL}, which every plug-in has anyway", use.plugin)
+    return Loaded(found, factory, kind, names)
+
+
+def check(config: ServeConfig) -> None:
+    """Find all plug-ins and look at their options, but make none.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    _Maker(config, {}).check()
+
+
+def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugins:
+    """Make everything that the configuration names.
+
+    Args:
+        config: the configuration.
+        user: who may log in with the one-time password.
+        one_time_password: None: there is none.
+
+    Raises:
+        ConfigError: a plug-in cannot be found, loaded or made, or its options cannot be used.
+    """
+    given: dict[str, dict[str, object]] = {
+        AUTHORIZED_KEYS: {
+            "files": config.authorized_keys, "strict_modes": config.strict_modes,
+            "root": config.permit_root_login != "no",
+        },
+    }  # fmt: skip
+    if one_time_password is not None:
+        given[ONE_TIME_PASSWORD] = {"user": user, "password": one_time_password}
+    maker = _Maker(config, given)
+    maker.check()
+    return maker.make()
+
+
+class _Maker:
+    """Makes the plug-ins of one configuration, each once however often it is named."""
+
+    def __init__(self, config: ServeConfig, given: Mapping[str, Mapping[str, object]]) -> None:
+        self._config = config
+        self._given = given
+        self._registry = registry()
+        self._uses = [use for use in uses(config) if use.option != "password" or ONE_TIME_PASSWORD in given]
+        self._loaded: dict[tuple[str, str], Loaded] = {}
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def check(self) -> None:
+        """Load every plug-in, and see that each option in its table is one of its options."""
+        for use in self._uses:
+            if (use.group, use.plugin) not in self._loaded:
+                with _Blame(self._config, use):
+                    self._loaded[use.group, use.plugin] = load(self._registry, use)
+        for name, values in self._config.plugin.items():
+            loaded = [each for each in self._loaded.values() if each.found.name == name]
+            known = frozenset[str]().union(*(each.names for each in loaded))
+            for key in values:
+                if key != LOG_LEVEL and key not in known and loaded:
+                    message = unknown_name(key, tuple(sorted(known))) if known else "the plug-in has no options"
+                    raise self._config.source.error(message, "plugin", f"{name}.{key}")
+        for loaded_one in self._loaded.values():
+            if loaded_one.found.name not in {AUTHORIZED_KEYS, ONE_TIME_PASSWORD}:  # those get theirs from elsewhere
+                self._options(loaded_one)
+
+    def make(self) -> Plugins:
+        """Make all, in the order of the options."""
+        from dunnart.server import plugins as groups
+
+        made = {use: self._object(use) for use in self._uses}
+        of = _by_option(made)
+
+        return Plugins(
+            authenticators=self._authenticators(
+                [(use.plugin, cast("Authenticator", found)) for use, found in made.items()
+                 if use.group == groups.AUTHENTICATORS.name],
+                {use.plugin: cast("KeySource", found) for use, found in of("key_sources")},
+            ),
+            shell=next((_named(use.plugin, found) for use, found in of("shell")), None),
+            exec=next((_named(use.plugin, found) for use, found in of("exec")), None),
+            subsystems={str(use.entry): _named(use.plugin, found) for use, found in of("subsystem")},
+            middleware=tuple(_named_middleware(self._config, use, found) for use, found in of("middleware")),
+            channel_types={str(use.entry): found for use, found in of("channel_types")},
+            global_requests={str(use.entry): found for use, found in of("global_requests")},
+            forwarding=tuple(found for _, found in of("forwarding")),
+            audit=tuple(found for _, found in of("audit")),
+        )  # fmt: skip
+
+    def _object(self, use: Use) -> Any:  # noqa: ANN401 - of its group's interface, which was checked
+        key = (use.group, use.plugin)
+        if key not in self._made:
+            loaded = self._loaded[key]
+            group: Group[Any] = GROUPS[use.group]
+            context = self._context(use, self._options(loaded))
+            with _Blame(self._config, use, loaded.names):
+                self._made[key] = self._registry.make(group, loaded.found, loaded.factory, context)
+        return self._made[key]
+
+    def _options(self, loaded: Loaded) -> object:
+        """Make the options of a plug-in from its table."""
+        if loaded.options is None:
+            return None
+        name = loaded.found.name
+        values = {**self._given.get(name, {}), **self._config.plugin.get(name, {})}
+        try:
+            return table(loaded.options)({key: value for key, value in values.items() if key in loaded.names})
+        except BadValue as error:
+            entry = name if error.entry is None else f"{name}.{error.entry}"
+            raise self._config.source.error(str(error), "plugin", entry) from error
+        except Exception as error:
+            raise self._config.source.error(short(error), "plugin", name) from error
+
+    def _context(self, use: Use, options: object) -> Context[Any]:
+        asked = self._config.plugin.get(use.plugin, {}).get(LOG_LEVEL)
+        logger = logging.getLogger(f"dunnart.plugin.{use.plugin}")
+        logger.setLevel(logging.NOTSET if asked is None else LEVELS[str(asked)])
+        return Context(use.plugin, options, logger, str(asked or self._config.log_level))
+
+    def _authenticators(
+        self, made: list[tuple[str, Authenticator]], sources: Mapping[str, KeySource]
+    ) -> tuple[Authenticator, ...]:
+        if sources:
+            from dunnart.plugins.key_sources import KeySources
+
+            name, first = next(((name, each) for name, each in made if each.method == "publickey"), ("", None))
+            made = [(each, found) for each, found in made if found is not first]
+            made.insert(0, (name or "key_sources", KeySources(sources, first)))
+        permit = self._config.permit_root_login
+        return tuple(
+            NamedAuthenticator(name, each, root=permit == "yes" or (
+                permit == "prohibit-password" and (each.method == "publickey" or name == ONE_TIME_PASSWORD)))
+            for name, each in made
+        )  # fmt: skip
+
+
+def _by_option(made: Mapping[Use, Any]) -> Callable[[str], list[tuple[Use, Any]]]:
+    return lambda option: [(use, found) for use, found in made.items() if use.option == option]
+
+
+class _Blame:
+    """Makes a plug-in's fault one of the configuration, which says where the plug-in, or its option, stands there."""
+
+    def __init__(self, config: ServeConfig, use: Use, options: frozenset[str] = frozenset()) -> None:
+        self._source = config.source
+        self._use = use
+        self._options = options
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ConfigError) and error.key in self._options:
+            message = str(error).removeprefix(f"{error.key}: ")
+            raise self._source.error(message, "plugin", f"{self._use.plugin}.{error.key}") from error
+        if isinstance(error, Exception):
+            message = str(error) if isinstance(error, PluginError) else f"{self._use.plugin}: {short(error)}"
+            raise self._source.error(message, self._use.option, self._use.entry) from error
+
+
+# What names a plug-in whose code fails while the server runs.
+
+
+class NamedAuthenticator:
+    """An authenticator that keeps to permit_root_login, and whose failures say whose they are.
+
+    Args:
+        name: the plug-in's.
+        inner: it.
+        root: whether it may let root in.
+    """
+
+    def __init__(self, name: str, inner: Authenticator, *, root: bool) -> None:
+        self.method = inner.method
+        self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
+        self._name = name
+        self._inner = inner
+        self._root = root
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Ask it."""
+        try:
+            reply = await self._inner.authenticate(attempt)
+        except DunnartError:
+            raise
+        except Exception as error:
+            raise PluginError(short(error), self._name) from error
+        if not isinstance(reply, Allow | Deny | Prompt):
+            raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
+        if isinstance(reply, Allow) and not self._root and await attempt.run(_is_root, attempt.user):
+            return Deny("root may not log in this way")
+        return reply
+
+
+def _is_root(user: str) -> bool:
+    from dunnart.plugins import os_account
+
+    account = os_account.find(user)
+    return user == "root" or (account is not None and account.uid == 0)
+
+
+def _named(name: str, handler: Handler) -> Handler:
+    if isinstance(handler, type):  # of event methods: its name is in the log with what it raises
+        return handler
+    if hasattr(handler, "begin"):
+        return _NamedApplication(name, handler)
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        return _named_coroutine(name, cast("AsyncHandler", handler))
+
+    def serve(session: Any) -> Any:  # noqa: ANN401 - as the handler's own
+        try:
+            return handler(session)
+        except (DunnartError, OSError, EOFError):  # what a client that goes away causes
+            raise
+        except Exception as error:
+            raise PluginError(short(error), name) from error
+
+    return serve
+
+
+def _named_coroutine(name: str, handler: AsyncHandler) -> AsyncHandler:
+    async def serve(session: Any) -> int | None:  # noqa: ANN401 - as the handler's own
+        try:
+            return await handler(session)
+        except (DunnartError, EOFError):
+            raise
+        except Exception as error:
+            raise PluginError(short(error), name) from error
+
+    return serve
+
+
+class _NamedApplication:
+    def __init__(self, name: str, inner: Application) -> None:
+        self._name = name
+        self._inner = inner
+
+    def begin(self, session: RawSession) -> bool:
+        """Have it begin."""
+        try:
+            return self._inner.begin(session)
+        except DunnartError:
+            raise
+        except Exception as error:
+            raise PluginError(short(error), self._name) from error
+
+
+def _named_middleware(config: ServeConfig, use: Use, layer: Middleware) -> Middleware:
+    def around(following: AsyncHandler) -> AsyncHandler:
+        with _Blame(config, use):
+            made = layer(following)
+            if not callable(made):
+                raise PluginError(f"it made {clean(repr(made))} of the next handler, which is no handler", use.plugin)
+            return _named_coroutine(use.plugin, made)
+
+    return around
