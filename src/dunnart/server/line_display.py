@@ -78,7 +78,7 @@ class LineDisplay:
         utf8: it shows UTF-8; otherwise ISO 8859-1.
     """
 
-    __slots__ = ("_at", "_cells", "_encoding", "_out", "_prompt", "_wiped", "columns", "dumb", "rows")
+    __slots__ = ("_at", "_cells", "_encoding", "_out", "_prompt", "_stale", "_wiped", "columns", "dumb", "rows")
 
     def __init__(self, columns: int, rows: int, term: str, *, utf8: bool) -> None:
         self.dumb = term in _DUMB
@@ -87,7 +87,8 @@ class LineDisplay:
         self._cells: list[str] = []
         self._prompt = ""
         self._at = 0
-        self._wiped = False
+        self._wiped = False  # the screen is to be cleared
+        self._stale = False  # something else may stand where the line is to be shown
         self._measure(columns, rows)
 
     def _measure(self, columns: int, rows: int) -> None:
@@ -160,15 +161,16 @@ class LineDisplay:
 
     def _draw(self, cells: list[str], same: int) -> None:
         fresh = cells[same:]
-        if not fresh and len(cells) == len(self._cells):
+        if not fresh and len(cells) == len(self._cells) and not self._stale:
             return
         self._move(same)
         self._out.append("".join(fresh))
         self._at = len(cells)
         if fresh and len(cells) % self.columns == 0:
             self._out.append(" \r")
-        if len(cells) < len(self._cells):
+        if len(cells) < len(self._cells) or self._stale:
             self._out.append("\x1b[J")
+        self._stale = False
 
     def _draw_dumb(self, cells: list[str], same: int) -> None:
         gone = len(self._cells) - same
@@ -200,8 +202,9 @@ class LineDisplay:
             if self._cells:
                 self._out.append("\r\n")
         else:
-            self._move(0)
-            self._out.append("\x1b[J")
+            for row in reversed(range(len(self._cells) // self.columns + 1)):  # row by row: see `resize`
+                self._move(row * self.columns)
+                self._out.append("\x1b[K")
         self.forget()
 
     def finish(self, mark: str = "") -> None:
@@ -217,10 +220,13 @@ class LineDisplay:
         self._cells, self._at, self._prompt = [], 0, ""
 
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal has another size: take the line away, from where it is now.
+        """The terminal has another size: go to where the line begins now. It is to be shown again at once.
 
         Most terminals break long lines anew (xterm, PuTTY and the Linux console do not), and that is what is
         reckoned with: on the others, what is left of a line of many rows stays, or some rows above it go.
+
+        Nothing is erased before it is shown again. tmux takes what is erased from the top of the screen to its end
+        into its history, and brings it back from there when the screen gets wider.
         """
         self._measure(columns, rows)
         if self.dumb or not self._cells:
@@ -231,5 +237,6 @@ class LineDisplay:
                 rewrapped.append(" ")
             rewrapped.append(cell)
         row = len(rewrapped) // self.columns
-        self._out.append(f"\x1b[{row}A" * bool(row) + "\r\x1b[J")
+        self._out.append(f"\x1b[{row}A" * bool(row) + "\r")
         self.forget()
+        self._stale = True
