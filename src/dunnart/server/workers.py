@@ -115,6 +115,10 @@ class InProcesses:
     """The placement: as many protocol processes as the configuration says."""
 
     def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            pickle.dumps(config.admission)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise ConfigError(f"cannot be given to another process: {error}", key="admission") from error
         self.counters: Counter[str] = Counter()
         self._config = config
         self._app_loop = app_loop
@@ -122,10 +126,6 @@ class InProcesses:
         self._workers: list[_Worker] = []
         self._host: Host | None = None
         self._listeners: list[socket.socket] = []
-        try:
-            pickle.dumps(config.admission)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise ConfigError(f"cannot be given to another process: {error}", key="admission") from error
 
     @property
     def host(self) -> Host:
