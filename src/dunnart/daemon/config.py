@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dunnart.daemon.options import (
     BadValue,
     Word,
+    at_least,
     choice,
     converted,
     count,
@@ -202,6 +203,10 @@ class ServeConfig:
     max_startups: StartupLimit = option(
         StartupLimit(), numbers("BEGIN:RATE:FULL", StartupLimit), "BEGIN:RATE:FULL",
         "Connections without a login: from BEGIN on RATE % of new ones are refused, rising to all at FULL.",
+    )  # fmt: skip
+    workers: int = option(
+        1, at_least(1), "COUNT",
+        "Processes that serve the protocol. With one it is served by the main process itself, which is smallest.",
     )  # fmt: skip
     max_startups_per_source: int = option(
         100, count, "COUNT", "Connections without a login from one source; 0: no bound.",

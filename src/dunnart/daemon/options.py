@@ -140,6 +140,18 @@ def count(value: object) -> int:
     return value
 
 
+def at_least(least: int) -> Reader[int]:
+    """Make a reader of a number of things of which there are some."""
+
+    def read(value: object) -> int:
+        number = count(value)
+        if number < least:
+            raise BadValue(f"{value!r} is less than {least}")
+        return number
+
+    return read
+
+
 def choice(*choices: str) -> Reader[str]:
     """Make a reader of one of several words."""
 

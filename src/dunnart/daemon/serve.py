@@ -24,7 +24,6 @@ from dunnart.runtime.process import default_signals
 from dunnart.server import Server
 
 if TYPE_CHECKING:
-
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.config import ServeConfig
     from dunnart.keys.private import PrivateKey
@@ -78,7 +77,8 @@ async def start(prepared: Prepared) -> Running:
         algorithms=prepared.algorithms,
         limits=config.limits,
         admission=prepared.admission,
-        placement="loop",
+        placement="loop" if config.workers == 1 else "process",
+        workers=config.workers,
     )
     await server.start()
     return server

@@ -55,6 +55,7 @@ class AuthorizedKeysFiles:
     """
 
     method = "publickey"
+    on_any_loop = True
 
     def __init__(self, patterns: tuple[str, ...], *, strict_modes: bool = True, root: bool = True) -> None:
         self._patterns = patterns

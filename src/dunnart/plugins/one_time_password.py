@@ -41,6 +41,7 @@ class OneTimePassword:
     """
 
     method = "password"
+    on_any_loop = True
 
     def __init__(self, user: str, password: str) -> None:
         self._user = user.encode()

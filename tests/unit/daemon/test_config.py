@@ -49,6 +49,7 @@ host_key_algorithms = "^rsa-sha2-256"
 user_key_algorithms = "-rsa*"
 max_startups = "10:30:100"
 max_startups_per_source = 7
+workers = 2
 source_bits = "24:48"
 penalty_exempt = ["192.0.2.0/24", "::1"]
 log_level = "debug"
@@ -228,6 +229,7 @@ def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
         ("strict_modes = 1", 1, "strict_modes", "neither true nor false"),
         ('max_startups = "10:30"', 1, "max_startups", "not of the form BEGIN:RATE:FULL"),
         ('max_startups = "10:30:5"', 1, "max_startups", "begin must be 1 to full"),
+        ("workers = 0", 1, "workers", "0 is less than 1"),
         ("max_startups_per_source = -1", 1, "max_startups_per_source", "no whole number from 0"),
         ('source_bits = "33:64"', 1, "source_bits", "at most 32"),
         ('penalty_exempt = ["192.0.2.1/24"]', 1, "penalty_exempt", "beyond its prefix"),
