@@ -211,9 +211,14 @@ class RawSession(Facts):
         """
         self._end(ExitStatus(status), "")
 
-    def refuse(self, reason: str) -> None:
-        """End the session at once with status 75, and tell the user why on its stderr."""
-        self._end(ExitStatus(_TEMPORARY_FAILURE), f"{reason}\r\n")
+    def refuse(self, reason: str, status: int = _TEMPORARY_FAILURE) -> None:
+        """End the session at once, and tell the user why on its stderr.
+
+        Args:
+            reason: the text.
+            status: the exit status; by default 75, which mail and cron know as a temporary failure.
+        """
+        self._end(ExitStatus(status), f"{reason}\r\n")
 
     def release(self) -> None:
         """Close the application's sockets, for one that is done with them."""
@@ -245,7 +250,9 @@ class RawSession(Facts):
             if sock is not None:
                 with contextlib.suppress(OSError):  # closed by the application, or by the client's leaving
                     sock.shutdown(SHUT_WR)
-        self.host.call(self._control.end, how, text)
+        # Soon, not now: the request that began the session may not be answered yet.
+        with contextlib.suppress(RuntimeError):  # the server is closed, and its loop
+            self.host.loop.call_soon_threadsafe(self._control.end, how, text)
 
     def _program_ended(self, how: ExitStatus | ExitSignal) -> None:
         host = self.host
