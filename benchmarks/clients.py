@@ -143,18 +143,18 @@ class Login:
         channel.execute(command)
         return channel
 
-    def typist(self) -> Typist:
-        """Start `cat` on a raw pty."""
-        return Typist(self)
+    def typist(self, command: str = "stty raw -echo; echo ready; exec cat") -> Typist:
+        """Start `cat` on a raw pty, or another command that says ready and gives back what it gets."""
+        return Typist(self, command)
 
 
 class Typist:
-    """Types a key at a time into `cat` on a raw pty: each comes back through the server, the pty and the program."""
+    """Types a key at a time into a command on a raw pty: each comes back through the server and the program."""
 
-    def __init__(self, login: Login) -> None:
+    def __init__(self, login: Login, command: str) -> None:
         self._channel = login.session.open_session()
         self._channel.pty("xterm")
-        self._channel.execute("stty raw -echo; echo ready; exec cat")
+        self._channel.execute(command)
         self._expect(b"ready")
 
     def _expect(self, wanted: bytes) -> None:

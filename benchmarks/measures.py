@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import subprocess
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from ssh2.exceptions import SSH2Error
 
-from benchmarks.clients import ClientError, Identity, Login, OpenSsh
-from benchmarks.peers import Peer, Running
+from benchmarks.clients import ClientError, Identity, Login, OpenSsh, Typist
+from benchmarks.peers import Embedded, Peer, Running
 from benchmarks.processes import KIB, command_seconds, login_shell, own_use
 
 if TYPE_CHECKING:
@@ -216,26 +217,65 @@ def echo(bench: Bench) -> None:
 
     def type_keys(server: Running, title: str, downloads: int) -> None:
         with _downloads(bench, server, downloads), Login(bench.identity, server.port) as login:
-            typist = login.typist()
-            waits = []
-            for number in range(keys):
-                waits.append(typist.type(b"%c" % (97 + number % 26)))
-                time.sleep(0.002)  # nobody types faster; a server may doze off in between
-        _percentiles(bench, f"echo.{title}", server.name, waits)
+            _percentiles(bench, f"echo.{title}", server.name, _type_keys(login.typist(), keys))
 
     def log_in(server: Running) -> None:
-        waits = []
         with _downloads(bench, server, 4):
-            for _ in range(attempts):
-                start = time.perf_counter()
-                with Login(bench.identity, server.port):
-                    waits.append(time.perf_counter() - start)
-        _percentiles(bench, "login.beside 4 downloads", server.name, waits)
+            _percentiles(bench, "login.beside 4 downloads", server.name, _log_in(bench, server, attempts))
 
     with bench.servers() as servers:
         bench.take_turns("echo, idle", servers, lambda server: type_keys(server, "idle", 0))
         bench.take_turns("echo beside a download", servers, lambda server: type_keys(server, "beside a download", 1))
         bench.take_turns("login beside 4 downloads", servers, log_in)
+
+
+def _type_keys(typist: Typist, keys: int) -> list[float]:
+    waits = []
+    for number in range(keys):
+        waits.append(typist.type(b"%c" % (97 + number % 26)))
+        time.sleep(0.002)  # nobody types faster; a server may doze off in between
+    return waits
+
+
+def _log_in(bench: Bench, server: Running, attempts: int) -> list[float]:
+    waits = []
+    for _ in range(attempts):
+        start = time.perf_counter()
+        with Login(bench.identity, server.port):
+            waits.append(time.perf_counter() - start)
+    return waits
+
+
+def disturbed(bench: Bench) -> None:
+    """What other sessions feel of a handler that computes in Python, or blocks: keystroke echo and logins.
+
+    The peers are dunnart embedded in a program, with the protocol in a thread and in a process of its own. The echo
+    comes from a handler in a thread of the program, and from `cat`.
+    """
+    keys = 100 if bench.quick else 500
+    attempts = 20 if bench.quick else 100
+    commands = {"a handler": "echo", "cat": "stty raw -echo; echo ready; exec cat"}
+
+    def disturb(server: Running, title: str, command: str) -> None:
+        with contextlib.ExitStack() as stack:
+            if command:
+                disturbing = stack.enter_context(Login(bench.identity, server.port))
+                stack.callback(id, disturbing.open(command))  # kept until then
+                time.sleep(0.2)  # a handler says nothing when it has begun to burn
+            for what, echo_command in commands.items():
+                with Login(bench.identity, server.port) as login:
+                    waits = _type_keys(login.typist(echo_command), keys)
+                _percentiles(bench, f"disturbed.echo of {what}, {title}", server.name, waits)
+            _percentiles(bench, f"disturbed.login, {title}", server.name, _log_in(bench, server, attempts))
+        server.settle()
+
+    peers = [Embedded(placement) for placement in ("thread", "process")]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Running(peer, bench.identity)) for peer in peers]
+        for title, command in (("idle", ""), ("beside one that burns", "burn"), ("beside one that blocks", "block")):
+            bench.take_turns(
+                f"echo and login, {title}", servers, functools.partial(disturb, title=title, command=command)
+            )
 
 
 def _percentiles(bench: Bench, metric: str, peer: str, seconds: list[float]) -> None:
@@ -334,4 +374,6 @@ def _available_bytes() -> int:
         return next(int(line.split()[1]) * KIB for line in file if line.startswith("MemAvailable:"))
 
 
-MEASURES: dict[str, Callable[[Bench], None]] = {"bulk": bulk, "logins": logins, "echo": echo, "memory": memory}
+MEASURES: dict[str, Callable[[Bench], None]] = {
+    "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory,
+}  # fmt: skip

@@ -248,7 +248,28 @@ class Paramiko(Library):
         return "one process, threads, 2 MiB window"
 
 
-KINDS: tuple[type[Peer], ...] = (Dunnart, Sshd, Dropbear, Asyncssh, Paramiko)
+@dataclass
+class Dunnart2(Dunnart):
+    """The same with two processes that serve the protocol."""
+
+    name: ClassVar[str] = "dunnart-2"
+    _crowd: ClassVar[tuple[str, ...]] = ("--max-startups=1000:30:2000", "--max-startups-per-source=0", "--workers=2")
+
+
+class Embedded(Library):
+    """dunnart embedded in a program, its protocol placed in a thread or in a process."""
+
+    def __init__(self, placement: str) -> None:
+        super().__init__()
+        self.name = placement  # type: ignore[misc] # one of two
+
+    def command(self, identity: Identity, port: int) -> list[str]:
+        """Serve in an interpreter of its own."""
+        module = "benchmarks.servers.embedded_server"
+        return [sys.executable, "-m", module, str(port), identity.host_key, identity.authorized_keys, self.name]
+
+
+KINDS: tuple[type[Peer], ...] = (Dunnart, Dunnart2, Sshd, Dropbear, Asyncssh, Paramiko)
 
 
 class Running:

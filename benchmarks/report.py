@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,20 +67,29 @@ def figure(value: float) -> str:
 def markdown(bench: Bench, conditions: dict[str, str], versions: dict[str, str]) -> str:
     """Make the report."""
     names = [name for name in versions if any(name in peers for peers in bench.samples.values())]
+    others = [name for name in dict.fromkeys(itertools.chain(*bench.samples.values())) if name not in versions]
     lines = ["# Benchmark", "", *(f"- {key}: {value}" for key, value in conditions.items())]
     lines += [f"- {name} {version}" for name, version in versions.items()]
     lines += [f"- skipped: {what}" for what in bench.skipped]
     lines += ["", "Medians of the rounds; the CPU time and memory of a server are those of its processes without the"]
     lines += ["programs that its sessions execute.", ""]
-    lines += [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for metric, peers in bench.samples.items():
-        cells = (figure(statistics.median(peers[name])) if name in peers else "-" for name in names)
-        lines.append(f"| {metric.replace('.', ', ')} | {' | '.join(cells)} |")
+    lines += _table(bench, names)
+    if others:
+        lines += ["", f"## {OURS} embedded, by the placement of its protocol", "", *_table(bench, others)]
     rows = targets(bench)
     if rows:
         lines += ["", f"## {OURS} against the targets", "", "Ratios are medians of the rounds' own ratios.", ""]
         lines += [f"| | {OURS} | {YARDSTICK} | ratio | wanted | |", "|---|---:|---:|---:|---|---|", *rows]
     return "\n".join(lines) + "\n"
+
+
+def _table(bench: Bench, names: list[str]) -> list[str]:
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for metric, peers in bench.samples.items():
+        if any(name in peers for name in names):
+            cells = (figure(statistics.median(peers[name])) if name in peers else "-" for name in names)
+            lines.append(f"| {metric.replace('.', ', ')} | {' | '.join(cells)} |")
+    return lines
 
 
 def targets(bench: Bench) -> list[str]:

@@ -42,7 +42,7 @@ from dunnart.protocol.requests import (
     WindowChange,
 )
 from dunnart.runtime.admission import Admission, StartupLimit
-from dunnart.server import Address, Attempt, PasswordCallback, RawSession, Server, Session
+from dunnart.server import Address, Attempt, PasswordCallback, PublicKeys, RawSession, Server, Session
 from dunnart.server.config import _random
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
 from tests.runtime.driver import (
@@ -443,6 +443,27 @@ async def test_audit_sinks_hear_of_logins_and_sessions(where: tuple[Any, int]) -
         assert sink.events[1].details["method"] == "password"
         assert sink.events[2].details["detail"] == "echo \ufffd"
         assert len({event.connection for event in sink.events[1:]}) == 1
+
+
+@every_placement
+async def test_static_keys_let_in_wherever_they_are_looked_at(where: tuple[Any, int]) -> None:
+    key, other = PrivateKey.generate("ed25519"), PrivateKey.generate("ed25519")
+    line = key.public.line("me")
+    interval = sys.getswitchinterval()
+
+    def trying(who: PrivateKey) -> dict[Any, Any]:
+        tries = iter([PublicKeyCredential(who.public, "ssh-ed25519", signed=True)])
+        return {
+            CredentialQuestion: lambda _: next(tries, None),
+            SignQuestion: lambda question: who.sign(question.algorithm, question.data),
+        }
+
+    async with placed(where, authenticators=[PublicKeys(line, users=[USER])]) as server:
+        assert (sys.getswitchinterval() < interval) is (where[0] == "process")
+        assert (await (await server.login(answers=trying(key))).run("echo in")).out == b"in\n"
+        stranger = server.begin(answers=trying(other))
+        await stranger.until(lambda: any(isinstance(event, AuthRefused) for event in stranger.events))
+    assert sys.getswitchinterval() == interval
 
 
 @in_processes

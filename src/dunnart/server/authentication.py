@@ -47,7 +47,8 @@ class Authenticator(Protocol):
     (THREATS R15); the answer's time has a floor anyway.
 
     It runs on the application's event loop. One with a true attribute `on_any_loop` promises that it needs no loop of
-    its own and never blocks; then a busy application does not delay logins.
+    its own and never blocks; then a busy application does not delay logins. One with a true attribute `travels` can be
+    pickled, changes nothing and grants nothing: where the protocol has processes of its own a copy decides there.
     """
 
     @property
@@ -63,6 +64,7 @@ class AllowAnyone:
 
     method = "none"
     on_any_loop = True
+    travels = True
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Say yes."""
@@ -139,6 +141,7 @@ class PublicKeys:
 
     method = "publickey"
     on_any_loop = True
+    travels = True
 
     def __init__(self, text: str, *, users: Iterable[str] | None = None) -> None:
         self._keys = parse(text, "text")

@@ -63,6 +63,11 @@ class BlockingSession(Facts):
             raise EOFError
         return line.rstrip("\n")
 
+    @property
+    def closed(self) -> bool:
+        """The client has gone; for handlers that compute and neither read nor write."""
+        return self._raw.gone
+
     def exit(self, status: int = 0) -> None:
         """End the session with an exit status; what was written before still goes out."""
         self._flush()

@@ -70,7 +70,9 @@ class ServerConfig:
         admission: bounds on new connections; None lets all in. By default those of `dunnart serve`.
         banner: shown before authentication.
         placement: where the protocol runs: in a "thread" of its own, in a "process" of its own (`workers` of them), or
-            on the "loop" that started the server, where it is cheapest and a handler that blocks stops everybody.
+            on the "loop" that started the server, where it is cheapest and a handler that blocks stops everybody. With
+            "process" Python's switch interval (`sys.setswitchinterval`) is 0.5 ms at most while the server runs, so
+            that handlers that compute delay the others little.
         workers: how many protocol processes there are.
         application_threads: how many blocking handlers and event methods may run at once.
         application_queue: how many more may wait for a thread; then sessions are refused with a reason.

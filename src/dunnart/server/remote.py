@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.admission import Admission
     from dunnart.runtime.streams import Counterpart
-    from dunnart.server.authentication import Attempt
+    from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl
     from dunnart.server.connection import ServerConnection
     from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
@@ -94,6 +94,8 @@ class Order:
     asks_accept: bool
     audited: bool
     methods: tuple[str, ...]
+    authenticators: tuple[Authenticator, ...]
+    """Those that decide here."""
     channel_types: tuple[str, ...]
     global_requests: tuple[str, ...]
     levels: dict[str, int]
@@ -147,8 +149,9 @@ class RemoteSession:
 class RemoteHost:
     """Asks the application's process; see `HostLink`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, authenticators: tuple[Authenticator, ...]) -> None:
         self.link = link
+        self._authenticators = {each.method: each for each in authenticators}
         self.sessions: dict[Key, RemoteSession] = {}
         self.begun: dict[Key, Callable[[bool], None]] = {}
         self.waiting: dict[int, asyncio.Future[Any]] = {}
@@ -173,6 +176,8 @@ class RemoteHost:
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request."""
         credential = attempt.credential
+        if (here := self._authenticators.get(credential.method)) is not None:
+            return await here.authenticate(attempt)
         text, algorithm, signed, data, answered = "", "", False, b"", False
         if isinstance(credential, PasswordCredential):
             text = credential.password
@@ -249,7 +254,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._link = Link(control, self._loop, self._receive, self._ended.set)
-        self._host = RemoteHost(self._link)
+        self._host = RemoteHost(self._link, order.authenticators)
         self._peers: dict[int, _Dealer] = {}
         self._acceptor: Link | None = None
         logging.getLogger().handlers[:] = [_LinkHandler(self._link)]

@@ -90,6 +90,9 @@ _CONNECT_FAILED = 2
 _START_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _END_SECONDS = 5.0
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep Python's lock while the control loop's wants it. Python's own 5 ms would be
+waited for at every step of a login."""
 _BOOT = """\
 import json, sys
 sys.modules.setdefault("ssl", None)  # asyncio can do without, and it is 4.5 MB
@@ -151,6 +154,8 @@ class InProcesses:
 
     async def _start(self) -> None:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters)
+        self._switching = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switching, _SWITCH_SECONDS))
         for index in range(self._config.workers):
             self._workers.append(_Worker(self._host, index, self._listeners))
         async with asyncio.timeout(_START_SECONDS):
@@ -189,6 +194,7 @@ class InProcesses:
         await asyncio.gather(*(worker.call("close", text, seconds) for worker in self._workers), return_exceptions=True)
         await self.host.hung_up(_HANG_UP_SECONDS)
         await self._end()
+        sys.setswitchinterval(self._switching)
 
     async def _end(self) -> None:
         for worker in self._workers:
@@ -248,7 +254,9 @@ class _Worker:
         order = Order(
             self.index, config.workers, {name: getattr(config, name) for name in _TRAVELS},
             tuple(key.openssh() for key in config.keys), config.accept is not None, bool(config.audit),
-            tuple(authenticator.method for authenticator in config.authenticators), tuple(config.channel_types),
+            tuple(authenticator.method for authenticator in config.authenticators),
+            tuple(each for each in config.authenticators if getattr(each, "travels", False)),
+            tuple(config.channel_types),
             tuple(config.global_requests), levels, self._first,
         )  # fmt: skip
         data = pickle.dumps(order)
