@@ -6,12 +6,14 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from dunnart.daemon.config import AUTHORIZED_KEYS, LOG_LEVEL, ONE_TIME_PASSWORD, ServeConfig, Use, uses
 from dunnart.daemon.options import BadValue, field_types, table, unknown_name
 from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
+from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import LEVELS, clean
 from dunnart.server import Allow, Deny, Prompt
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
     from dunnart.server import Application, Attempt, Authenticator, AuthReply, Handler, Middleware, RawSession
     from dunnart.server.interfaces import (
         AsyncHandler,
+        AuditEvent,
         AuditSink,
+        ChannelOpening,
         ChannelType,
         ForwardingPolicy,
         GlobalRequestHandler,
         KeySource,
     )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +69,20 @@ def registry() -> Registry:
     return Registry(BUILT_IN)
 
 
-def load(known: Registry, use: Use) -> Loaded:
-    """Find and import the plug-in that an option names.
+def load(known: Registry, found: Found) -> Loaded:
+    """Import a plug-in.
 
     Raises:
         PluginError: that cannot be done.
     """
-    found = known.find(GROUPS[use.group], use.plugin)
     factory = known.load(found)
     kind = options_of(factory)
     try:
         names = frozenset() if kind is None else frozenset(field_types(kind))
     except (TypeError, NameError) as error:
-        raise PluginError(f"the options of {found.origin} cannot be used: {error}", use.plugin) from error
+        raise PluginError(f"the options of {found.origin} cannot be used: {error}", found.name) from error
     if LOG_LEVEL in names:
-        raise PluginError(f"{found.origin} has an option {LOG_LEVEL}, which every plug-in has anyway", use.plugin)
+        raise PluginError(f"{found.origin} has an option {LOG_LEVEL}, which every plug-in has anyway", found.name)
     return Loaded(found, factory, kind, names)
 
 
@@ -134,7 +135,8 @@ class _Maker:
         for use in self._uses:
             if (use.group, use.plugin) not in self._loaded:
                 with _Blame(self._config, use):
-                    self._loaded[use.group, use.plugin] = load(self._registry, use)
+                    found = self._registry.find(GROUPS[use.group], use.plugin)
+                    self._loaded[use.group, use.plugin] = load(self._registry, found)
         for name, values in self._config.plugin.items():
             loaded = [each for each in self._loaded.values() if each.found.name == name]
             known = frozenset[str]().union(*(each.names for each in loaded))
@@ -163,10 +165,15 @@ class _Maker:
             exec=next((_named(use.plugin, found) for use, found in of("exec")), None),
             subsystems={str(use.entry): _named(use.plugin, found) for use, found in of("subsystem")},
             middleware=tuple(_named_middleware(self._config, use, found) for use, found in of("middleware")),
-            channel_types={str(use.entry): found for use, found in of("channel_types")},
-            global_requests={str(use.entry): found for use, found in of("global_requests")},
-            forwarding=tuple(found for _, found in of("forwarding")),
-            audit=tuple(found for _, found in of("audit")),
+            channel_types={str(use.entry): _NamedChannelType(use.plugin, found) for use, found in of("channel_types")},
+            global_requests={
+                str(use.entry): cast("GlobalRequestHandler", _with_named(use.plugin, found, "answer"))
+                for use, found in of("global_requests")
+            },
+            forwarding=tuple(
+                cast("ForwardingPolicy", _with_named(use.plugin, found, "allows")) for use, found in of("forwarding")
+            ),
+            audit=tuple(_NamedSink(use.plugin, found) for use, found in of("audit")),
         )  # fmt: skip
 
     def _object(self, use: Use) -> Any:  # noqa: ANN401 - of its group's interface, which was checked
@@ -261,12 +268,8 @@ class NamedAuthenticator:
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask it."""
-        try:
+        with _Naming(self._name):
             reply = await self._inner.authenticate(attempt)
-        except DunnartError:
-            raise
-        except Exception as error:
-            raise PluginError(short(error), self._name) from error
         if not isinstance(reply, Allow | Deny | Prompt):
             raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
         if isinstance(reply, Allow) and not self._root and await attempt.run(_is_root, attempt.user):
@@ -287,29 +290,41 @@ def _named(name: str, handler: Handler) -> Handler:
     if hasattr(handler, "begin"):
         return _NamedApplication(name, handler)
     if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
-        return _named_coroutine(name, cast("AsyncHandler", handler))
+        named: AsyncHandler = _named_coroutine(name, handler)
+        return named
 
     def serve(session: Any) -> Any:  # noqa: ANN401 - as the handler's own
-        try:
+        with _Naming(name, OSError, EOFError):  # those are what a client that goes away causes
             return handler(session)
-        except (DunnartError, OSError, EOFError):  # what a client that goes away causes
-            raise
-        except Exception as error:
-            raise PluginError(short(error), name) from error
 
     return serve
 
 
-def _named_coroutine(name: str, handler: AsyncHandler) -> AsyncHandler:
-    async def serve(session: Any) -> int | None:  # noqa: ANN401 - as the handler's own
-        try:
-            return await handler(session)
-        except (DunnartError, EOFError):
-            raise
-        except Exception as error:
-            raise PluginError(short(error), name) from error
+def _named_coroutine(name: str, function: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - as the function given
+    async def call(argument: object) -> Any:  # noqa: ANN401 - as the function's own
+        with _Naming(name, EOFError):
+            return await function(argument)
 
-    return serve
+    return call
+
+
+def _with_named(name: str, made: object, method: str) -> object:
+    return SimpleNamespace(**{method: _named_coroutine(name, getattr(made, method))})
+
+
+class _Naming:
+    """Makes exceptions PluginErrors, but for some."""
+
+    def __init__(self, name: str, *but: type[Exception]) -> None:
+        self._name = name
+        self._but: tuple[type[Exception], ...] = (DunnartError, *but)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, self._but):
+            raise PluginError(short(error), self._name) from error
 
 
 class _NamedApplication:
@@ -319,12 +334,33 @@ class _NamedApplication:
 
     def begin(self, session: RawSession) -> bool:
         """Have it begin."""
-        try:
+        with _Naming(self._name):
             return self._inner.begin(session)
-        except DunnartError:
-            raise
-        except Exception as error:
-            raise PluginError(short(error), self._name) from error
+
+
+class _NamedChannelType:
+    def __init__(self, name: str, inner: ChannelType) -> None:
+        self._name = name
+        self._inner = inner
+
+    async def open(self, opening: ChannelOpening) -> Handler | Refusal:
+        """Ask it."""
+        with _Naming(self._name):
+            found = await self._inner.open(opening)
+        return found if isinstance(found, Refusal) else _named(self._name, found)
+
+
+class _NamedSink:
+    def __init__(self, name: str, inner: AuditSink) -> None:
+        self._name = name
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def record(self, event: AuditEvent) -> None:
+        """Have it recorded."""
+        self._inner.record(event)
 
 
 def _named_middleware(config: ServeConfig, use: Use, layer: Middleware) -> Middleware:
@@ -333,6 +369,7 @@ def _named_middleware(config: ServeConfig, use: Use, layer: Middleware) -> Middl
             made = layer(following)
             if not callable(made):
                 raise PluginError(f"it made {clean(repr(made))} of the next handler, which is no handler", use.plugin)
-            return _named_coroutine(use.plugin, made)
+            named: AsyncHandler = _named_coroutine(use.plugin, made)
+            return named
 
     return around

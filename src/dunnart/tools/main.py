@@ -16,6 +16,7 @@ usage: dunnart COMMAND [FLAGS]
 
   serve     run the SSH server
   config    print the configuration that serve would have, or check it
+  plugins   list the plug-ins that are installed, and what the configuration uses
   version   print the version
 
 dunnart COMMAND --help tells more.
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config}
+    commands = {"serve": serve, "config": config, "plugins": plugins}
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -77,12 +78,28 @@ def config(arguments: Sequence[str]) -> int:
     description = "Print the configuration that serve would have, as TOML. With --check, print only what is wrong."
     configuration = _load("config", description, rest)
     if check:
+        from dunnart.daemon.plugins import check as check_plugins
+
+        check_plugins(configuration)
         print("the configuration is good")
     else:
         from dunnart.daemon.config import to_toml
 
         print(to_toml(configuration), end="")
     return 0
+
+
+def plugins(arguments: Sequence[str]) -> int:
+    """List plug-ins."""
+    rest = [argument for argument in arguments if argument != "--json"]
+    description = (
+        "List the plug-ins that are installed or that the configuration names, what names them, where they come from, "
+        "and why broken ones are. With --json, as JSON."
+    )
+    configuration = _load("plugins", description, rest)
+    from dunnart.tools.plugins import run
+
+    return run(configuration, as_json="--json" in arguments)
 
 
 def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConfig:
