@@ -14,6 +14,12 @@ BUILT_IN = {
     "dunnart.execs": {
         "os": "dunnart.plugins.os_process:commands",
     },
+    "dunnart.channel_types": {
+        "direct-tcpip": "dunnart.plugins.direct_tcpip:DirectTcpip",
+    },
+    "dunnart.forwarding_policies": {
+        "allow-list": "dunnart.plugins.allow_list:AllowList",
+    },
     "dunnart.audit_sinks": {
         "log": "dunnart.plugins.audit_log:audit_log",
     },

@@ -44,8 +44,8 @@ class Bridge:
     """
 
     __slots__ = (
-        "_closed", "_counterpart", "_eof_wanted", "_exit", "_loop", "_number", "_paused", "_pending", "_pump",
-        "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide",
+        "_closed", "_counterpart", "_eof_wanted", "_exit", "_joined", "_loop", "_number", "_paused", "_pending",
+        "_pump", "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,7 @@ class Bridge:
         self._terminal = streams.terminal
         self._sock = streams.sock
         self._typed = streams.typed
+        self._joined = streams.joined
         self._stdin, self._stdout, self._stderr = streams.stdin, streams.stdout, streams.stderr
         self._pending: bytearray | None = None
         self._paused = False
@@ -128,11 +129,11 @@ class Bridge:
             self._close_stdout()
         if self._stdout >= 0 or self._stderr >= 0:
             return
-        if self._sock is not None and self._exit is None:
+        if self._sock is not None and self._exit is None and not self._joined:
             return  # a socket for stderr may still be on its way
         with _UNLESS_GONE:
             self._pump.engine.send_eof(self._number)
-            if self._exit is not None:
+            if self._exit is not None or (self._joined and self._stdin < 0):
                 self._pump.engine.close_channel(self._number)
         self._pump.tick()
 
@@ -261,6 +262,9 @@ class Bridge:
         elif self._terminal is None:
             os.close(self._stdin)
         self._stdin = -1
+        if self._joined and self._stdout < 0 and not self._closed:
+            with _UNLESS_GONE:
+                self._pump.engine.close_channel(self._number)
 
     # The rest.
 
@@ -288,7 +292,7 @@ class Bridge:
         self._close_stdout()
         self._close_stderr()
         self.receive_eof()
-        if self._exit is not None:
+        if self._exit is not None or self._joined:
             with _UNLESS_GONE:
                 self._pump.engine.close_channel(self._number)
             return

@@ -24,6 +24,7 @@ class Streams:
         terminal: the pty that `stdin` and `stdout` are the master side of, or None.
         sock: the socket that `stdin` and `stdout` are, each of whose directions ends by itself, or None.
         typed: a person types what comes, so that the echo should not wait for transfers.
+        joined: `sock` leads elsewhere: each direction ends by itself, and the channel with the last of them.
     """
 
     stdin: int
@@ -32,12 +33,13 @@ class Streams:
     terminal: Terminal | None = None
     sock: socket.socket | None = None
     typed: bool = False
+    joined: bool = False
 
     @classmethod
-    def of_socket(cls, sock: socket.socket, *, typed: bool = False) -> Streams:
+    def of_socket(cls, sock: socket.socket, *, typed: bool = False, joined: bool = False) -> Streams:
         """Both directions of one socket."""
         sock.setblocking(False)  # noqa: FBT003 - the name says it
-        return cls(sock.fileno(), sock.fileno(), sock=sock, typed=typed)
+        return cls(sock.fileno(), sock.fileno(), sock=sock, typed=typed, joined=joined)
 
     @classmethod
     def of_terminal(cls, terminal: Terminal) -> Streams:

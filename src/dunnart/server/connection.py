@@ -364,6 +364,8 @@ class ServerConnection:
         else:
             self._opening = reply  # ChannelOpened is the very next event
             self._answer(question, True)  # noqa: FBT003 - the reply is the argument
+            if self._opening:  # the client has gone meanwhile
+                self.server.host.abandon(self._opening)
 
     def _denied(self, event: ChannelDenied) -> None:
         self.server.count("refused_channels")
@@ -378,6 +380,7 @@ class ServerConnection:
         self.server.count("channels")
         assert self.facts is not None
         facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=self._opening)
+        self._opening = 0
         channel.counterpart = self.server.host.session(facts, channel)
         self.server.host.begin(channel.counterpart, partial(self._joined, channel))
 

@@ -110,6 +110,13 @@ class OpenAsked(Frame):
 
 
 @structure
+class Abandoned(Frame):
+    """Nothing came of a channel that was to be opened."""
+
+    opening: UInt32
+
+
+@structure
 class RequestAsked(Frame):
     """Answer a global request."""
 
@@ -239,6 +246,7 @@ class Attach(Frame):
     channel: UInt32
     terminal: Boolean
     typed: Boolean
+    joined: Boolean
 
 
 @structure
@@ -301,9 +309,9 @@ class Left(Frame):
 
 
 _FRAMES: tuple[type[Frame], ...] = (
-    AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, RequestAsked, Audited, Requested, HungUp, Opened, Gone,
-    Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr, End, Call, Peer,
-    Dealt, Entered, Left,
+    AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
+    Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
+    End, Call, Peer, Dealt, Entered, Left,
 )  # fmt: skip
 for _number, _frame in enumerate(_FRAMES, 1):
     _frame.number = _number

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dunnart.server.channel import ChannelControl
     from dunnart.server.config import ServerConfig
     from dunnart.server.facts import Address, SessionFacts
-    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, Forward
     from dunnart.server.raw import Application
 
 _T = TypeVar("_T")
@@ -51,6 +51,9 @@ class HostLink(Protocol):
 
     async def open(self, opening: ChannelOpening) -> int | Refusal:
         """May a channel that is no session be opened? Gives `SessionFacts.opening`. May raise."""
+
+    def abandon(self, opening: int) -> None:
+        """Nothing came of a channel that was to be opened."""
 
     async def answer(self, request: ConnectionRequest) -> bool | bytes:
         """Answer a global request. May raise."""
@@ -124,13 +127,25 @@ class Host:
         """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""
         plugin = self.config.channel_types[opening.channel_type]
         async with asyncio.timeout(self.config.callback_seconds):
-            found = await self._on_app_loop(plugin.open(opening))
+            found = await self._on_app_loop(plugin.open(replace(opening, allows=self._allows)))
         if isinstance(found, Refusal):
             return found
         application = as_application(found, opening.channel_type)
         self._openings += 1
         self._opened[self._openings] = application
         return self._openings
+
+    def abandon(self, opening: int) -> None:
+        """Forget what wanted to serve a channel."""
+        self._opened.pop(opening, None)
+
+    async def _allows(self, forward: Forward) -> bool:
+        """Ask the forwarding policies, on the application's loop."""
+        policies = self.config.forwarding
+        for policy in policies:
+            if await policy.allows(forward) is not True:
+                return False
+        return bool(policies)
 
     async def answer(self, request: ConnectionRequest) -> bool | bytes:
         """Ask the global request's plug-in."""

@@ -8,7 +8,7 @@ was asked about, and is logged in one line (`log_levels` = debug adds the traceb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -54,6 +54,32 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """A forwarding that a client asks for.
+
+    Attributes:
+        user: who is logged in.
+        address: the client's IP address, "" for a unix socket.
+        kind: "local": the server shall connect to `host` and `port`; "remote": it shall listen there; "unix": `path`
+            is a socket's, to connect to or to listen on.
+        host: a name or address, as the client wrote it.
+        port: 0 to 65535; 0 lets the system choose where to listen.
+        path: a file's name, for "unix".
+    """
+
+    user: str
+    address: str
+    kind: Literal["local", "remote", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
+async def _refuse(_forward: Forward) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelOpening:
     """A client wants to open a channel that is no session (RFC 4254 §5.1).
 
@@ -61,11 +87,13 @@ class ChannelOpening:
         connection: whose it is.
         channel_type: its type, as "direct-tcpip" or "name@example.org".
         data: what the type defines beside the window, as it came.
+        allows: asks the server's forwarding policies, for types that forward; without any it refuses.
     """
 
     connection: ConnectionFacts
     channel_type: str
     data: bytes
+    allows: Callable[[Forward], Awaitable[bool]] = field(default=_refuse, repr=False, compare=False)
 
 
 class ChannelType(Protocol):
@@ -104,28 +132,6 @@ class GlobalRequestHandler(Protocol):
         Returns:
             True, or bytes for the client, when it was done; False when not. A client that wants no answer gets none.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """A forwarding that a client asks for.
-
-    Attributes:
-        user: who is logged in.
-        address: the client's IP address, "" for a unix socket.
-        kind: "local": the server shall connect to `host` and `port`; "remote": it shall listen there; "unix": `path`
-            is a socket's, to connect to or to listen on.
-        host: a name or address, as the client wrote it.
-        port: 0 to 65535; 0 lets the system choose where to listen.
-        path: a file's name, for "unix".
-    """
-
-    user: str
-    address: str
-    kind: Literal["local", "remote", "unix"]
-    host: str = ""
-    port: int = 0
-    path: str = ""
 
 
 class ForwardingPolicy(Protocol):

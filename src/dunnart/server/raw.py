@@ -124,7 +124,9 @@ class RawSession(Facts):
         host: what runs applications; not for them.
     """
 
-    __slots__ = ("_control", "_ended", "_program", "_sock", "_stderr", "gone", "host", "on_close", "on_request")
+    __slots__ = (
+        "_control", "_ended", "_joined", "_program", "_sock", "_stderr", "gone", "host", "on_close", "on_request",
+    )  # fmt: skip
 
     def __init__(self, host: Host, facts: SessionFacts, control: ChannelControl) -> None:
         super().__init__(facts)
@@ -133,7 +135,7 @@ class RawSession(Facts):
         self._program: Program | None = None
         self._sock: Socket | None = None
         self._stderr: Socket | None = None
-        self._ended = False
+        self._ended = self._joined = False
         self.gone = False
         self.on_request: Callable[[ChannelRequest], bool] | None = None
         self.on_close: Callable[[], None] | None = None
@@ -154,6 +156,22 @@ class RawSession(Facts):
         self._sock = theirs
         self.host.call(self._control.attach, Streams.of_socket(ours, typed=self.terminal is not None))
         return theirs
+
+    def join(self, sock: Socket) -> None:
+        """Serve the session by a connected stream socket that leads elsewhere, which the server then owns.
+
+        Each direction ends by itself, and the channel with the last of them; there is no exit status.
+
+        Raises:
+            LocalProtocolError: the session is served already.
+        """
+        try:
+            self._check_free()
+        except BaseException:
+            sock.close()
+            raise
+        self._joined = True
+        self.host.call(self._control.attach, Streams.of_socket(sock, joined=True))
 
     def stderr_socket(self) -> Socket:
         """Give a second local socket, whose written bytes go to the client's stderr; after `socket`, and once.
@@ -239,7 +257,7 @@ class RawSession(Facts):
     def _check_free(self) -> None:
         if self._ended or self.gone:
             raise ConnectionClosed("the session has ended")
-        if self._sock is not None or self._program is not None:
+        if self._joined or self._sock is not None or self._program is not None:
             raise LocalProtocolError("something serves this session already")
 
     def _end(self, how: ExitStatus | ExitSignal, text: str) -> None:

@@ -33,6 +33,7 @@ from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
 from dunnart.server.handover import (
+    Abandoned,
     AcceptAsked,
     AddStderr,
     Answered,
@@ -204,6 +205,10 @@ class RemoteHost:
             token, opening.connection.id, opening.channel_type, opening.data))  # fmt: skip
         return answer.opening or Refusal(answer.reason_code, answer.description)
 
+    def abandon(self, opening: int) -> None:
+        """Nothing came of a channel that was to be opened."""
+        self.link.send(Abandoned(opening))
+
     async def answer(self, request: ConnectionRequest) -> bool | bytes:
         """Answer a global request."""
         self._introduce(request.connection)
@@ -306,6 +311,8 @@ class Worker:
         future = self._host.waiting.get(token)
         if future is not None and not future.done():
             future.set_result(answer)
+        elif isinstance(answer, OpenAnswered) and answer.opening:  # who asked is gone
+            self._host.abandon(answer.opening)
 
     def _attach(self, frame: Attach, descriptors: list[int]) -> None:
         for fd in descriptors:
@@ -313,7 +320,8 @@ class Worker:
         if frame.terminal:
             streams = Streams.of_terminal(Terminal(descriptors[0]))
         elif len(descriptors) == 1:
-            streams = Streams.of_socket(socket.socket(fileno=descriptors[0]), typed=frame.typed)
+            sock = socket.socket(fileno=descriptors[0])
+            streams = Streams.of_socket(sock, typed=frame.typed, joined=frame.joined)
         else:
             streams = Streams(*descriptors)  # type: ignore[arg-type] # three numbers
         session = self._host.sessions.get((frame.connection, frame.channel))

@@ -47,6 +47,7 @@ from dunnart.runtime.loop_thread import LoopThread
 from dunnart.server.authentication import Attempt
 from dunnart.server.facts import Address, ConnectionFacts, SessionFacts, Terminal
 from dunnart.server.handover import (
+    Abandoned,
     AcceptAsked,
     AddStderr,
     Answered,
@@ -79,7 +80,7 @@ from dunnart.server.remote import ALLOWED, DENIED, PROMPTED, SILENT, TOUCH, UNKN
 from dunnart.wire.encoding import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
 
     from dunnart.runtime.streams import Streams
     from dunnart.server.config import ServerConfig
@@ -354,8 +355,11 @@ class _Worker:
         if session is not None:
             session.hung_up()
 
-    def _asked(self, frame: AcceptAsked | AuthAsked | OpenAsked | RequestAsked) -> None:
-        self._host.keep(self._questions[type(frame)](self, frame))
+    def _accepting(self, frame: AcceptAsked) -> None:
+        self._host.keep(self._accepts(frame))
+
+    def _authenticating(self, frame: AuthAsked) -> None:
+        self._host.keep(self._authenticate(frame))
 
     async def _accepts(self, frame: AcceptAsked) -> None:
         yes = False
@@ -401,19 +405,27 @@ class _Worker:
             PublicKey.decode(frame.key) if frame.key else None, grants,
         )  # fmt: skip
 
-    async def _open(self, frame: OpenAsked) -> None:
+    def _opening(self, frame: OpenAsked) -> None:
+        self._host.keep(self._open(frame, self._users[frame.connection]))
+
+    def _requesting(self, frame: RequestAsked) -> None:
+        self._host.keep(self._request(frame, self._users[frame.connection]))
+
+    async def _open(self, frame: OpenAsked, whose: ConnectionFacts) -> None:
         reply: int | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
         try:
-            opening = ChannelOpening(self._users[frame.connection], frame.channel_type, frame.data)
-            reply = await self._host.open(opening)
+            reply = await self._host.open(ChannelOpening(whose, frame.channel_type, frame.data))
         finally:
             opened, refusal = (0, reply) if isinstance(reply, Refusal) else (reply, Refusal())
             self.send(OpenAnswered(frame.token, opened, refusal.reason_code, refusal.description))
 
-    async def _request(self, frame: RequestAsked) -> None:
+    def _abandoned(self, frame: Abandoned) -> None:
+        self._host.abandon(frame.opening)
+
+    async def _request(self, frame: RequestAsked, whose: ConnectionFacts) -> None:
         answer: bool | bytes = False
         try:
-            answer = await self._host.answer(ConnectionRequest(self._users[frame.connection], frame.name, frame.data))
+            answer = await self._host.answer(ConnectionRequest(whose, frame.name, frame.data))
         finally:
             data = answer if isinstance(answer, bytes) else b""
             self.send(RequestAnswered(frame.token, answer is not False, data))
@@ -431,15 +443,13 @@ class _Worker:
         session = self._host.session(facts, _Control(self, number))
         self._host.begin(session, lambda yes: self.send(Begun(*number, yes)))
 
-    _questions: ClassVar[dict[type, Callable[[Any, Any], Coroutine[Any, Any, None]]]] = {
-        AcceptAsked: _accepts,
-        AuthAsked: _authenticate,
-        OpenAsked: _open,
-        RequestAsked: _request,
-    }
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
-        **dict.fromkeys(_questions, _asked),
+        AcceptAsked: _accepting,
+        AuthAsked: _authenticating,
+        OpenAsked: _opening,
+        RequestAsked: _requesting,
         UserIn: _user_in,
+        Abandoned: _abandoned,
         SessionAsked: _serve,
         Requested: _requested,
         HungUp: _lost_session,
@@ -460,8 +470,8 @@ class _Control:
 
     def attach(self, streams: Streams) -> None:
         """Join the channel with descriptors."""
-        terminal, typed = streams.terminal is not None, streams.typed
-        self._worker.send(Attach(*self._key, terminal, typed), streams.detach())
+        frame = Attach(*self._key, streams.terminal is not None, streams.typed, streams.joined)
+        self._worker.send(frame, streams.detach())
 
     def add_stderr(self, fd: int) -> None:
         """Join the channel's stderr with a descriptor."""

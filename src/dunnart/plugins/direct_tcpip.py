@@ -1,0 +1,108 @@
+"""Local forwarding, `ssh -L` and `-W`: channels to TCP ports that the server connects to (RFC 4254 §7.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dunnart.errors import DecodeError
+from dunnart.server.interfaces import ChannelOpening, Forward, Refusal
+from dunnart.server.plugins import Context, plugin
+from dunnart.wire.encoding import Reader
+
+if TYPE_CHECKING:
+    from dunnart.server import RawSession
+    from dunnart.server.interfaces import Application
+
+_PROHIBITED, _CONNECT_FAILED = 1, 2
+_LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it connects.
+
+    Attributes:
+        connect_seconds: how long one address may take.
+    """
+
+    connect_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.connect_seconds <= 0:
+            raise ValueError("connect_seconds must be more than 0")
+
+
+@plugin(Options)
+class DirectTcpip:
+    """The channel type "direct-tcpip". What it may connect to is for the forwarding policies to say."""
+
+    def __init__(self, context: Context[Options]) -> None:
+        self._seconds = context.options.connect_seconds
+        self._log = context.logger
+
+    async def open(self, opening: ChannelOpening) -> Application | Refusal:
+        """Connect, and join the channel with the connection."""
+        try:
+            host, port = _destination(opening.data)
+        except DecodeError as error:
+            return Refusal(_PROHIBITED, str(error))
+        connection = opening.connection
+        forward = Forward(connection.user, connection.peer.host, "local", host, port)
+        if not await opening.allows(forward):
+            return Refusal(_PROHIBITED, "forwarding there is not allowed")
+        try:
+            return _Connected(await self._connect(host, port))
+        except (OSError, TimeoutError, UnicodeError) as error:
+            self._log.info("connection %d cannot be forwarded to %r port %d: %s", connection.id, host, port, error)
+            return Refusal(_CONNECT_FAILED, "connect failed")
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        """Try the host's addresses one after the other."""
+        loop = asyncio.get_running_loop()
+        failure: OSError | TimeoutError = OSError("no such host")
+        for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)  # noqa: FBT003 - the name says it
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                async with asyncio.timeout(self._seconds):
+                    await loop.sock_connect(sock, address)
+            except (OSError, TimeoutError) as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure
+
+
+def _destination(data: bytes) -> tuple[str, int]:
+    """Read the host and port to connect to; whom the client calls the originator counts for nothing."""
+    reader = Reader(data)
+    host, port = reader.text(), reader.uint32()
+    reader.text()
+    reader.uint32()
+    reader.end()
+    if not host or "\0" in host or not 1 <= port <= _LARGEST_PORT:
+        raise DecodeError("no host and port to connect to")
+    return host, port
+
+
+class _Connected:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: socket.socket | None = sock
+
+    def begin(self, session: RawSession) -> bool:
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        session.join(sock)
+        return True
+
+    def __del__(self) -> None:  # the client left before the channel was open
+        if self._sock is not None:
+            self._sock.close()

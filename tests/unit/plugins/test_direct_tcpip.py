@@ -1,0 +1,194 @@
+"""Local forwarding: what arrives, half-closes, refusals, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from dunnart.errors import ConfigError
+from dunnart.plugins.allow_list import AllowList
+from dunnart.plugins.allow_list import Options as Allowed
+from dunnart.plugins.direct_tcpip import DirectTcpip, Options
+from dunnart.protocol.events import ChannelRefused
+from dunnart.server.interfaces import Forward
+from dunnart.server.plugins import Context
+from dunnart.wire.encoding import text, uint32
+from tests.runtime.driver import MIB, Channel, Client, descriptors, eventually
+from tests.runtime.test_placements import Placed, every_placement, placed
+
+LOG = logging.getLogger("dunnart.plugin.test")
+
+
+def allow(*hosts: str, ports: tuple[str, ...] = ("1-65535",)) -> AllowList:
+    return AllowList(Context("allow-list", Allowed(hosts or ("*",), ports), LOG))
+
+
+@asynccontextmanager
+async def forwarding(where: Any, policy: Any = None, **options: Any) -> AsyncIterator[Placed]:
+    types = {"direct-tcpip": DirectTcpip(Context("direct-tcpip", Options(2.0), LOG))}
+    async with placed(where, channel_types=types, forwarding=[policy or allow()], **options) as server:
+        yield server
+
+
+@asynccontextmanager
+async def echoing(*, first: bytes = b"") -> AsyncIterator[int]:
+    """A TCP server that gives back what it reads, and says bye after the end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):  # some clients vanish
+            writer.write(first)
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+            writer.write(b"bye")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def dial(client: Client, port: int, host: str = "127.0.0.1", extra: bytes = b"") -> Channel:
+    data = text(host) + uint32(port) + text("127.0.0.1") + uint32(1) + extra
+    number = client.engine.open_channel("direct-tcpip", data)
+    channel = client.channels[number] = Channel(number)
+    client.move()
+    await client.until(lambda: channel.opened is not None)
+    return channel
+
+
+def reason(client: Client) -> str:
+    return [event.description for event in client.events if isinstance(event, ChannelRefused)][-1]
+
+
+@every_placement
+async def test_bytes_go_both_ways_and_each_end_by_itself(where: Any) -> None:
+    async with forwarding(where) as server, echoing(first=b"hello") as port:
+        client = await server.login()
+        channel = await dial(client, port)
+        await client.until(lambda: channel.out == b"hello")
+        data = os.urandom(3 * MIB)
+        await client.send_all(channel, data)
+        client.send_eof(channel)
+        await client.until(lambda: channel.closed)
+        assert channel.out == b"hello" + data + b"bye"
+        assert channel.order == ["data", "eof", "close"]
+
+
+async def test_the_destination_may_end_first() -> None:
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"all I have")
+        writer.write_eof()
+        received.extend(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with forwarding(("loop", 1)) as ours, server:
+        client = await ours.login()
+        channel = await dial(client, server.sockets[0].getsockname()[1])
+        await client.until(lambda: channel.eof)
+        assert not channel.closed
+        await client.send_all(channel, b"still listening")
+        client.send_eof(channel)
+        await client.until(lambda: channel.closed)
+        assert (channel.out, received) == (b"all I have", b"still listening")
+
+
+async def test_a_slow_destination_stops_its_channel_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with forwarding(("loop", 1)) as server:
+            client = await server.login()
+            channel = await dial(client, listener.getsockname()[1])
+            while client.send(channel, bytes(4 * MIB)):
+                await client.run("true")
+            assert (await client.run("echo on")).out == b"on\n"
+            taken, _ = listener.accept()
+            taken.close()  # with what it never read: a reset
+            await client.until(lambda: channel.closed)
+
+
+async def test_what_is_not_allowed_is_refused() -> None:
+    async with forwarding(("loop", 1), allow("local*", "127.*", ports=("22", "8000-8010"))) as server:
+        client = await server.login()
+        for host, port in (("127.0.0.1", 23), ("example.org", 22), ("127.0.0.1", 8011)):
+            assert not (await dial(client, port, host)).opened
+            assert reason(client) == "forwarding there is not allowed"
+    types = {"direct-tcpip": DirectTcpip(Context("direct-tcpip", Options(), LOG))}
+    async with echoing() as port, placed(("loop", 1), channel_types=types) as server:
+        client = await server.login()
+        assert not (await dial(client, port)).opened  # without a policy nothing is
+
+
+async def test_a_policy_that_fails_refuses() -> None:
+    class Failing:
+        async def allows(self, forward: Forward) -> bool:
+            raise ZeroDivisionError("a policy's own fault")
+
+    async with forwarding(("loop", 1), Failing()) as server, echoing() as port:
+        client = await server.login()
+        assert not (await dial(client, port)).opened
+        assert server.server.counters["failures"] == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "extra"),
+    [("", 22, b""), ("a\0b", 22, b""), ("h", 0, b""), ("h", 65536, b""), ("h", 22, b"x"), ("h", 0xFFFFFFFF, b"")],
+)
+async def test_malformed_destinations_are_refused(host: str, port: int, extra: bytes) -> None:
+    async with forwarding(("loop", 1)) as server:
+        client = await server.login()
+        assert not (await dial(client, port, host, extra)).opened
+        assert client.ended is None
+
+
+async def test_who_cannot_be_reached_is_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    async with forwarding(("loop", 1)) as server:
+        client = await server.login()
+        assert not (await dial(client, port)).opened
+        assert reason(client) == "connect failed"
+        assert not (await dial(client, port, "x" * 300)).opened
+    assert any("cannot be forwarded to '127.0.0.1'" in message for message in caplog.messages)
+
+
+@every_placement
+async def test_nothing_is_left_of_clients_that_vanish(where: Any) -> None:
+    async with forwarding(where) as server, echoing() as port:
+
+        async def some(count: int) -> None:
+            for number in range(count):
+                client = await server.login()
+                if number % 2:
+                    channel = await dial(client, port)
+                    client.send(channel, b"x")
+                else:  # gone while it is opened
+                    client.engine.open_channel("direct-tcpip", text("127.0.0.1") + uint32(port) + text("") + uint32(0))
+                    client.move()
+                client.reset()
+            await eventually(lambda: server.server.connections == 0)
+            server.clients.clear()
+            gc.collect()
+
+        await some(4)
+        before = descriptors()
+        await some(20)
+        await eventually(lambda: descriptors() <= before + 1)
+
+
+@pytest.mark.parametrize("ports", [("x",), ("1-",), ("-2",), ("1-2-3",)])
+def test_ports_are_checked(ports: tuple[str, ...]) -> None:
+    with pytest.raises((ValueError, ConfigError), match="ports holds"):
+        Allowed(ports=ports)
