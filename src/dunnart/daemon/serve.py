@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from dunnart.daemon import plugins
 from dunnart.daemon.host_keys import load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
-from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
-from dunnart.plugins.one_time_password import OneTimePassword
-from dunnart.plugins.os_process import OsExec, OsShell
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Admission
 from dunnart.runtime.process import default_signals
@@ -26,9 +24,9 @@ from dunnart.server import Server
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.plugins import Plugins
     from dunnart.keys.private import PrivateKey
     from dunnart.runtime.listeners import ListenAddress
-    from dunnart.server import Authenticator
 
 _LOG = logging.getLogger("dunnart.daemon")
 _EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown as what reaches them from here
@@ -46,6 +44,7 @@ class Prepared:
     """Who runs this process; the only one who can log in, unless it is root."""
     one_time_password: str | None = field(repr=False)
     """Lets `user`, and nobody else, in as long as this process runs; None: there is no such password."""
+    plugins: Plugins = field(repr=False)
 
 
 class Running(Protocol):
@@ -68,10 +67,16 @@ async def start(prepared: Prepared) -> Running:
     config = prepared.config
     server = Server(
         host_keys=prepared.host_keys,
-        authenticators=_authenticators(prepared),
+        authenticators=prepared.plugins.authenticators,
         listen=config.listen,
-        shell=OsShell(),
-        exec=OsExec(),
+        shell=prepared.plugins.shell,
+        exec=prepared.plugins.exec,
+        subsystems=prepared.plugins.subsystems,
+        middleware=prepared.plugins.middleware,
+        channel_types=prepared.plugins.channel_types,
+        global_requests=prepared.plugins.global_requests,
+        forwarding=prepared.plugins.forwarding,
+        audit=prepared.plugins.audit,
         methods=config.methods,
         accept_env=config.accept_env,
         algorithms=prepared.algorithms,
@@ -82,21 +87,6 @@ async def start(prepared: Prepared) -> Running:
     )
     await server.start()
     return server
-
-
-def _authenticators(prepared: Prepared) -> tuple[Authenticator, ...]:
-    config = prepared.config
-    wanted = {method for chain in config.methods for method in chain.split(",")}
-    made: list[Authenticator] = []
-    if not wanted or "publickey" in wanted:
-        made.append(
-            AuthorizedKeysFiles(
-                config.authorized_keys, strict_modes=config.strict_modes, root=config.permit_root_login != "no"
-            )
-        )
-    if prepared.one_time_password is not None:
-        made.append(OneTimePassword(prepared.user, prepared.one_time_password))
-    return tuple(made)
 
 
 def run(config: ServeConfig) -> int:
@@ -145,7 +135,8 @@ def prepare(config: ServeConfig) -> Prepared:
         exempt=config.penalty_exempt,
         random=_random,
     )
-    return Prepared(config, algorithms, host_keys, admission, user.name, password)
+    made = plugins.make(config, user.name, password)
+    return Prepared(config, algorithms, host_keys, admission, user.name, password, made)
 
 
 def _password(config: ServeConfig, *, root: bool) -> str | None:
