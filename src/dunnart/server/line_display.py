@@ -78,14 +78,13 @@ class LineDisplay:
         utf8: it shows UTF-8; otherwise ISO 8859-1.
     """
 
-    __slots__ = ("_at", "_cells", "_encoding", "_out", "_prompt", "_stale", "_wiped", "columns", "dumb", "rows")
+    __slots__ = ("_at", "_cells", "_encoding", "_out", "_stale", "_wiped", "columns", "dumb", "rows")
 
     def __init__(self, columns: int, rows: int, term: str, *, utf8: bool) -> None:
         self.dumb = term in _DUMB
         self._encoding = "utf-8" if utf8 else "latin-1"
         self._out: list[str] = []
         self._cells: list[str] = []
-        self._prompt = ""
         self._at = 0
         self._wiped = False  # the screen is to be cleared
         self._stale = False  # something else may stand where the line is to be shown
@@ -137,12 +136,7 @@ class LineDisplay:
             self.control("\x1b[H\x1b[2J")
             self._cells, self._at = [], 0
         old = self._cells
-        same = 0
-        if prompt == self._prompt:  # else its colours would be lost in the middle
-            same = next(
-                (n for n, (a, b) in enumerate(zip(old, cells, strict=False)) if a != b), min(len(old), len(cells))
-            )
-        self._prompt = prompt
+        same = next((n for n, (a, b) in enumerate(zip(old, cells, strict=False)) if a != b), min(len(old), len(cells)))
         if self.dumb:
             self._draw_dumb(cells, same)
         else:
@@ -217,7 +211,7 @@ class LineDisplay:
 
     def forget(self) -> None:
         """Begin anew at the place where the cursor is."""
-        self._cells, self._at, self._prompt = [], 0, ""
+        self._cells, self._at = [], 0
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal has another size: go to where the line begins now. It is to be shown again at once.
@@ -231,12 +225,12 @@ class LineDisplay:
         self._measure(columns, rows)
         if self.dumb or not self._cells:
             return
-        rewrapped: list[str] = []
-        for cell, following in zip(self._cells[: self._at], [*self._cells[1:], " "], strict=False):
-            if not following and len(rewrapped) % self.columns == self.columns - 1:
-                rewrapped.append(" ")
-            rewrapped.append(cell)
-        row = len(rewrapped) // self.columns
+        place = 0  # of the cursor, with the gaps that the terminal leaves before wide characters
+        for number in range(self._at + 1):
+            if self._cells[number + 1 : number + 2] == [""] and place % self.columns == self.columns - 1:
+                place += 1
+            place += number < self._at
+        row = place // self.columns
         self._out.append(f"\x1b[{row}A" * bool(row) + "\r")
         self.forget()
         self._stale = True

@@ -246,7 +246,7 @@ class LineEditor:
         char = self._ahead[self._position]
         if self._skip_line_feed:
             self._skip_line_feed = False
-            if char in "\n\0":
+            if char == "\n":  # a NUL does nothing anyway
                 self._position += 1
                 return None
         if self._keys.idle and (run := TEXT.match(self._ahead, self._position)):
@@ -357,7 +357,6 @@ class LineEditor:
 
     def _press_in_search(self, search: _Search, key: Key) -> bool:
         """Do what a key does in a search; False if it ends it, and means what it always means."""
-        self._last = None
         if key is Key.SEARCH:
             self._look(search, search.index - 1)
         elif key is Key.BACKSPACE:

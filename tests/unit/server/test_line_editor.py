@@ -125,6 +125,23 @@ def test_the_rest_can_be_had_as_it_came() -> None:
     assert editor.feed(b"\xa2\r") == Line("\ufffd")
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\r\n", b"\r\0", b"\n"])
+def test_the_rest_begins_behind_the_line_end(end: bytes) -> None:
+    editor = LineEditor()
+    editor.prompt()
+    assert editor.feed(b"raw" + end + b"\n") == Line("raw")
+    assert editor.take_rest() == (b"" if end == b"\r" else b"\n")
+
+
+def test_raw_reads_end_a_paste() -> None:
+    editor = LineEditor()
+    editor.prompt()
+    assert editor.feed(b"\x1b[200~raw\r...") == Line("raw")
+    assert editor.take_rest() == b"..."
+    editor.prompt()
+    assert editor.feed(b"x\x03") == Interrupted()
+
+
 def test_what_is_typed_ahead_is_bounded() -> None:
     editor = LineEditor()
     screen = Emulator()
@@ -207,6 +224,7 @@ def test_an_interrupted_password_shows_no_mark() -> None:
         (b"\x17\x17\x19", "foo bar"),  # kills in a row are one
         (b"\x17x\x17\x19", "foo x"),
         (b"\x1bb\x0b\x15\x19", "foo bar"),
+        (" \u0301b\x17".encode(), "foo bar"),  # the space has a mark, and goes with it
         (b"/a-b\x17", "foo "),
         (b"/a-b\x1b\x7f", "foo bar/a-"),
     ],
@@ -251,6 +269,7 @@ def test_keys(keys: bytes, expected: str) -> None:
 def test_what_is_not_known_is_swallowed_whole(sequence: bytes) -> None:
     typist = Typist().type("a", sequence, "b")
     assert typist.line == ("> ab", 4)
+    assert typist.screen.bells == 0
     assert typist.type(*(sequence[n : n + 1] for n in range(len(sequence))), "\r").events == [Line("ab")]
 
 
@@ -447,20 +466,29 @@ def test_printing_between_lines() -> None:
     assert (screen.rows, screen.place) == (["no line", "yet"], (2, 0))
 
 
-@pytest.mark.parametrize("columns", [10, 19, 20, 21, 37, 80, 200])
+@pytest.mark.parametrize("columns", [5, 7, 10, 19, 20, 21, 37, 80, 200])
 @pytest.mark.parametrize("cursor", [0, 3, 18, 40])
 def test_another_width(columns: int, cursor: int) -> None:
     typist = Typist(columns=20)
     text = "漢" * 9 + "a line of a few words, more than a row"
-    typist.type("above\r" + text, b"\x01", b"\x06" * cursor)
+    typist.type("up\r" + text, b"\x01", b"\x06" * cursor)
     typist.screen.rewrap(columns)
     typist.editor.resize(columns)
     typist.look()
     rows, place = picture("> ", text, cursor, columns)
-    assert typist.screen.rows == ["> above", *rows]
+    assert typist.screen.rows == ["> up", *rows]
     assert typist.screen.place == (place[0] + 1, place[1])
     typist.type("\r")
-    assert typist.screen.rows == ["> above", *rows, ">"]
+    assert typist.screen.rows == ["> up", *rows, ">"]
+
+
+def test_another_width_of_a_terminal_that_leaves_lines_as_they_are() -> None:
+    typist = Typist(columns=20).type("a line of three rows on twenty columns, and two on thirty", b"\x01")
+    typist.screen.resize(columns=30)
+    typist.editor.resize(30)
+    typist.look()
+    assert typist.screen.rows == ["> a line of three rows on twen", "ty columns, and two on thirty"]
+    assert typist.screen.place == (0, 2)
 
 
 def test_resizing_between_lines_changes_nothing_on_the_screen() -> None:
@@ -528,6 +556,22 @@ def test_searching_back() -> None:
     assert typist.line == ("> make", 6)
     typist.type(b"\x12", "log", b"\x03")
     assert typist.events == [Line("make"), Interrupted()]
+
+
+def test_a_search_goes_on_from_where_it_is() -> None:
+    typist = Typist(history=History(["make all", "git", "make it", "ls", "make it", "make"]))
+    typist.type(b"\x12", "mak", b"\x12")
+    assert typist.line == ("(search 'mak') make it", 15)
+    typist.type("e")
+    assert typist.line == ("(search 'make') make it", 16)
+    typist.type(b"\x12")  # not the same once more
+    assert typist.line == ("(search 'make') make all", 16)
+    typist.type("x")
+    assert typist.line == ("(failed search 'makex') make all", 24)
+    typist.type(b"\x7f")
+    assert typist.line == ("(search 'make') make", 16)
+    typist.type("\r")
+    assert typist.events == [Line("make")]
 
 
 # Completion.
@@ -654,6 +698,16 @@ def test_a_little_input_makes_little_output(data: bytes) -> None:
     editor.feed(b"\x1b[200~" + b"y" * 4096 + b"\x1b[201~")
     editor.feed(data * (65536 // len(data)))
     assert len(editor.output()) < 256 * 1024
+
+
+def test_numbers_in_sequences_may_have_any_length() -> None:
+    editor = LineEditor()
+    editor.prompt()
+    editor.feed(b"ab\x1b[1;" + b"5" * 100_000)
+    assert len(editor._keys._parameters) <= 32
+    editor.feed(b"D\x1bO" + b"5" * 100_000)
+    assert len(editor._keys._parameters) <= 32
+    assert editor.feed(b"D\r") == Line("ab")
 
 
 def test_the_terminal_may_have_any_size() -> None:
