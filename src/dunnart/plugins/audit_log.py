@@ -75,7 +75,7 @@ class JsonLines:
         if len(value) > self._longest:
             value = value[: self._longest] + "..."
         # A lone surrogate stands for a byte that is no UTF-8; JSON has no way to write either.
-        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return value.encode(errors="backslashreplace").decode()
 
 
 class _File:

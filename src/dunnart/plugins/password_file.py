@@ -131,7 +131,7 @@ def _content(path: str) -> str:
     """Read the file, if it is one that only its owner can have written and read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise _Unusable("is no file")
@@ -139,7 +139,10 @@ def _content(path: str) -> str:
                 raise _Unusable("belongs neither to root nor to who runs the server")
             if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
                 raise _Unusable("can be read or written by others; chmod 600 mends that")
-            data = file.read(_LARGEST_FILE + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(_LARGEST_FILE + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _Unusable(f"cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST_FILE:

@@ -1,0 +1,67 @@
+"""Several key sources after an authenticator."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from dunnart.keys.private import PrivateKey
+from dunnart.keys.public import PublicKey
+from dunnart.plugins.key_sources import KeySources
+from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
+from dunnart.server import Attempt, PublicKeys
+
+ONE, TWO, THREE = (PrivateKey.generate("ed25519").public for _ in range(3))
+
+
+class Source:
+    """Knows keys, or fails."""
+
+    def __init__(self, *keys: PublicKey, error: Exception | None = None) -> None:
+        self._keys = keys
+        self._error = error
+        self.asked: list[tuple[str, str]] = []
+
+    async def keys(self, user: str, address: str) -> Sequence[PublicKey]:
+        self.asked.append((user, address))
+        if self._error is not None:
+            raise self._error
+        return self._keys
+
+
+async def ask(authenticator: KeySources, key: PublicKey | None, user: str = "ada") -> AuthReply:
+    credential: Credential = PasswordCredential("x")
+    if key is not None:
+        credential = PublicKeyCredential(key, "ssh-ed25519", signed=True)
+    return await authenticator.authenticate(Attempt(user, credential, "192.0.2.1"))
+
+
+async def test_one_after_the_other() -> None:
+    first, second = Source(ONE), Source(TWO)
+    sources = KeySources({"a": first, "b": second})
+    assert await ask(sources, ONE) == Allow()
+    assert second.asked == []
+    assert await ask(sources, TWO) == Allow()
+    assert await ask(sources, THREE) == Deny()
+    assert first.asked == [("ada", "192.0.2.1")] * 3
+    assert second.asked == [("ada", "192.0.2.1")] * 2
+    assert await ask(sources, None) == Deny("not a public key")
+
+
+async def test_the_authenticator_comes_first_and_says_why_not() -> None:
+    source = Source(TWO)
+    sources = KeySources({"a": source}, PublicKeys(ONE.line(), users=["ada"]))
+    assert isinstance(await ask(sources, ONE), Allow)
+    assert source.asked == []
+    assert isinstance(await ask(sources, TWO), Allow)
+    assert await ask(sources, THREE, "bob") == Deny("no such user here", unknown_user=True)
+
+
+async def test_one_that_fails_does_not_keep_the_next_from_being_asked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dunnart")
+    sources = KeySources({"broken": Source(error=RuntimeError("boom")), "good": Source(ONE)})
+    assert isinstance(await ask(sources, ONE), Allow)
+    assert isinstance(await ask(sources, TWO), Deny)
+    assert caplog.messages == ["key source broken failed: RuntimeError('boom')"] * 2
