@@ -29,7 +29,7 @@ DSS = dsa.generate_private_key(1024).private_bytes(Encoding.PEM, PrivateFormat.T
 
 def data(**changes: Any) -> DropbearData:
     """The least that works, with these changes."""
-    least = {
+    least: dict[str, Any] = {
         "private_host_keys": [KEY], "authenticate_password": lambda *_: False, "connected": lambda *_: None,
         "address": "127.0.0.1", "port": 0,
     }  # fmt: skip
@@ -145,7 +145,7 @@ def taken() -> Iterator[int]:
 
 @pytest.mark.parametrize("key", ["port", "local_port", "stderr_port"])
 def test_a_port_that_is_taken(taken: int, key: str) -> None:
-    with pytest.raises(ConfigError, match="cannot listen on 127.0.0.1") as caught:
+    with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1") as caught:
         ecos.init(data(support_stderr=True, **{key: taken}))
     assert caught.value.key == key
 
