@@ -273,6 +273,11 @@ def test_what_is_not_known_is_swallowed_whole(sequence: bytes) -> None:
     assert typist.type(*(sequence[n : n + 1] for n in range(len(sequence))), "\r").events == [Line("ab")]
 
 
+def test_alt_ends_with_its_key(typist: Typist) -> None:
+    typist.type("foo bar", b"\x1b\x1b[C\xc2\x9bD", "X\r")
+    assert typist.events == [Line("foo baXr")]
+
+
 @pytest.mark.parametrize(
     "begun", [b"\x1b", b"\x1b[", b"\x1b[1;", b"\x1bO", b"\x1bP", b"\x1b]0;t", b"\x1b[M", b"\x1b[["]
 )
