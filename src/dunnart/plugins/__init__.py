@@ -14,6 +14,9 @@ BUILT_IN = {
     "dunnart.execs": {
         "os": "dunnart.plugins.os_process:commands",
     },
+    "dunnart.subsystems": {
+        "sftp": "dunnart.plugins.sftp:Sftp",
+    },
     "dunnart.channel_types": {
         "direct-tcpip": "dunnart.plugins.direct_tcpip:DirectTcpip",
     },

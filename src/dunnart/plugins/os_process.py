@@ -25,8 +25,8 @@ class OsShell:
 
     def begin(self, session: RawSession) -> bool:
         """Start it."""
-        account = _account(session)
-        return _run(session, account, ("-" + os.path.basename(account.shell),))
+        account = account_of(session)
+        return run(session, account, ("-" + os.path.basename(account.shell),), account.shell)
 
 
 class OsExec:
@@ -34,9 +34,9 @@ class OsExec:
 
     def begin(self, session: RawSession) -> bool:
         """Start it."""
-        account = _account(session)
+        account = account_of(session)
         assert session.facts.command is not None
-        return _run(session, account, (os.path.basename(account.shell), "-c", session.facts.command))
+        return run(session, account, (os.path.basename(account.shell), "-c", session.facts.command), account.shell)
 
 
 def shell(_context: Context[None]) -> OsShell:
@@ -49,7 +49,8 @@ def commands(_context: Context[None]) -> OsExec:
     return OsExec()
 
 
-def _account(session: RawSession) -> Account:
+def account_of(session: RawSession) -> Account:
+    """Whose session it is: what the login granted, or else the user of that name. PermissionError if there is none."""
     granted = [grant for grant in session.grants if isinstance(grant, Account)]
     account = granted[-1] if granted else os_account.find(session.user)
     if account is None:
@@ -57,14 +58,15 @@ def _account(session: RawSession) -> Account:
     return account
 
 
-def _run(session: RawSession, account: Account, argv: tuple[str | bytes, ...]) -> bool:
+def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:
+    """Serve a session by a program with the user's rights, in the user's home; whether it could be started."""
     directory = account.home if os.path.isdir(account.home) else "/"
     user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
     try:
-        session.run(Command(argv, account.shell, environment(session, account), directory, user))
+        session.run(Command(argv, executable, environment(session, account), directory, user))
     except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
         report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s cannot be started: %s", session.channel,
-               clean(account.shell), error.strerror)  # fmt: skip
+               clean(executable), error.strerror)  # fmt: skip
         return False
     return True
 

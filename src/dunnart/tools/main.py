@@ -17,6 +17,7 @@ usage: dunnart COMMAND [FLAGS]
   serve     run the SSH server
   config    print the configuration that serve would have, or check it
   plugins   list the plug-ins that are installed, and what the configuration uses
+  sftp-server  serve SFTP on standard input and output
   version   print the version
 
 dunnart COMMAND --help tells more.
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config, "plugins": plugins}
+    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp-server": sftp_server}
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -69,6 +70,13 @@ def serve(arguments: Sequence[str]) -> int:
     from dunnart.daemon.serve import run
 
     return run(configuration)
+
+
+def sftp_server(arguments: Sequence[str]) -> int:
+    """Serve SFTP on standard input and output."""
+    from dunnart.tools.sftp_server import main as serve_files
+
+    return serve_files(arguments)
 
 
 def config(arguments: Sequence[str]) -> int:

@@ -68,6 +68,15 @@ class Reader:
         """Take a length-prefixed string of arbitrary bytes."""
         return self.raw(self.uint32())
 
+    def view(self) -> memoryview:
+        """Take a length-prefixed string without copying it."""
+        count = self.uint32()
+        if count > self.remaining:
+            raise DecodeError(f"{count} bytes wanted at offset {self._position}, {self.remaining} left")
+        taken = memoryview(self._data)[self._position : self._position + count]
+        self._position += count
+        return taken
+
     def text(self) -> str:
         """Take a string that must be UTF-8."""
         value = self.string()

@@ -1,0 +1,348 @@
+"""The system's own files, as this process may use them; all, or those below a root that nothing leads out of.
+
+Below a root each part of a path is opened from the one before, symbolic links are read and followed by us, and ".."
+goes back to what was opened before. So no name, link or rename at the wrong moment leads outside (THREATS R23): there
+is never a path that the system would resolve from its own root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from dunnart.sftp.attributes import Attributes
+from dunnart.sftp.files import File, OpenMode
+
+_LINKS = 40
+_PERMISSIONS = 0o7777
+_DEFAULT_FILE, _DEFAULT_DIRECTORY = 0o666, 0o777
+_HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_PATH") else os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _oserror(number: int, path: bytes) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a path leads: a name in an open directory, or a path for the system itself."""
+
+    name: bytes
+    directory: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.directory is not None:
+            os.close(self.directory)
+
+
+class LocalFiles:
+    """The `FileSystem` of this system.
+
+    Args:
+        root: the folder that the client sees as "/"; None: the system's own root.
+        start: where relative paths begin, as the client sees it.
+        read_only: refuse everything that changes something.
+    """
+
+    def __init__(self, root: str | None = None, *, start: str = "/", read_only: bool = False) -> None:
+        self._root = None if root is None else os.open(root, _HERE | os.O_DIRECTORY)
+        self._start = os.fsencode(start)
+        self._read_only = read_only
+
+    # Paths.
+
+    def _absolute(self, path: bytes) -> bytes:
+        if b"\0" in path:
+            raise _oserror(errno.EINVAL, path)
+        return path if path.startswith(b"/") else self._start + b"/" + path
+
+    def _place(self, path: bytes, *, follow: bool) -> _Place:
+        """Find where a path leads; its last part need not exist."""
+        path = self._absolute(path)
+        if self._root is None:
+            return _Place(path)
+        directory, name, _ = self._walk(path, follow=follow)
+        return _Place(name, directory)
+
+    def _walk(self, path: bytes, *, follow: bool) -> tuple[int, bytes, list[bytes]]:
+        """Walk down from the root: gives the open directory, the last part, and the way there."""
+        assert self._root is not None
+        opened = [os.dup(self._root)]
+        way: list[bytes] = []
+        parts = path.split(b"/")[::-1]
+        links = 0
+        try:
+            while parts:
+                part = parts.pop()
+                if part in {b"", b"."}:
+                    continue
+                if part == b"..":
+                    if way:
+                        way.pop()
+                        os.close(opened.pop())
+                    continue
+                last = not any(rest not in {b"", b"."} for rest in parts)
+                if last and not follow:
+                    return self._found(opened, part, [*way, part])
+                try:
+                    target = os.readlink(part, dir_fd=opened[-1])
+                except OSError as error:
+                    if error.errno not in {errno.EINVAL, errno.ENOENT}:
+                        raise
+                    if last:  # no link, or nothing there
+                        return self._found(opened, part, [*way, part])
+                    opened.append(os.open(part, _HERE | os.O_DIRECTORY, dir_fd=opened[-1]))
+                    way.append(part)
+                    continue
+                links += 1
+                if links > _LINKS:
+                    raise _oserror(errno.ELOOP, path)  # noqa: TRY301 - what is open is closed below
+                if target.startswith(b"/"):
+                    for fd in opened[1:]:
+                        os.close(fd)
+                    del opened[1:], way[:]
+                parts += target.split(b"/")[::-1]
+            return self._found(opened, b".", way)
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+
+    @staticmethod
+    def _found(opened: list[int], name: bytes, way: list[bytes]) -> tuple[int, bytes, list[bytes]]:
+        directory = opened.pop()
+        for fd in opened:
+            os.close(fd)
+        opened.clear()
+        return directory, name, way
+
+    def _check_writable(self, path: bytes) -> None:
+        if self._read_only:
+            raise _oserror(errno.EROFS, path)
+
+    # Files.
+
+    def open(self, path: bytes, mode: OpenMode, attributes: Attributes) -> File:
+        """Open a file; nothing that would block, as a FIFO without a writer, holds us up."""
+        if mode.write or mode.create or mode.truncate or mode.append:
+            self._check_writable(path)
+        permissions = _DEFAULT_FILE if attributes.mode is None else attributes.mode & _PERMISSIONS
+        inside = 0 if self._root is None else os.O_NOFOLLOW
+        flags = mode.flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | inside
+        follow = not (mode.create and mode.exclusive)
+        with self._place(path, follow=follow) as place:
+            fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
+        return LocalFile(fd, append=mode.append)
+
+    def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+        """List a directory; what vanishes meanwhile is left out."""
+        with self._place(path, follow=True) as place:
+            if place.directory is None:
+                fd = os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+                fd = os.open(place.name, flags, dir_fd=place.directory)
+        return self._entries(fd)
+
+    @staticmethod
+    def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+        try:
+            here = os.fstat(fd)
+            yield b".", here
+            yield b"..", here
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield os.fsencode(entry.name), entry.stat(follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def stat(self, path: bytes, *, follow: bool) -> os.stat_result:
+        """What is known of a file, or of the symbolic link itself."""
+        with self._place(path, follow=follow) as place:
+            if place.directory is None:
+                return os.stat(place.name, follow_symlinks=follow)
+            return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
+
+    def set(self, path: bytes, attributes: Attributes, *, follow: bool) -> None:
+        """Change what the attributes name, of a file or of the symbolic link itself."""
+        self._check_writable(path)
+        with self._place(path, follow=follow) as place:
+            inside = place.directory is not None
+            if attributes.size is not None:
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW * inside
+                fd = os.open(place.name, flags, dir_fd=place.directory)
+                try:
+                    os.ftruncate(fd, attributes.size)
+                finally:
+                    os.close(fd)
+            through = follow and not inside
+            if attributes.mode is not None:
+                self._change_mode(place, attributes.mode & _PERMISSIONS, follow=through)
+            if attributes.atime is not None and attributes.mtime is not None:
+                times = (attributes.atime, attributes.mtime)
+                os.utime(place.name, times, dir_fd=place.directory, follow_symlinks=through)
+            if attributes.uid is not None and attributes.gid is not None:
+                os.chown(place.name, attributes.uid, attributes.gid, dir_fd=place.directory, follow_symlinks=through)
+
+    @staticmethod
+    def _change_mode(place: _Place, mode: int, *, follow: bool) -> None:
+        if follow or place.directory is None:
+            os.chmod(place.name, mode)
+            return
+        # Linux changes no mode by a name without following it: by what was opened it does.
+        fd = os.open(place.name, _HERE, dir_fd=place.directory)
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                raise _oserror(errno.EOPNOTSUPP, place.name)
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: bytes) -> None:
+        """Remove a file, not a directory."""
+        self._check_writable(path)
+        with self._place(path, follow=False) as place:
+            os.unlink(place.name, dir_fd=place.directory)
+
+    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+        """Make a directory."""
+        self._check_writable(path)
+        mode = _DEFAULT_DIRECTORY if attributes.mode is None else attributes.mode & _PERMISSIONS
+        with self._place(path, follow=False) as place:
+            os.mkdir(place.name, mode, dir_fd=place.directory)
+
+    def remove_directory(self, path: bytes) -> None:
+        """Remove an empty directory."""
+        self._check_writable(path)
+        with self._place(path, follow=False) as place:
+            os.rmdir(place.name, dir_fd=place.directory)
+
+    def real_path(self, path: bytes) -> bytes:
+        """The absolute path without symbolic links, "." and ".."; its last part need not exist."""
+        path = self._absolute(path)
+        if self._root is None:
+            real = os.path.realpath(path)
+            if not os.path.lexists(os.path.dirname(real)):
+                raise _oserror(errno.ENOENT, path)
+            return real
+        directory, _, way = self._walk(path, follow=True)
+        os.close(directory)
+        return b"/" + b"/".join(way)
+
+    def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
+        """Rename; without `replace` by a link and its removal, which cannot overwrite, where that is possible."""
+        self._check_writable(old)
+        with self._place(old, follow=False) as source, self._place(new, follow=False) as target:
+            if not replace:
+                status = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    try:
+                        os.link(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory,
+                                follow_symlinks=False)  # fmt: skip
+                    except OSError as error:
+                        if error.errno not in {errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOSYS}:
+                            raise
+                    else:
+                        os.unlink(source.name, dir_fd=source.directory)
+                        return
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(target.name, dir_fd=target.directory, follow_symlinks=False)
+                    raise _oserror(errno.EEXIST, new)
+            os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
+
+    def read_link(self, path: bytes) -> bytes:
+        """Where a symbolic link points."""
+        with self._place(path, follow=False) as place:
+            return os.readlink(place.name, dir_fd=place.directory)
+
+    def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
+        """Make a link at `path` to `target`."""
+        self._check_writable(path)
+        with self._place(path, follow=False) as place:
+            if symbolic:
+                if b"\0" in target:
+                    raise _oserror(errno.EINVAL, target)
+                os.symlink(target, place.name, dir_fd=place.directory)
+                return
+            with self._place(target, follow=False) as source:
+                os.link(source.name, place.name, src_dir_fd=source.directory, dst_dir_fd=place.directory,
+                        follow_symlinks=False)  # fmt: skip
+
+    def statvfs(self, path: bytes) -> os.statvfs_result:
+        """What is known of the file system that a file is on."""
+        with self._place(path, follow=True) as place:
+            if place.directory is None:
+                return os.statvfs(place.name)
+            fd = os.open(place.name, _HERE, dir_fd=place.directory)
+            try:
+                return os.statvfs(fd)
+            finally:
+                os.close(fd)
+
+    def home(self, user: str) -> bytes:
+        """A user's home; below a root everybody's is where the session starts."""
+        import pwd
+
+        if not user or self._root is not None:
+            return self._start
+        try:
+            return os.fsencode(pwd.getpwnam(user).pw_dir)
+        except KeyError:
+            raise _oserror(errno.ENOENT, user.encode(errors="replace")) from None
+
+
+class LocalFile:
+    """A `File` of this system."""
+
+    def __init__(self, fd: int, *, append: bool) -> None:
+        self._fd = fd
+        self._append = append
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer from `offset` on."""
+        return os.preadv(self._fd, [buffer], offset)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        while data:
+            count = os.write(self._fd, data) if self._append else os.pwrite(self._fd, data, offset)
+            if count == len(data):
+                return
+            data = data[count:]
+            offset += count
+
+    def stat(self) -> os.stat_result:
+        """What is known of it."""
+        return os.fstat(self._fd)
+
+    def set(self, attributes: Attributes) -> None:
+        """Change what the attributes name."""
+        if attributes.size is not None:
+            os.ftruncate(self._fd, attributes.size)
+        if attributes.mode is not None:
+            os.fchmod(self._fd, attributes.mode & _PERMISSIONS)
+        if attributes.atime is not None and attributes.mtime is not None:
+            os.utime(self._fd, (attributes.atime, attributes.mtime))
+        if attributes.uid is not None and attributes.gid is not None:
+            os.fchown(self._fd, attributes.uid, attributes.gid)
+
+    def sync(self) -> None:
+        """See that it is on the disk."""
+        os.fsync(self._fd)
+
+    def statvfs(self) -> os.statvfs_result:
+        """What is known of the file system that it is on."""
+        return os.fstatvfs(self._fd)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)

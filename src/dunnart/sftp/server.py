@@ -1,0 +1,458 @@
+"""The server's side of SFTP version 3 (draft-ietf-secsh-filexfer-02), without its I/O: bytes in, answers out.
+
+    length │ type │ id │ …        one packet, one answer, in the order of the requests
+
+`receive` takes bytes in any chunking, does what complete requests ask of the file system, and queues the answers. It
+stops when 256 KiB of answers wait (THREATS R22), and goes on when they were taken. What a client does wrong that leaves
+no doubt about where packets begin is answered with a status; the rest raises `DecodeError`, which ends the session.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from dunnart.errors import DecodeError, LimitExceeded
+from dunnart.sftp.attributes import Attributes, encode_status, group_name, long_name, user_name
+from dunnart.sftp.files import OpenMode
+from dunnart.wire.encoding import Reader, string, uint32, uint64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dunnart.sftp.files import File, FileSystem
+
+KIB = 1024
+PACKET_BYTES = 256 * KIB + KIB
+"""The largest packet that is taken."""
+DATA_BYTES = 255 * KIB
+"""The most that one READ gives or one WRITE takes."""
+HANDLES = 1000
+"""How many files and directories a session may have open."""
+ANSWER_BYTES = 256 * KIB
+_LISTING_BYTES = 32 * KIB
+_COPY_BYTES = 256 * KIB
+_VERSION = 3
+_LENGTH = 4
+
+OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
+_STATUS = {
+    errno.ENOENT: NO_SUCH_FILE, errno.ENOTDIR: NO_SUCH_FILE, errno.EBADF: NO_SUCH_FILE, errno.ELOOP: NO_SUCH_FILE,
+    errno.EPERM: PERMISSION_DENIED, errno.EACCES: PERMISSION_DENIED, errno.EROFS: PERMISSION_DENIED,
+    errno.EINVAL: BAD_MESSAGE, errno.ENAMETOOLONG: BAD_MESSAGE, errno.ENOSYS: OP_UNSUPPORTED,
+    errno.EOPNOTSUPP: OP_UNSUPPORTED,
+}  # fmt: skip
+_TEXTS = {OK: b"Success", EOF: b"End of file", OP_UNSUPPORTED: b"Operation unsupported"}
+
+_INIT, _READ, _WRITE, _EXTENDED = 1, 5, 6, 200
+_VERSION_ANSWER, _STATUS_ANSWER, _HANDLE_ANSWER, _DATA_ANSWER, _NAME_ANSWER, _ATTRS_ANSWER = 2, 101, 102, 103, 104, 105
+_EXTENDED_ANSWER = 201
+_HEADER = struct.Struct(">IB")
+_DATA_HEADER = struct.Struct(">IBII")
+
+EXTENSIONS: tuple[tuple[bytes, bytes], ...] = (
+    (b"posix-rename@openssh.com", b"1"), (b"statvfs@openssh.com", b"2"), (b"fstatvfs@openssh.com", b"2"),
+    (b"hardlink@openssh.com", b"1"), (b"fsync@openssh.com", b"1"), (b"lsetstat@openssh.com", b"1"),
+    (b"limits@openssh.com", b"1"), (b"expand-path@openssh.com", b"1"), (b"copy-data", b"1"),
+    (b"home-directory", b"1"), (b"users-groups-by-id@openssh.com", b"1"),
+)  # fmt: skip
+"""OpenSSH PROTOCOL §4.3-4.12, and their versions."""
+
+
+class SftpServer:
+    """One SFTP session.
+
+    Args:
+        files: what is served.
+
+    Attributes:
+        answers: what is to be sent, in order; whoever sends it clears the list.
+    """
+
+    def __init__(self, files: FileSystem) -> None:
+        self._files = files
+        self._buffer = bytearray()
+        self._begun = False
+        self._handles: dict[bytes, File | _Listing] = {}
+        self._next_handle = 0
+        self._answer_bytes = 0
+        self.answers: list[bytes | bytearray | memoryview] = []
+
+    def close(self) -> None:
+        """Close what the client left open."""
+        for opened in self._handles.values():
+            opened.close()
+        self._handles.clear()
+
+    # Packets.
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """Take bytes; then take `answers`, and call `go_on` until it says that nothing is left to do.
+
+        Raises:
+            DecodeError: they are no SFTP.
+            LimitExceeded: a packet is too large.
+        """
+        self._buffer += data
+        self.go_on()
+
+    def go_on(self) -> bool:
+        """Do what was received and not done yet, until too many answers wait; whether there may be more to do."""
+        buffer = self._buffer
+        view = memoryview(buffer)
+        position, end = 0, len(buffer)
+        full = False
+        while end - position >= _LENGTH:
+            size = int.from_bytes(view[position : position + _LENGTH], "big")
+            if not 1 <= size <= PACKET_BYTES:
+                raise LimitExceeded(f"an SFTP packet of {size} bytes")
+            if end - position - _LENGTH < size:
+                break
+            full = self._answer_bytes >= ANSWER_BYTES
+            if full:
+                break
+            position += _LENGTH
+            self._packet(view[position : position + size])
+            position += size
+        view.release()
+        del buffer[:position]
+        return full
+
+    def taken(self) -> None:
+        """The answers were taken."""
+        self.answers = []
+        self._answer_bytes = 0
+
+    def _packet(self, packet: memoryview) -> None:
+        kind = packet[0]
+        if not self._begun:
+            if kind != _INIT:
+                raise DecodeError(f"SFTP begins with message {kind}")
+            self._begin(Reader(packet[1:]))
+            return
+        if kind == _READ:
+            self._read(Reader(packet[1:]))
+            return
+        reader = Reader(packet[1:])
+        number = reader.uint32()
+        try:
+            handler = self._requests.get(kind)
+            if handler is None:
+                self._status(number, OP_UNSUPPORTED)
+            else:
+                handler(self, number, reader)
+        except DecodeError:
+            self._status(number, BAD_MESSAGE, b"Bad message")
+        except OSError as error:
+            self._failed(number, error)
+
+    def _begin(self, reader: Reader) -> None:
+        if reader.uint32() < _VERSION:
+            raise DecodeError("an SFTP version before 3")
+        self._begun = True
+        extensions = b"".join(string(name) + string(version) for name, version in EXTENSIONS)
+        self._send(_VERSION_ANSWER, uint32(_VERSION) + extensions)
+
+    # Answers.
+
+    def _send(self, kind: int, body: bytes) -> None:
+        self.answers.append(_HEADER.pack(1 + len(body), kind) + body)
+        self._answer_bytes += 5 + len(body)
+
+    def _status(self, number: int, status: int, text: bytes = b"") -> None:
+        self._send(
+            _STATUS_ANSWER, uint32(number) + uint32(status) + string(text or _TEXTS.get(status, b"")) + string(b"")
+        )
+
+    def _failed(self, number: int, error: OSError) -> None:
+        status = _STATUS.get(error.errno or 0, FAILURE)
+        self._status(number, status, (error.strerror or str(error)).encode(errors="replace"))
+
+    def _new_handle(self, number: int, opened: File | _Listing) -> None:
+        self._next_handle += 1
+        handle = uint32(self._next_handle)
+        self._handles[handle] = opened
+        self._send(_HANDLE_ANSWER, uint32(number) + string(handle))
+
+    def _room(self) -> None:
+        if len(self._handles) >= HANDLES:
+            raise OSError(errno.EMFILE, f"{HANDLES} handles are open already")
+
+    def _attributes(self, number: int, status: os.stat_result) -> None:
+        self._send(_ATTRS_ANSWER, uint32(number) + encode_status(status))
+
+    def _names(self, number: int, entries: list[tuple[bytes, bytes, bytes]]) -> None:
+        listed = b"".join(string(name) + string(long) + attributes for name, long, attributes in entries)
+        self._send(_NAME_ANSWER, uint32(number) + uint32(len(entries)) + listed)
+
+    def _name(self, number: int, name: bytes) -> None:
+        self._names(number, [(name, name, uint32(0))])
+
+    # Handles.
+
+    def _file(self, handle: bytes) -> File:
+        found = self._handles.get(handle)
+        if found is None or isinstance(found, _Listing):
+            raise OSError(errno.EBADF, "no such file handle")
+        return found
+
+    def _open(self, number: int, reader: Reader) -> None:
+        path, flags, attributes = reader.string(), reader.uint32(), Attributes.decode(reader)
+        reader.end()
+        self._room()
+        self._new_handle(number, self._files.open(path, OpenMode.of(flags), attributes))
+
+    def _open_directory(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._room()
+        self._new_handle(number, _Listing(self._files.scan(path)))
+
+    def _close(self, number: int, reader: Reader) -> None:
+        handle = reader.string()
+        reader.end()
+        opened = self._handles.pop(handle, None)
+        if opened is None:
+            raise OSError(errno.EBADF, "no such handle")
+        opened.close()
+        self._status(number, OK)
+
+    def _read(self, reader: Reader) -> None:
+        number = reader.uint32()
+        try:
+            handle, offset, count = reader.string(), reader.uint64(), min(reader.uint32(), DATA_BYTES)
+            reader.end()
+            # One buffer for header and data: the file is read straight into the answer.
+            answer = bytearray(_DATA_HEADER.size + count)
+            got = self._file(handle).read_into(memoryview(answer)[_DATA_HEADER.size :], offset)
+        except DecodeError:
+            self._status(number, BAD_MESSAGE, b"Bad message")
+            return
+        except (OSError, OverflowError) as error:
+            self._failed(number, error if isinstance(error, OSError) else OSError(errno.EINVAL, "no such offset"))
+            return
+        if not got and count:
+            self._status(number, EOF)
+            return
+        _DATA_HEADER.pack_into(answer, 0, 9 + got, _DATA_ANSWER, number, got)
+        self.answers.append(answer if got == count else memoryview(answer)[: _DATA_HEADER.size + got])
+        self._answer_bytes += _DATA_HEADER.size + got
+
+    def _write(self, number: int, reader: Reader) -> None:
+        handle, offset, data = reader.string(), reader.uint64(), reader.view()
+        reader.end()
+        try:
+            self._file(handle).write(data, offset)
+        except OverflowError:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from None
+        self._status(number, OK)
+
+    def _stat_handle(self, number: int, reader: Reader) -> None:
+        handle = reader.string()
+        reader.end()
+        self._attributes(number, self._file(handle).stat())
+
+    def _set_handle(self, number: int, reader: Reader) -> None:
+        handle, attributes = reader.string(), Attributes.decode(reader)
+        reader.end()
+        self._file(handle).set(attributes)
+        self._status(number, OK)
+
+    def _read_directory(self, number: int, reader: Reader) -> None:
+        handle = reader.string()
+        reader.end()
+        listing = self._handles.get(handle)
+        if not isinstance(listing, _Listing):
+            raise OSError(errno.EBADF, "no such directory handle")
+        entries = listing.some()
+        if entries:
+            self._names(number, entries)
+        else:
+            self._status(number, EOF)
+
+    # Paths.
+
+    def _stat(self, number: int, reader: Reader, *, follow: bool = True) -> None:
+        path = reader.string()
+        reader.end()
+        self._attributes(number, self._files.stat(path, follow=follow))
+
+    def _lstat(self, number: int, reader: Reader) -> None:
+        self._stat(number, reader, follow=False)
+
+    def _set(self, number: int, reader: Reader, *, follow: bool = True) -> None:
+        path, attributes = reader.string(), Attributes.decode(reader)
+        reader.end()
+        self._files.set(path, attributes, follow=follow)
+        self._status(number, OK)
+
+    def _remove(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._files.remove(path)
+        self._status(number, OK)
+
+    def _make_directory(self, number: int, reader: Reader) -> None:
+        path, attributes = reader.string(), Attributes.decode(reader)
+        reader.end()
+        self._files.make_directory(path, attributes)
+        self._status(number, OK)
+
+    def _remove_directory(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._files.remove_directory(path)
+        self._status(number, OK)
+
+    def _real_path(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._name(number, self._files.real_path(path or b"."))
+
+    def _rename(self, number: int, reader: Reader, *, replace: bool = False) -> None:
+        old, new = reader.string(), reader.string()
+        reader.end()
+        self._files.rename(old, new, replace=replace)
+        self._status(number, OK)
+
+    def _read_link(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._name(number, self._files.read_link(path))
+
+    def _symlink(self, number: int, reader: Reader) -> None:
+        # The target comes first, as OpenSSH has it, whatever the draft says (OpenSSH PROTOCOL §4.1).
+        target, path = reader.string(), reader.string()
+        reader.end()
+        self._files.make_link(target, path, symbolic=True)
+        self._status(number, OK)
+
+    # Extensions.
+
+    def _extended(self, number: int, reader: Reader) -> None:
+        handler = self._extensions.get(reader.string())
+        if handler is None:
+            self._status(number, OP_UNSUPPORTED)
+        else:
+            handler(self, number, reader)
+
+    def _posix_rename(self, number: int, reader: Reader) -> None:
+        self._rename(number, reader, replace=True)
+
+    def _hard_link(self, number: int, reader: Reader) -> None:
+        old, new = reader.string(), reader.string()
+        reader.end()
+        self._files.make_link(old, new, symbolic=False)
+        self._status(number, OK)
+
+    def _statvfs(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        self._file_system(number, self._files.statvfs(path))
+
+    def _statvfs_handle(self, number: int, reader: Reader) -> None:
+        handle = reader.string()
+        reader.end()
+        self._file_system(number, self._file(handle).statvfs())
+
+    def _file_system(self, number: int, found: os.statvfs_result) -> None:
+        flags = (1 if found.f_flag & os.ST_RDONLY else 0) | (2 if found.f_flag & os.ST_NOSUID else 0)
+        numbers = (found.f_bsize, found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail, found.f_files,
+                   found.f_ffree, found.f_favail, found.f_fsid & (1 << 64) - 1, flags, found.f_namemax)  # fmt: skip
+        self._send(_EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
+
+    def _sync(self, number: int, reader: Reader) -> None:
+        handle = reader.string()
+        reader.end()
+        self._file(handle).sync()
+        self._status(number, OK)
+
+    def _set_link(self, number: int, reader: Reader) -> None:
+        self._set(number, reader, follow=False)
+
+    def _limits(self, number: int, reader: Reader) -> None:
+        reader.end()
+        numbers = (PACKET_BYTES, DATA_BYTES, DATA_BYTES, HANDLES)
+        self._send(_EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
+
+    def _expand_path(self, number: int, reader: Reader) -> None:
+        path = reader.string()
+        reader.end()
+        if path.startswith(b"~"):
+            user, slash, rest = path[1:].partition(b"/")
+            path = self._files.home(user.decode(errors="replace")) + slash + rest
+        self._name(number, self._files.real_path(path or b"."))
+
+    def _home(self, number: int, reader: Reader) -> None:
+        user = reader.string()
+        reader.end()
+        self._name(number, self._files.home(user.decode(errors="replace")))
+
+    def _copy(self, number: int, reader: Reader) -> None:
+        source, start, length = reader.string(), reader.uint64(), reader.uint64()
+        target, offset = reader.string(), reader.uint64()
+        reader.end()
+        read, write = self._file(source), self._file(target)
+        if read is write:
+            raise OSError(errno.EINVAL, "a file cannot be copied into itself")
+        buffer = memoryview(bytearray(_COPY_BYTES))
+        left = length or 1 << 64
+        while left:
+            got = read.read_into(buffer[: min(left, _COPY_BYTES)], start)
+            if not got:
+                break
+            write.write(buffer[:got], offset)
+            start, offset, left = start + got, offset + got, left - got
+        self._status(number, OK)
+
+    def _names_of_numbers(self, number: int, reader: Reader) -> None:
+        users, groups = reader.string(), reader.string()
+        reader.end()
+        body = string(_looked_up(users, user_name)) + string(_looked_up(groups, group_name))
+        self._send(_EXTENDED_ANSWER, uint32(number) + body)
+
+    _requests: ClassVar[dict[int, Callable[[SftpServer, int, Reader], None]]] = {
+        3: _open, 4: _close, _WRITE: _write, 7: _lstat, 8: _stat_handle, 9: _set, 10: _set_handle,
+        11: _open_directory, 12: _read_directory, 13: _remove, 14: _make_directory, 15: _remove_directory,
+        16: _real_path, 17: _stat, 18: _rename, 19: _read_link, 20: _symlink, _EXTENDED: _extended,
+    }  # fmt: skip
+    _extensions: ClassVar[dict[bytes, Callable[[SftpServer, int, Reader], None]]] = {
+        b"posix-rename@openssh.com": _posix_rename, b"statvfs@openssh.com": _statvfs,
+        b"fstatvfs@openssh.com": _statvfs_handle, b"hardlink@openssh.com": _hard_link, b"fsync@openssh.com": _sync,
+        b"lsetstat@openssh.com": _set_link, b"limits@openssh.com": _limits, b"expand-path@openssh.com": _expand_path,
+        b"copy-data": _copy, b"home-directory": _home, b"users-groups-by-id@openssh.com": _names_of_numbers,
+    }  # fmt: skip
+
+
+class _Listing:
+    """An open directory: its entries are taken as they are asked for, so that its size does not matter."""
+
+    def __init__(self, entries: Iterator[tuple[bytes, os.stat_result]]) -> None:
+        self._entries = entries
+        self._now = time.time()
+
+    def some(self) -> list[tuple[bytes, bytes, bytes]]:
+        """Name, long name and attributes of the next entries; none at the end."""
+        found, size = [], 0
+        for name, status in self._entries:
+            found.append((name, long_name(name, status, self._now), encode_status(status)))
+            size += 2 * len(name) + 100
+            if size >= _LISTING_BYTES:
+                break
+        return found
+
+    def close(self) -> None:
+        """Let go of it."""
+        close = getattr(self._entries, "close", None)  # a generator has one
+        if close is not None:
+            close()
+
+
+def _looked_up(numbers: bytes, name: Callable[[int], str]) -> bytes:
+    if len(numbers) % 4:
+        raise DecodeError("numbers of 4 bytes are wanted")
+    found = (int.from_bytes(numbers[at : at + 4], "big") for at in range(0, len(numbers), 4))
+    return b"".join(string(b"" if (text := name(each)) == str(each) else text.encode()) for each in found)

@@ -1,0 +1,53 @@
+"""Serves SFTP over a pair of descriptors, blocking: in a thread for a session's socket, in a program for its stdin."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dunnart.sftp.server import SftpServer
+
+if TYPE_CHECKING:
+    from dunnart.sftp.files import FileSystem
+
+_READ_BYTES = 1 << 20
+_PIECES = 64
+
+
+def serve(files: FileSystem, source: int, target: int) -> None:
+    """Serve until the client ends its side.
+
+    Args:
+        files: what is served.
+        source: where requests are read.
+        target: where answers are written.
+
+    Raises:
+        DecodeError: the client sent what is no SFTP; so does LimitExceeded.
+        OSError: the client is gone.
+    """
+    server = SftpServer(files)
+    buffer = memoryview(bytearray(_READ_BYTES))
+    try:
+        while count := os.readv(source, [buffer]):
+            server.receive(buffer[:count])
+            _send(server, target)
+            while server.go_on():
+                _send(server, target)
+            _send(server, target)
+    finally:
+        server.close()
+
+
+def _send(server: SftpServer, target: int) -> None:
+    answers = server.answers
+    server.taken()
+    while answers:
+        batch = answers[:_PIECES]
+        sent = os.writev(target, batch)
+        for piece in batch:
+            if sent < len(piece):
+                answers[0] = memoryview(piece)[sent:]
+                break
+            sent -= len(piece)
+            del answers[0]
