@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from dunnart.crypto.profiles import PROFILES
-from dunnart.daemon.config import option_table
+from dunnart.daemon.config import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD, option_table, toml
+from dunnart.daemon.plugins import registry
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Penalties
+from dunnart.server.plugins import Found, options_of
 
 DOCS = Path(__file__).parent
 _NAMES = {
@@ -33,6 +36,41 @@ def field_table(cls: type[Limits | Penalties]) -> str:
     rows = ["| name | default | |", "|---|---|---|"]
     rows += [f"| `{each.name}` | `{each.default}` | {texts.get(each.name, '')} |" for each in fields(cls)]
     return "\n".join(rows) + "\n"
+
+
+def plugin_table() -> str:
+    """The built-in plug-ins: what each is, and which options its table has."""
+    known = registry()
+    option_of = {group: option for option, group in GROUPS.items()}
+    rows = ["| plug-in | for | |", "|---|---|---|"]
+    options = ["| option | default | |", "|---|---|---|"]
+    for found in known.all():
+        if found.distribution != "dunnart":
+            continue
+        factory = known.load(found)
+        rows.append(f"| `{found.name}` | `{option_of[found.group]}` | {_summary(factory)} |")
+        if found.name not in {AUTHORIZED_KEYS, ONE_TIME_PASSWORD}:  # filled in from options of the server
+            options += _plugin_options(found, options_of(factory))
+    return "\n".join([*rows, "", *options]) + "\n"
+
+
+def _summary(documented: object) -> str:
+    return inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _plugin_options(found: Found, kind: type | None) -> list[str]:
+    if kind is None:
+        return []
+    texts = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(kind.__doc__ or ""), re.MULTILINE))
+    rows = []
+    for each in fields(kind):
+        default = each.default if each.default is not MISSING else None
+        if default is None and each.default_factory is not MISSING:
+            default = each.default_factory()
+        shown = "" if default is None else f"`{toml(default)}`"
+        text = re.sub(r"\s+", " ", texts[each.name])
+        rows.append(f"| `plugin.{found.name}.{each.name}` | {shown} | {text[:1].upper()}{text[1:]} |")
+    return rows
 
 
 def configuration() -> str:
@@ -70,8 +108,9 @@ log_level = "debug"
 ```
 
 `dunnart plugins` lists what is installed, what the configuration uses and for what, and what is broken.
-[Write a plug-in](../how-to/write-a-plugin.md) shows how they are made.
+[Write a plug-in](../how-to/write-a-plugin.md) shows how they are made. These come with dunnart:
 
+{plugin_table()}
 ## Limits
 
 The table `[limits]`, or `--limits name=value`: what one connection may use.

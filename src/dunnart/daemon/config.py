@@ -465,19 +465,20 @@ def to_toml(config: ServeConfig) -> str:
             if declared.shape == "tables":
                 for inner, values in entries.items():
                     tables.append(f"\n[{name}.{_toml_key(inner)}]")
-                    tables += [f"{_toml_key(entry)} = {_toml(each)}" for entry, each in values.items()]
+                    tables += [f"{_toml_key(entry)} = {toml(each)}" for entry, each in values.items()]
             else:
-                tables += [f"{_toml_key(entry)} = {_toml(each)}" for entry, each in entries.items()]
+                tables += [f"{_toml_key(entry)} = {toml(each)}" for entry, each in entries.items()]
         else:
-            lines.append(f"{name} = {_toml(value)}")
+            lines.append(f"{name} = {toml(value)}")
     return "\n".join([*lines, *tables, ""])
 
 
 def _toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)
 
 
-def _toml(value: object) -> str:
+def toml(value: object) -> str:
+    """Write a value as TOML has it."""
     if isinstance(value, Word):  # of a type that is known when the plug-in is loaded
         value = scalar(value)
     if isinstance(value, bool):
@@ -485,9 +486,9 @@ def _toml(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return f"[{', '.join(_toml(str(each)) if isinstance(each, Word) else _toml(each) for each in value)}]"
+        return f"[{', '.join(toml(str(each)) if isinstance(each, Word) else toml(each) for each in value)}]"
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_toml_key(key)} = {_toml(str(each))}' for key, each in value.items())} }}"
+        return f"{{ {', '.join(f'{_toml_key(key)} = {toml(str(each))}' for key, each in value.items())} }}"
     return '"' + "".join(map(_toml_character, str(value))) + '"'
 
 
@@ -507,6 +508,6 @@ def option_table() -> str:
         declared = OPTIONS[each.name]
         flag = f"{flag_of(each.name)} {declared.value}".strip()
         default = declared_default(each)
-        shown = "" if declared.tabular else f"`{_toml(default)}`"
+        shown = "" if declared.tabular else f"`{toml(default)}`"
         rows.append(f"| `{each.name}` | `{flag}` | {shown} | {declared.help} |".replace("a,b*", "a,b\\*"))
     return "\n".join(rows) + "\n"

@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
         file: where lines are added, in mode 0600 if it is made; renaming it begins a new one. Empty: the log itself.
-        text_characters: the longest that a text gets; what a peer sent may be long (THREATS R25).
+        text_characters: the longest that a text gets; the rest of it is left out.
     """
 
     file: str = ""
@@ -37,7 +37,7 @@ class Options:
 
 @plugin(Options)
 def audit_log(context: Context[Options]) -> AuditSink:
-    """The audit sink `log`."""
+    """Writes a line of JSON for each event."""
     options = context.options
     output: _Output = _File(options.file) if options.file else _Log(context.logger)
     return JsonLines(output, options.text_characters)

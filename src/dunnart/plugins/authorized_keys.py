@@ -39,7 +39,7 @@ class Options:
 
 @plugin(Options)
 def from_files(context: Context[Options]) -> AuthorizedKeysFiles:
-    """The authenticator `authorized-keys`."""
+    """Lets in by the public keys that the user's files list."""
     options = context.options
     return AuthorizedKeysFiles(options.files, strict_modes=options.strict_modes, root=options.root)
 

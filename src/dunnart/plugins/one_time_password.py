@@ -28,7 +28,7 @@ class Options:
 
 @plugin(Options)
 def for_this_run(context: Context[Options]) -> OneTimePassword:
-    """The authenticator `one-time-password`."""
+    """Lets one user in by the password that is printed at the start."""
     return OneTimePassword(context.options.user, context.options.password)
 
 

@@ -40,12 +40,12 @@ class OsExec:
 
 
 def shell(_context: Context[None]) -> OsShell:
-    """The shell `os`."""
+    """Serves sessions by the user's login shell."""
     return OsShell()
 
 
 def commands(_context: Context[None]) -> OsExec:
-    """The exec processor `os`."""
+    """Serves sessions by the command, which the user's shell interprets."""
     return OsExec()
 
 

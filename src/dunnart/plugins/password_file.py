@@ -52,7 +52,7 @@ class _Unusable(Exception):
 
 @plugin(Options)
 class PasswordFile:
-    """The authenticator `password-file`.
+    """Lets in by the passwords of a file, hashed with bcrypt.
 
     The file is read again when it changes. One that others may read or write, or that cannot be read, lets nobody in.
     Whether a user exists cannot be told from the time that an answer takes (THREATS R15): a user who does not is
