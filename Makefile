@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: serve test check format bench dist clean help
+.PHONY: serve test check format bench docs dist clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -26,6 +26,10 @@ format: .venv/installed-dev ## put the code into its form
 
 bench: .venv/installed-dev ## side by side with real servers; ARGS="--quick --only bulk"
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/installed-dev ## the documentation, in build/docs/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -n -q -d build/docs/doctrees docs build/docs/html
+	@echo build/docs/html/index.html
 
 dist: .venv/installed-dev ## sdist and wheel in dist/
 	$(BIN)/python -m build
