@@ -41,11 +41,15 @@ class Bridge:
         number: the channel's.
         streams: the descriptors, which the bridge closes.
         counterpart: who holds their other ends.
+
+    Attributes:
+        bytes_received: what came for the program; `bytes_sent` is what it has put out.
     """
 
     __slots__ = (
         "_closed", "_counterpart", "_eof_wanted", "_exit", "_joined", "_loop", "_number", "_paused", "_pending",
-        "_pump", "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide",
+        "_pump", "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide", "bytes_received",
+        "bytes_sent",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +71,8 @@ class Bridge:
         self._exit: ExitStatus | ExitSignal | None = None
         self._closed = False
         self._waits: TimerHandle | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
         with _UNLESS_GONE:  # closed in the same read that asked for the program: ChannelClosed is on its way
             pump.engine.hold_close(number)
         loop.add_reader(self._stdout, self._read_stdout)
@@ -115,6 +121,7 @@ class Bridge:
             return False
         if self._typed:
             pump.echoed()
+        self.bytes_sent += count
         pump.send_slots(self._number, count, stream)
         if count >= _BULK_BYTES and not self._wide & 1 << stream:
             self._wide |= 1 << stream
@@ -179,12 +186,13 @@ class Bridge:
 
     def receive(self, chunks: list[memoryview]) -> None:
         """Write what came; what the child does not take yet is copied, and the window stays shut by as much."""
+        total = sum(map(len, chunks))
+        self.bytes_received += total
         if self._pending is not None:
             # One buffer: as many small objects as a peer may send bytes would be far more than its window.
             for chunk in chunks:
                 self._pending += chunk
             return
-        total = sum(map(len, chunks))
         if self._stdin < 0:
             self._pump.engine.consumed(self._number, total)
             return

@@ -43,6 +43,8 @@ class Command:
         environment: all of it.
         directory: where it starts.
         user: (uid, gid, groups), or None to stay what we are.
+        umask: for what it makes; -1: ours.
+        passed: descriptors that it gets beside its streams, by the same numbers.
     """
 
     argv: tuple[str | bytes, ...]
@@ -51,6 +53,7 @@ class Command:
     directory: str
     user: tuple[int, int, tuple[int, ...]] | None = None
     umask: int = -1
+    passed: tuple[int, ...] = ()
 
     def with_variable(self, name: str, value: str) -> Command:
         """The same with one more variable."""
@@ -75,6 +78,11 @@ class Program:
         self._child = child
         self._ended = ended
         watch(child, loop, self._reaped)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._child.pid
 
     def _reaped(self, returncode: int) -> None:
         self._ended(how_ended(returncode))
@@ -160,6 +168,7 @@ def _popen(
         group=gid,
         extra_groups=groups,
         umask=command.umask,
+        pass_fds=command.passed,
         preexec_fn=in_child,  # noqa: PLW1509 - one ioctl
     )
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from dunnart.errors import ConfigError, ConnectionClosed
+from dunnart.errors import ConfigError, ConnectionClosed, Interrupted
 from dunnart.server.blocking import BlockingSession
 from dunnart.server.event_objects import EventsApplication, SessionEvents
 from dunnart.server.raw import Application
@@ -24,6 +24,7 @@ Handler = AsyncHandler | BlockingHandler | type[SessionEvents] | Application
 Middleware = Callable[[AsyncHandler], AsyncHandler]
 """Gets the handler that comes next and gives the one to be called in its place."""
 _LARGEST_STATUS = 0xFFFFFFFF
+_INTERRUPTED = 130  # what a shell gives for a program that control-C has ended
 
 
 def as_application(handler: object, name: str) -> Application:
@@ -129,6 +130,8 @@ class CoroutineApplication:
         status = 1
         try:
             status = _status(await self.handler(session))
+        except Interrupted:
+            status = _INTERRUPTED
         except (ConnectionClosed, EOFError):
             pass  # the client has left, or has no more to say
         finally:
@@ -158,6 +161,8 @@ class BlockingApplication:
                     status = _status(self._handler(session))
                 finally:
                     session.close()
+        except Interrupted:
+            status = _INTERRUPTED
         except (BrokenPipeError, ConnectionResetError, ConnectionClosed, EOFError):
             pass  # the client has left, or has no more to say
         except BaseException as error:  # noqa: BLE001 - it ends its session, not the thread

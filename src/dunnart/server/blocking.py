@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
+from dunnart.protocol.requests import WindowChange
 from dunnart.server.raw import Facts
 
 if TYPE_CHECKING:
     import socket
 
+    from dunnart.protocol.requests import ChannelRequest
+    from dunnart.server.line_reading import TypedInput
     from dunnart.server.raw import RawSession
+    from dunnart.server.server import Server
+
+_READ_BYTES = 64 * 1024
 
 
 class BlockingSession(Facts):
@@ -19,23 +25,45 @@ class BlockingSession(Facts):
 
     A handler that returns ends it with status 0, or with the number that it returns; one that raises ends it with
     status 1, and the exception is logged. When the client goes away reads give the end and writes raise
-    BrokenPipeError.
+    BrokenPipeError; where output was on its way, either may raise ConnectionResetError once instead.
 
     Attributes:
-        stdin: what the client sends, as text in UTF-8; `stdin.buffer` has the bytes.
+        stdin: what the client sends, as text in UTF-8; `stdin.buffer` has the bytes. At a terminal it gives lines that
+            the user has edited: control-D is the end, control-C raises `Interrupted`.
         stdout: goes to the client; flushed at the end of each line, and when the handler is done. To a terminal "\n"
             goes out as "\r\n".
     """
 
-    __slots__ = ("_raw", "_sock", "_stderr", "stdin", "stdout")
+    __slots__ = ("_raw", "_sock", "_stderr", "_typed", "stdin", "stdout")
 
     def __init__(self, raw: RawSession) -> None:
         super().__init__(raw.facts)
         self._raw = raw
         self._sock = raw.socket()
         self._stderr: TextIO | None = None
-        self.stdin: TextIO = self._sock.makefile("r", encoding="utf-8", errors="surrogateescape", newline=None)
+        self._typed: TypedInput | None = None
+        self.stdin = self._reader()
         self.stdout = self._writer(self._sock)
+
+    @property
+    def server(self) -> Server:
+        """The server that the session belongs to. Its coroutines run on its own event loop."""
+        return self._raw.server
+
+    def _reader(self) -> TextIO:
+        if self.terminal is None:
+            return self._sock.makefile("r", encoding="utf-8", errors="surrogateescape", newline=None)
+        from dunnart.server.line_reading import TypedInput
+
+        self._typed = TypedInput(self, self._sock, self._flush)
+        self._raw.on_request = self._requested
+        return io.TextIOWrapper(io.BufferedReader(self._typed), "utf-8", "surrogateescape")
+
+    def _requested(self, request: ChannelRequest) -> bool:
+        if self._typed is None or not isinstance(request, WindowChange):
+            return False
+        self._typed.resize()
+        return True
 
     def _writer(self, sock: socket.socket) -> TextIO:
         raw = sock.makefile("wb")
@@ -50,18 +78,37 @@ class BlockingSession(Facts):
         return self._stderr
 
     def readline(self, prompt: str = "", *, echo: bool = True) -> str:
-        """The next line, without its end, after writing `prompt`.
+        """The next line, without its end, after writing `prompt`. At a terminal the user can edit it.
+
+        Args:
+            prompt: what the user is to see before the line.
+            echo: show what is typed at a terminal, and remember it.
 
         Raises:
-            EOFError: there are no more.
+            EOFError: there are no more, or the user has pressed control-D.
+            Interrupted: the user has pressed control-C.
         """
-        if prompt:
+        typed = self._typed
+        if typed is not None:
+            typed.prompt, typed.echo = prompt, echo
+        elif prompt:
             self.stdout.write(prompt)
         self.stdout.flush()
-        line = self.stdin.readline()
+        try:
+            line = self.stdin.readline()
+        finally:
+            if typed is not None:
+                typed.prompt, typed.echo = "", True
         if not line:
             raise EOFError
         return line.rstrip("\n")
+
+    def read(self, limit: int = _READ_BYTES) -> bytes:
+        """What the client sends, as it comes and unedited: 1 to `limit` bytes, or b"" after the end."""
+        self._flush()
+        if self._typed is not None:
+            return self._typed.take(limit)
+        return cast("io.BufferedReader", self.stdin.buffer).read1(limit)
 
     @property
     def closed(self) -> bool:

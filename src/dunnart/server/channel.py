@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from dunnart.errors import LocalProtocolError
 from dunnart.protocol.requests import ExitSignal, ExitStatus, PtyRequest, SignalRequest, WindowChange
 from dunnart.runtime.bridge import Bridge
+from dunnart.runtime.streams import Counterpart
 from dunnart.server.facts import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dunnart.protocol.requests import BreakRequest
-    from dunnart.runtime.streams import Counterpart, Streams
+    from dunnart.runtime.streams import Streams
     from dunnart.server.connection import ServerConnection
+    from dunnart.server.facts import SessionFacts
 
 _UNLESS_GONE = contextlib.suppress(LocalProtocolError)  # the client has just closed it
 _STDERR = 1
@@ -34,6 +36,12 @@ class ChannelControl(Protocol):
         """Close the channel once all output is sent, saying how the session ended; `text` goes to stderr."""
 
 
+class Serving(Counterpart, Protocol):
+    """What serves a channel, here or in another process; `facts` are what it was asked for."""
+
+    facts: SessionFacts
+
+
 class ServerChannel:
     """One session channel.
 
@@ -41,10 +49,12 @@ class ServerChannel:
         number: the channel's number on its connection.
         terminal: the client's, if it wants one.
         counterpart: what serves it, or is about to.
+        since: when it was opened, on the event loop's clock.
     """
 
     __slots__ = (
-        "_bridge", "_closed", "_connection", "_early", "_eof", "_variables", "counterpart", "number", "terminal",
+        "_bridge", "_closed", "_connection", "_early", "_eof", "_variables", "counterpart", "number", "since",
+        "terminal",
     )  # fmt: skip
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
@@ -55,8 +65,9 @@ class ServerChannel:
         self._closed = False
         self._variables: dict[str, str] | None = None
         self.number = number
+        self.since = connection.loop.time()
         self.terminal: Terminal | None = None
-        self.counterpart: Counterpart | None = None
+        self.counterpart: Serving | None = None
 
     # Before it begins.
 
@@ -161,6 +172,20 @@ class ServerChannel:
         if self._bridge is not None:
             return self._bridge.requested(request)
         return self.counterpart is not None and self.counterpart.requested(request)
+
+    def say(self, text: str) -> None:
+        """Show a line at the client's terminal, as far as the window allows.
+
+        Raises:
+            LocalProtocolError: the channel is about to go.
+        """
+        self._connection.pump.now().send_data(self.number, f"\r\n{text}\r\n".encode(errors="replace"), _STDERR)
+        self._connection.pump.tick()
+
+    @property
+    def moved_bytes(self) -> tuple[int, int]:
+        """How many bytes of data have come, and have gone out."""
+        return (0, 0) if self._bridge is None else (self._bridge.bytes_received, self._bridge.bytes_sent)
 
     def end_output(self) -> bool:
         """The client takes no more output (OpenSSH PROTOCOL §2.1)."""

@@ -415,6 +415,7 @@ class ServerConnection:
         channel = self._channels.pop(event.channel, None)
         if channel is not None:
             self._end(channel)
+            self.server.wake()
 
     def _end(self, channel: ServerChannel) -> None:
         began = channel.counterpart is not None

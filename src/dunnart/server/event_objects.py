@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
     from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest, WindowChange
     from dunnart.server.raw import RawSession
+    from dunnart.server.server import Server
 
 _READ_BYTES = 64 * 1024
 _EVENTS_AHEAD = 16
 _HIGH_WATER_BYTES = 256 * 1024
 _MOST_BYTES = 8 << 20
+_KEPT_REQUESTS = 64
 _RETRY_SECONDS = 0.05
 
 
@@ -28,7 +31,7 @@ class SessionEvents:
 
     Any thread of the pool may run the next event, and never two run at once for one session. While more than 256 KiB
     of what was written wait for the client, or 16 events for a thread, nothing is read from it. An exception in a
-    method ends the session with status 1, and is logged.
+    method ends the session with status 1, and is logged; nothing but `closed` comes after it.
     """
 
     def opened(self, session: EventSession) -> None:
@@ -41,7 +44,7 @@ class SessionEvents:
         """The client sends no more."""
 
     def request_received(self, request: WindowChange | SignalRequest | BreakRequest) -> None:
-        """The client's window has another size, or it sends a signal or a break."""
+        """The client's window has another size, or it sends a signal or a break. The last 64 are kept."""
 
     def drained(self) -> None:
         """All that was written has gone out, after some of it had to wait."""
@@ -58,6 +61,11 @@ class EventSession(Facts):
     def __init__(self, runner: _Runner) -> None:
         super().__init__(runner.raw.facts)
         self._runner = runner
+
+    @property
+    def server(self) -> Server:
+        """The server that the session belongs to. Its coroutines run on its own event loop."""
+        return self._runner.raw.server
 
     def write(self, data: bytes | str) -> None:
         r"""Send `data`; what the client does not take yet waits.
@@ -95,6 +103,10 @@ class EventsApplication:
         return True
 
 
+def _closed(events: SessionEvents) -> None:
+    events.closed()
+
+
 class _Runner:
     """One session's events, in order, one at a time. Its socket is read on the service loop."""
 
@@ -104,7 +116,9 @@ class _Runner:
         self._session = EventSession(self)
         self._object: SessionEvents | None = None
         self._events: deque[Callable[[SessionEvents], None]] = deque()
+        self._requests: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
         self._running = False
+        self._failed = False
         self._paused = False
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
@@ -141,20 +155,30 @@ class _Runner:
             self._post(lambda events: events.eof_received())
             return
         self._post(lambda events: events.data_received(data))
-        if len(self._events) >= _EVENTS_AHEAD or len(self._backlog) > _HIGH_WATER_BYTES:
-            self._paused = True
+        with self._lock:  # a thread that has just run the last of them must see it
+            self._paused = len(self._events) >= _EVENTS_AHEAD or len(self._backlog) > _HIGH_WATER_BYTES
+        if self._paused:
             self.raw.host.loop.remove_reader(self._sock)
 
     def _requested(self, request: ChannelRequest) -> bool:
-        self._post(lambda events: events.request_received(request))  # type: ignore[arg-type] # there are no others
+        with self._lock:
+            full = len(self._requests) == _KEPT_REQUESTS
+            self._requests.append(request)
+        if not full:  # else it takes the place of the oldest, whose event still waits
+            self._post(self._tell_request)
         return True
+
+    def _tell_request(self, events: SessionEvents) -> None:
+        with self._lock:
+            request = self._requests.popleft()
+        events.request_received(request)  # type: ignore[arg-type] # there are no others
 
     def _gone(self) -> None:
         if self._sock is not None:
             loop = self.raw.host.loop
             loop.remove_reader(self._sock)
             loop.remove_writer(self._sock)
-        self._post(lambda events: events.closed())
+        self._post(_closed)
         self.raw.release()
 
     def _resume(self) -> None:
@@ -190,6 +214,8 @@ class _Runner:
 
     def _post(self, event: Callable[[SessionEvents], None]) -> None:
         with self._lock:
+            if self._failed and not self._wanted_after_failure(event):
+                return
             self._events.append(event)
             if self._running:
                 return
@@ -199,9 +225,28 @@ class _Runner:
     def _submit(self) -> None:
         # Events of a session that runs are not refused: they wait, and as long nothing more is read.
         if not self.raw.host.handlers.submit(self._run_next):
-            self.raw.host.call(self.raw.host.loop.call_later, _RETRY_SECONDS, self._submit)
+            with contextlib.suppress(RuntimeError):  # the server is closed, and its loop
+                self.raw.host.call(self.raw.host.loop.call_later, _RETRY_SECONDS, self._submit)
+
+    def _fail(self) -> None:
+        with self._lock:
+            self._failed = True
+            self._events = deque(filter(self._wanted_after_failure, self._events))
+        self.exit(1)
+
+    def _wanted_after_failure(self, event: Callable[[SessionEvents], None]) -> bool:
+        return event is _closed and self._object is not None
 
     def _run_next(self) -> None:
+        more = self._run_one()
+        while more and self.raw.host.handlers.closed:  # no other thread will
+            more = self._run_one()
+        if more:
+            self._submit()
+        elif self._paused:
+            self.raw.host.call(self._resume)
+
+    def _run_one(self) -> bool:
         with self._lock:
             event = self._events.popleft()
         try:
@@ -209,17 +254,13 @@ class _Runner:
                 self._object = self._make()
             event(self._object)
         except ConnectionClosed:
-            self.exit(1)  # the client has left
+            self._fail()  # the client has left
         except Exception as error:  # noqa: BLE001 - it ends its session, not the thread
             self.raw.host.failed(self.raw.facts.connection, error)
-            self.exit(1)
+            self._fail()
         with self._lock:
-            more = bool(self._events)
-            self._running = more
-        if more:
-            self._submit()
-        if self._paused and not more:
-            self.raw.host.call(self._resume)
+            self._running = bool(self._events)
+            return self._running
 
     def write(self, data: bytes | str) -> None:
         data = self._encoded(data)
@@ -260,7 +301,7 @@ class _Runner:
             raise BufferError("the client does not take its stderr")
 
     def _encoded(self, data: bytes | str) -> bytes:
-        if isinstance(data, bytes):
+        if not isinstance(data, str):
             return data
         return (data.replace("\n", "\r\n") if self.raw.terminal is not None else data).encode()
 

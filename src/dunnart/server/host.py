@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from dunnart.runtime.logs import Context
-    from dunnart.runtime.streams import Counterpart
     from dunnart.server.authentication import Attempt
-    from dunnart.server.channel import ChannelControl
+    from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
     from dunnart.server.facts import Address, SessionFacts
     from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, Forward
     from dunnart.server.raw import Application
+    from dunnart.server.server import Server
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.server")
@@ -61,10 +61,10 @@ class HostLink(Protocol):
     def audit(self, event: AuditEvent) -> None:
         """Something happened that has to be recorded."""
 
-    def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
+    def session(self, facts: SessionFacts, control: ChannelControl) -> Serving:
         """A session is to be served."""
 
-    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+    def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
         """Begin to serve it; `then` is told, now or later, whether something does."""
 
 
@@ -76,13 +76,15 @@ class Host:
         loop: the service loop.
         app_loop: the loop that the application's coroutines run on.
         counters: how often each thing has happened.
+        server: whose application it is.
     """
 
     def __init__(
         self, config: ServerConfig, loop: asyncio.AbstractEventLoop, app_loop: asyncio.AbstractEventLoop,
-        counters: Counter[str],
+        counters: Counter[str], server: Server | None = None,
     ) -> None:  # fmt: skip
         self.config = config
+        self.server = server
         self.loop = loop
         self.app_loop = app_loop
         self.counters = counters
@@ -169,7 +171,7 @@ class Host:
         self.sessions[facts.connection.id, facts.channel] = made
         return made
 
-    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+    def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
         """Begin to serve a session: find its application and hand it over."""
         assert isinstance(session, RawSession)
         application = self.application(session.facts)
@@ -186,6 +188,17 @@ class Host:
         if facts.opening:
             return self._opened.pop(facts.opening, None)
         return self._applications.get(facts.kind if facts.subsystem is None else f"subsystem {facts.subsystem}")
+
+    def served_by(self, connection: int, channel: int) -> str:
+        """What serves a session, for people: "process PID", or the handler's name. From any thread."""
+        session = self.sessions.get((connection, channel))
+        if session is None:
+            return ""
+        if session.process:
+            return f"process {session.process}"
+        facts = session.facts
+        handler = self.config.served().get(facts.kind if facts.subsystem is None else f"subsystem {facts.subsystem}")
+        return "" if handler is None else str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
     # For sessions and applications.
 

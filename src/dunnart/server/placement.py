@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dunnart.server.host import Host
 from dunnart.server.protocol_server import ProtocolServer
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import socket
 
     from dunnart.server.config import ServerConfig
+    from dunnart.server.server import Server
 
 _HANG_UP_SECONDS = 1.0
 
@@ -28,34 +29,52 @@ class Placement(Protocol):
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Accept connections."""
 
+    async def stop_listening(self) -> None:
+        """Accept no more of them."""
+
+    async def each(self, name: str, *arguments: object) -> list[Any]:
+        """Have every part that serves the protocol do one of `dunnart.server.operations`; what they return."""
+
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""
+
+    @property
+    def host(self) -> Host:
+        """What runs the application, once it was started."""
 
     @property
     def connections(self) -> int:
         """How many there are now."""
 
 
-def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> Placement:
+def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> Placement:
     """Make the placement that the configuration asks for."""
     if config.placement == "process":
         from dunnart.server.workers import InProcesses
 
-        return InProcesses(config, app_loop)
-    return OnLoop(config, app_loop) if config.placement == "loop" else InThread(config, app_loop)
+        return InProcesses(config, app_loop, server)
+    return (OnLoop if config.placement == "loop" else InThread)(config, app_loop, server)
 
 
 class OnLoop:
     """The protocol on the running event loop."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
         self.counters: Counter[str] = Counter()
-        self.host = Host(config, asyncio.get_running_loop(), app_loop, self.counters)
+        self.host = Host(config, asyncio.get_running_loop(), app_loop, self.counters, server)
         self.protocol = ProtocolServer(config, self.host, self.counters)
 
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Accept connections."""
         self.protocol.start(listeners)
+
+    async def stop_listening(self) -> None:
+        """Accept no more connections."""
+        self.protocol.stop_listening()
+
+    async def each(self, name: str, *arguments: object) -> list[Any]:
+        """Do it here."""
+        return [await self.protocol.operate(name, *arguments)]
 
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""
@@ -72,9 +91,10 @@ class OnLoop:
 class InThread:
     """The protocol on an event loop in a thread."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
         self._config = config
         self._app_loop = app_loop
+        self._server = server
         self._loop = asyncio.new_event_loop()
         self._inner: OnLoop | None = None
         self._thread = threading.Thread(target=self._run, name="dunnart-protocol", daemon=True)
@@ -92,12 +112,28 @@ class InThread:
         self._thread.start()
 
         async def begin() -> OnLoop:
-            made = OnLoop(self._config, self._app_loop)
+            made = OnLoop(self._config, self._app_loop, self._server)
             await made.start(listeners)
             return made
 
         self._inner = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), self._loop))
         self.counters = self._inner.counters
+
+    @property
+    def host(self) -> Host:
+        """What runs the application."""
+        assert self._inner is not None
+        return self._inner.host
+
+    async def stop_listening(self) -> None:
+        """Accept no more connections."""
+        await self.each("stop_listening")
+
+    async def each(self, name: str, *arguments: object) -> list[Any]:
+        """Do it there."""
+        assert self._inner is not None
+        work = self._inner.each(name, *arguments)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""

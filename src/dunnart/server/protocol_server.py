@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
@@ -41,7 +41,13 @@ class ProtocolServer:
         host: what runs the application.
         counters: how often each thing has happened, by name.
         numbers: the first connection's number, and how far it is to the next one's.
+
+    Attributes:
+        role: what the process is to others, if it is one of its own.
+        bytes_received: by connections that have ended; `bytes_sent` likewise.
     """
+
+    role = ""
 
     def __init__(
         self, config: ServerConfig, host: HostLink, counters: Counter[str], *, numbers: tuple[int, int] = (1, 1)
@@ -56,6 +62,8 @@ class ProtocolServer:
         self._next_number, self._number_step = numbers
         self._context: ProtocolLoop | None = None
         self._spare = -1
+        self.bytes_received = 0
+        self.bytes_sent = 0
         self._computing: Executor | None = None
         self._changed: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,13 +84,13 @@ class ProtocolServer:
             self._listeners.append(listener)
             loop.add_reader(listener.fileno(), self._accept, listener)
 
-    async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
+    async def close(self, text: str = "the server is shutting down", seconds: float = 5.0) -> None:
         """Stop listening, end every connection; waits at most `seconds` for the clients to take what they are sent."""
         self.stop_listening()
         if self._connections:
             for connection in tuple(self._connections.values()):
                 connection.disconnect(text)
-            await self._until(lambda: not self._connections, seconds)
+            await self.until(lambda: not self._connections, seconds)
             for connection in tuple(self._connections.values()):
                 connection.pump.close()
         if self._computing is not None:
@@ -98,18 +106,36 @@ class ProtocolServer:
             listener.close()
         self._listeners.clear()
 
-    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
-        self._changed = asyncio.Event()
+    async def until(self, done: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is so, at most so long; it is looked at when a connection or channel goes."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not done():
                     self._changed.clear()
                     await self._changed.wait()
 
+    async def operate(self, name: str, *arguments: Any) -> object:  # noqa: ANN401 - what JSON knows
+        """Do what an operator asks for; see `dunnart.server.operations`."""
+        from dunnart.server.operations import OPERATIONS
+
+        return await OPERATIONS[name](self, *arguments)
+
     @property
     def connections(self) -> int:
         """How many connections there are now."""
         return len(self._connections)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The connections' numbers."""
+        return tuple(self._connections)
+
+    @property
+    def idle(self) -> bool:
+        """No channel is open."""
+        return not any(connection.sessions for connection in self._connections.values())
 
     def connection(self, number: int) -> ServerConnection | None:
         """The connection of that number."""
@@ -259,8 +285,11 @@ class ProtocolServer:
     def forget(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.pop(connection.id, None)
-        self._wake()
+        self.bytes_received += connection.pump.bytes_received
+        self.bytes_sent += connection.pump.bytes_sent
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """A connection or channel is gone."""
         if self._changed is not None:
             self._changed.set()

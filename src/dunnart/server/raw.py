@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dunnart.server.channel import ChannelControl
     from dunnart.server.facts import SessionFacts
     from dunnart.server.host import Host
+    from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.session")
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
@@ -140,6 +141,12 @@ class RawSession(Facts):
         self.on_request: Callable[[ChannelRequest], bool] | None = None
         self.on_close: Callable[[], None] | None = None
 
+    @property
+    def server(self) -> Server:
+        """The server that the session belongs to. Its coroutines run on its own event loop."""
+        assert self.host.server is not None
+        return self.host.server
+
     def socket(self) -> Socket:
         """Give the application's end of a local stream socket, blocking; the other end is the client.
 
@@ -243,6 +250,11 @@ class RawSession(Facts):
         for sock in (self._sock, self._stderr):
             if sock is not None:
                 sock.close()
+
+    @property
+    def process(self) -> int:
+        """The number of the child process that serves it, or 0."""
+        return 0 if self._program is None else self._program.pid
 
     @property
     def exited(self) -> bool:

@@ -71,9 +71,8 @@ if TYPE_CHECKING:
 
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.admission import Admission
-    from dunnart.runtime.streams import Counterpart
     from dunnart.server.authentication import Attempt, Authenticator
-    from dunnart.server.channel import ChannelControl
+    from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.connection import ServerConnection
     from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
     from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
@@ -230,13 +229,13 @@ class RemoteHost:
             key = b"" if whose.key is None else whose.key.blob
             self.link.send(UserIn(whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants))
 
-    def session(self, facts: SessionFacts, control: ChannelControl) -> Counterpart:
+    def session(self, facts: SessionFacts, control: ChannelControl) -> Serving:
         """A session is to be served."""
         made = RemoteSession(self, facts, control)
         self.sessions[made.key] = made
         return made
 
-    def begin(self, session: Counterpart, then: Callable[[bool], None]) -> None:
+    def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
         """Ask the application's process to serve it."""
         assert isinstance(session, RemoteSession)
         facts, terminal = session.facts, session.facts.terminal
@@ -331,7 +330,12 @@ class Worker:
             session.control.attach(streams)
 
     async def _call(self, frame: Call) -> None:
-        result = await getattr(self._server, f"do_{frame.name}")(*json.loads(frame.arguments))
+        arguments = json.loads(frame.arguments)
+        if frame.name == "close":
+            await self._server.close(*arguments)
+            result = None
+        else:
+            result = await self._server.operate(frame.name, *arguments)
         self._link.send(Returned(frame.token, json.dumps(result).encode()))
         if frame.name == "close":
             self._ended.set()
@@ -435,6 +439,7 @@ class _WorkerServer(ProtocolServer):
             **options,
         )
         super().__init__(config, host, Counter(), numbers=(order.first, order.workers))
+        self.role = f"protocol {order.index}"
         self._link = host.link
         self._introduced = host.introduced
         self._worker = worker
@@ -473,12 +478,6 @@ class _WorkerServer(ProtocolServer):
         if connection.logged_in:
             self._worker.left(connection.address, "")
         self._link.send(Gone(connection.id))
-
-    # Calls from the application's process.
-
-    async def do_close(self, text: str, seconds: float) -> None:
-        """End every connection."""
-        await self.close(text, seconds=seconds)
 
 
 class _LinkHandler(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dunnart.server.placement import Placement
+    from dunnart.server.status import ConnectionStatus, ServerStatus
 
 _P = ParamSpec("_P")
 
@@ -57,6 +59,10 @@ class Server:
         self.config = config
         self._placement: Placement | None = None
         self._addresses: tuple[ListenAddress, ...] = ()
+        self._started = 0.0
+        self._started_at = 0.0
+        self._closed = asyncio.Event()
+        self._drain: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen and serve; returns once connections are accepted. Coroutine handlers run on the running event loop.
@@ -71,7 +77,7 @@ class Server:
             for where in self.config.listeners:
                 listeners += [where] if isinstance(where, socket.socket) else listen(where)
             addresses = tuple(map(bound_address, listeners))
-            placement = place(self.config, asyncio.get_running_loop())
+            placement = place(self.config, asyncio.get_running_loop(), self)
             await placement.start(listeners)
         except BaseException:
             for listener in listeners:
@@ -79,6 +85,9 @@ class Server:
             raise
         self._placement = placement
         self._addresses = addresses
+        self._started, self._started_at = time.time(), time.monotonic()
+        self._closed = asyncio.Event()
+        self._drain = None
 
     async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
         """Stop listening, end every connection and its programs.
@@ -91,9 +100,20 @@ class Server:
         """
         placement, self._placement = self._placement, None
         if placement is not None:
-            await placement.close(text, seconds)
+            try:
+                await placement.close(text, seconds)
+                self._remove_files()
+            finally:
+                self._closed.set()
+
+    def _remove_files(self) -> None:
+        if not self.draining:  # which has done so; another server may have made them since
             for address in self._addresses:
                 address.remove()
+
+    async def wait_closed(self) -> None:
+        """Wait until it was closed, or has ended by being drained."""
+        await self._closed.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -120,7 +140,103 @@ class Server:
             except NotImplementedError:  # Windows
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
         async with self:
-            await ended.wait()
+            waiting = [asyncio.ensure_future(each) for each in (ended.wait(), self.wait_closed())]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in waiting:
+                each.cancel()
+
+    # Operating it, from the event loop that started it. `dunnart.server.status` says what there is to see.
+
+    async def status(self) -> ServerStatus:
+        """How it is doing as a whole.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        from dunnart.server.inspection import server_status
+
+        return await server_status(
+            self._running, self.config, self._started, time.monotonic() - self._started_at, draining=self.draining
+        )
+
+    async def sessions(self, connection: int | None = None) -> tuple[ConnectionStatus, ...]:
+        """What connections there are, and what is open on them.
+
+        Args:
+            connection: the number of the one that is wanted; None: all.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        from dunnart.server.inspection import connections
+
+        return await connections(self._running, connection)
+
+    async def kill(self, connection: int, text: str = "ended by the operator") -> bool:
+        """End a connection, telling the client `text`, and hang up its programs; False if there is none."""
+        return True in await self._running.each("kill", connection, text)
+
+    async def rekey(self, connection: int) -> bool:
+        """Begin to exchange a connection's keys anew; False if there is none, or nobody has logged in on it yet."""
+        return True in await self._running.each("rekey", connection)
+
+    async def set_log_level(self, level: str, part: str | None = None) -> None:
+        """Set how much is logged from now on.
+
+        Args:
+            level: "error", "warning", "info" or "debug".
+            part: of what: "auth", "transport" and so on, or "plugin.NAME"; None: of all parts that have no level of
+                their own.
+
+        Raises:
+            ConfigError: there is no such level or part.
+        """
+        from dunnart.server.inspection import set_log_level
+
+        await self._running.each("levels", set_log_level(level, part))
+
+    @property
+    def draining(self) -> bool:
+        """It accepts nobody any more, and ends with its last session."""
+        return self._drain is not None
+
+    def begin_drain(self, seconds: float, notice: str = "") -> asyncio.Task[None]:
+        """Stop listening, let the sessions go on until they end, at most `seconds`, and then close.
+
+        Args:
+            seconds: when the rest is closed; 0: at once.
+            notice: a line for every terminal; by default it says how much time is left.
+
+        Returns:
+            The task that does it, which goes on if nobody waits for it. A second call gives the same one.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        placement = self._running
+        if self._drain is None:
+            notice = notice or f"The server ends in {seconds:.0f} seconds. Please finish your work."
+            self._drain = asyncio.get_running_loop().create_task(self._drained(placement, seconds, notice))
+        return self._drain
+
+    async def _drained(self, placement: Placement, seconds: float, notice: str) -> None:
+        await placement.stop_listening()
+        for address in self._addresses:
+            address.remove()
+        for name, argument in (("notify", notice), ("drained", seconds)):
+            if self._placement is placement:  # else it was closed meanwhile
+                await placement.each(name, argument)
+        await self.close()
+
+    async def drain(self, seconds: float, notice: str = "") -> None:
+        """The same, waiting until it is done."""
+        await asyncio.shield(self.begin_drain(seconds, notice))
+
+    @property
+    def _running(self) -> Placement:
+        if self._placement is None:
+            raise LocalProtocolError("the server does not run")
+        return self._placement
 
     # Facts.
 

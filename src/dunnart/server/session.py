@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dunnart.errors import ConnectionClosed
+from dunnart.errors import ConnectionClosed, Interrupted
+from dunnart.protocol.requests import WindowChange
 from dunnart.server.raw import Facts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest, WindowChange
+    from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest
+    from dunnart.server.line_editor import Complete, LineEditor
     from dunnart.server.raw import RawSession
+    from dunnart.server.server import Server
 
 _READ_BYTES = 64 * 1024
 _LINE_BYTES = 64 * 1024
@@ -30,9 +34,12 @@ class Session(Facts):
     Attributes:
         stderr: has `write` as the session itself.
         raw: the same session at the lowest level.
+        complete: what `readline` asks at a terminal, when the Tab key is pressed, what a word may become.
     """
 
-    __slots__ = ("_closed", "_lines", "_requests", "_sock", "_wake", "raw", "stderr")
+    __slots__ = (
+        "_closed", "_editor", "_lines", "_requests", "_sending", "_sock", "_wake", "complete", "raw", "stderr",
+    )  # fmt: skip
 
     def __init__(self, raw: RawSession) -> None:
         super().__init__(raw.facts)
@@ -42,16 +49,29 @@ class Session(Facts):
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
         self._wake: asyncio.Future[None] | None = None
+        self._editor: LineEditor | None = None
+        self._sending: asyncio.Lock | None = None
+        self.complete: Complete | None = None
         self.stderr = Stderr(self)
+
+    @property
+    def server(self) -> Server:
+        """The server that the session belongs to."""
+        return self.raw.server
 
     # Data.
 
     async def read(self, limit: int = _READ_BYTES) -> bytes:
         """What the client sends, as it comes: 1 to `limit` bytes, or b"" after the end."""
-        if self._lines:
-            data = bytes(self._lines[:limit])
-            del self._lines[:limit]
-            return data
+        if self._editor is not None:
+            self._lines += self._editor.take_rest()
+        if not self._lines:
+            return await self._receive(limit)
+        data = bytes(self._lines[:limit])
+        del self._lines[:limit]
+        return data
+
+    async def _receive(self, limit: int = _READ_BYTES) -> bytes:
         try:
             return await asyncio.get_running_loop().sock_recv(self.socket, limit)
         except (ConnectionClosed, OSError):
@@ -60,6 +80,9 @@ class Session(Facts):
     async def write(self, data: bytes | str) -> None:
         r"""Send all of `data`, as fast as the client takes it.
 
+        Several tasks may write: what each of them writes stays together. While a line is read at a terminal, text is
+        shown above that line.
+
         Args:
             data: bytes go out as they are. Text is UTF-8, and to a terminal its "\n" goes out as "\r\n", for there
                 is no tty in between that would do so.
@@ -67,11 +90,29 @@ class Session(Facts):
         Raises:
             ConnectionClosed: the client has gone, or the session has ended.
         """
-        await self._send(self.socket, data)
+        if isinstance(data, str) and self._editor is not None and self._editor.editing:
+            self._editor.print(data)
+            await self._show(self._editor)
+        else:
+            await self._send(self.socket, data)
 
     async def _send(self, sock: socket.socket, data: bytes | str) -> None:
         if isinstance(data, str):
             data = (data.replace("\n", "\r\n") if self.terminal is not None else data).encode()
+        async with self._turn:
+            await self._send_now(sock, data)
+
+    async def _show(self, editor: LineEditor) -> None:
+        async with self._turn:
+            await self._send_now(self.socket, editor.output())
+
+    @property
+    def _turn(self) -> asyncio.Lock:
+        if self._sending is None:
+            self._sending = asyncio.Lock()  # an event loop watches a socket for one writer
+        return self._sending
+
+    async def _send_now(self, sock: socket.socket, data: bytes) -> None:
         if self.raw.ended:
             raise ConnectionClosed("the session has ended")
         try:
@@ -80,15 +121,23 @@ class Session(Facts):
             raise ConnectionClosed("the client has gone") from error
 
     async def readline(self, prompt: str = "", *, echo: bool = True) -> str:
-        """The next line, without its end, after writing `prompt`.
+        """The next line, without its end, after writing `prompt`. At a terminal the user can edit it.
+
+        Args:
+            prompt: what the user is to see before the line.
+            echo: show what is typed at a terminal, and remember it.
 
         Raises:
-            EOFError: there are no more.
+            EOFError: there are no more, or the user has pressed control-D.
+            Interrupted: the user has pressed control-C.
+            ConnectionClosed: the client has gone, or the session has ended.
         """
+        if self.terminal is not None:
+            return await self._edit(prompt, echo=echo)
         if prompt:
             await self.write(prompt)
         while (end := self._lines.find(b"\n")) < 0 and len(self._lines) < _LINE_BYTES:
-            data = await asyncio.get_running_loop().sock_recv(self.socket, _READ_BYTES)
+            data = await self._receive()
             if not data:
                 if not self._lines:
                     raise EOFError
@@ -100,11 +149,57 @@ class Session(Facts):
         del self._lines[: end + 1]
         return line.removesuffix(b"\r").decode(errors="replace")
 
+    async def _edit(self, prompt: str, *, echo: bool) -> str:
+        """Have a line edited at the client's terminal."""
+        from dunnart.server.line_editor import Interrupted as Dropped
+        from dunnart.server.line_editor import Line
+
+        editor = self.editor
+        if self._lines:  # typed ahead, while somebody read bytes
+            editor.feed(bytes(self._lines))
+            self._lines.clear()
+        event = editor.prompt(prompt, echo=echo)
+        try:
+            while event is None:
+                await self._show(editor)
+                data = await self._receive()
+                event = editor.feed(data) if data else editor.feed_eof()
+        except BaseException:
+            # Cancelled, as by a timeout: the line goes from the screen.
+            editor.cancel()
+            self._redraw(editor)
+            raise
+        await self._show(editor)
+        if isinstance(event, Line):
+            return event.text
+        raise Interrupted("control-C") if isinstance(event, Dropped) else EOFError
+
+    @property
+    def editor(self) -> LineEditor:
+        """What `readline` reads lines with at a terminal; has their history."""
+        if self._editor is None:
+            from dunnart.server.line_reading import editor_for
+
+            self._editor = editor_for(self, lambda line, cursor: self.complete(line, cursor) if self.complete else ())
+        return self._editor
+
+    def _redraw(self, editor: LineEditor) -> None:
+        """Show the line soon; nobody waits for it."""
+
+        async def show() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                await self._show(editor)
+
+        if not self.raw.ended:
+            self.raw.host.spawn(show(), self.facts.connection)
+
     async def __aiter__(self) -> AsyncIterator[str]:
-        """All lines, without their ends."""
+        """All lines, without their ends. Control-C at a terminal drops the line, control-D is the end."""
         while True:
             try:
                 yield await self.readline()
+            except Interrupted:
+                continue
             except EOFError:
                 return
 
@@ -145,6 +240,10 @@ class Session(Facts):
 
     def note(self, request: ChannelRequest) -> None:
         """The client asks for something."""
+        editor, terminal = self._editor, self.terminal
+        if editor is not None and terminal is not None and isinstance(request, WindowChange):
+            editor.resize(terminal.columns, terminal.rows)
+            self._redraw(editor)
         self._requests.append(request)
         self._awake()
 

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
 
     from dunnart.runtime.streams import Streams
     from dunnart.server.config import ServerConfig
+    from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.server")
 _HANG_UP_SECONDS = 1.0
@@ -118,7 +119,7 @@ class _Whose(NamedTuple):
 class InProcesses:
     """The placement: as many protocol processes as the configuration says."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
         try:
             pickle.dumps(config.admission)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -126,6 +127,7 @@ class InProcesses:
         self.counters: Counter[str] = Counter()
         self._config = config
         self._app_loop = app_loop
+        self._server = server
         self._thread = LoopThread("dunnart-control")
         self._workers: list[_Worker] = []
         self._host: Host | None = None
@@ -154,7 +156,7 @@ class InProcesses:
             raise
 
     async def _start(self) -> None:
-        self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters)
+        self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
         self._switching = sys.getswitchinterval()
         sys.setswitchinterval(min(self._switching, _SWITCH_SECONDS))
         for index in range(self._config.workers):
@@ -205,13 +207,25 @@ class InProcesses:
             listener.close()
 
     async def each(self, name: str, *arguments: object) -> list[Any]:
-        """Call a method of every worker's server, and give what they return."""
-        calls = asyncio.gather(*(worker.call(name, *arguments) for worker in self._workers), return_exceptions=True)
+        """Have every worker do something, and give what they return."""
 
         async def collect() -> list[Any]:
-            return [result for result in await calls if not isinstance(result, BaseException)]
+            calls = (worker.call(name, *arguments) for worker in self._workers)
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            return [result for result in found if not isinstance(result, BaseException)]
 
         return await self._thread.run(collect())
+
+    async def stop_listening(self) -> None:
+        """Accept no more connections."""
+        await self.each("stop_listening")
+
+        async def forget() -> None:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
+
+        await self._thread.run(forget())
 
 
 class _Worker:
@@ -271,7 +285,7 @@ class _Worker:
         self._link.send(frame, descriptors)
 
     async def call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - the method says what
-        """Call a method `do_NAME` of its server.
+        """Have it do something: "close", or one of `dunnart.server.operations`.
 
         Raises:
             ConnectionClosed: the process is gone.

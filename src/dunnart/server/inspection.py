@@ -1,0 +1,98 @@
+"""What `Server` tells of itself, put together from its parts, which may be in several processes."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dunnart.errors import ConfigError
+from dunnart.runtime.logs import LEVELS, PARTS
+from dunnart.server.status import ConnectionStatus, PoolStatus, ProcessStatus, ServerStatus
+
+if TYPE_CHECKING:
+    from dunnart.server.config import ServerConfig
+    from dunnart.server.placement import Placement
+
+_PLUGIN = "plugin."
+
+
+async def server_status(
+    placement: Placement, config: ServerConfig, started: float, uptime_seconds: float, *, draining: bool
+) -> ServerStatus:
+    """Sum up a server."""
+    host = placement.host
+    sums: Counter[str] = Counter()
+    counters = Counter(placement.counters)
+    algorithms: dict[str, Counter[str]] = {}
+    processes = [ProcessStatus.of_this("server")]
+    for part in await placement.each("status"):
+        sums.update(part["sums"])
+        counters.update(part.get("counters", {}))
+        for kind, counts in part["algorithms"].items():
+            algorithms.setdefault(kind, Counter()).update(counts)
+        if "process" in part:
+            processes.append(ProcessStatus(**part["process"]))
+    pool = host.handlers
+    return ServerStatus(
+        started=started,
+        uptime_seconds=uptime_seconds,
+        placement=config.placement,
+        workers=config.workers,
+        draining=draining,
+        connections=sums["connections"],
+        logged_in=sums["logged_in"],
+        sessions=sums["sessions"],
+        channels=sums["channels"],
+        programs=host.programs,
+        logins=counters["logins"],
+        failed_logins=counters["failed_logins"],
+        bytes_received=sums["bytes_received"],
+        bytes_sent=sums["bytes_sent"],
+        rekeys=counters["rekeys"],
+        memory_bytes=sum(each.memory_bytes for each in processes),
+        cpu_seconds=sum(each.cpu_seconds for each in processes),
+        threads=sum(each.threads for each in processes),
+        application=PoolStatus(pool.size, pool.threads, pool.busy, pool.queue, pool.waiting, pool.refused),
+        processes=tuple(processes),
+        algorithms={kind: dict(counts.most_common()) for kind, counts in algorithms.items()},
+        counters=dict(sorted(counters.items())),
+    )
+
+
+async def connections(placement: Placement, number: int | None) -> tuple[ConnectionStatus, ...]:
+    """Describe the connections, or one of them, in the order of their numbers."""
+    host = placement.host
+    found = [ConnectionStatus.from_json(each) for part in await placement.each("sessions", number) for each in part]
+    return tuple(
+        replace(each, channels=tuple(
+            replace(channel, served_by=host.served_by(each.id, channel.number)) for channel in each.channels
+        ))
+        for each in sorted(found, key=lambda each: each.id)
+    )  # fmt: skip
+
+
+def set_log_level(level: str, part: str | None) -> dict[str, int]:
+    """Set it in this process; gives the levels of all parts, for others.
+
+    Raises:
+        ConfigError: there is no such level or part.
+    """
+    if level not in LEVELS:
+        raise ConfigError(f"{level!r} is none of {', '.join(LEVELS)}", key="level")
+    if part is not None and part not in PARTS and not _is_plugin(part):
+        raise ConfigError(f"{part!r} is none of {', '.join(PARTS)}, plugin.NAME", key="part")
+    logging.getLogger("dunnart" if part is None else f"dunnart.{part}").setLevel(LEVELS[level])
+    return {f"dunnart.{each}": logging.getLogger(f"dunnart.{each}").getEffectiveLevel() for each in PARTS}
+
+
+def log_levels() -> dict[str, str]:
+    """Give the level of each part."""
+    names = {number: name for name, number in LEVELS.items()}
+    found = {each: logging.getLogger(f"dunnart.{each}").getEffectiveLevel() for each in PARTS}
+    return {each: names.get(level, str(level)) for each, level in found.items()}
+
+
+def _is_plugin(part: str) -> bool:
+    return part.startswith(_PLUGIN) and f"dunnart.{part}" in logging.root.manager.loggerDict
