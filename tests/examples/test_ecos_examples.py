@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.driver import SECONDS, Example, Start, Terminal, Tmux, until
+from tests.examples.driver import ROOT, SECONDS, Example, Start, Terminal, Tmux, until
 
 pytestmark = pytest.mark.interop
 
@@ -155,3 +155,21 @@ def test_control_c_ends_the_server(start: Start, name: str) -> None:
     example.process.send_signal(signal.SIGINT)
     assert example.process.wait(SECONDS) == 0
     assert example.log == said
+
+
+# The how-to.
+
+
+def test_the_server_on_the_page(start: Start, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "ecos.md").read_text()
+    [code] = re.findall(r'```python title="server\.py"\n(.*?)```', page, re.DOTALL)
+    assert code.count("port=2222") == 1
+    assert code.count("input(") == 1
+    (tmp_path / "server.py").write_text(
+        code.replace("2222", "int(sys.argv[2])")
+        .replace("input(", "signal.pause()  # ")
+        .replace("import hmac", "import hmac, signal, sys")
+    )
+    example = start(str(tmp_path / "server"))
+    done = by_password(example, '"open sesame"', b"A")
+    assert (done.returncode, done.stdout) == (0, b"Hello ann, type a key: that was 41\r\n")
