@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon import plugins
+from dunnart.daemon.config import ONE_TIME_PASSWORD
 from dunnart.daemon.host_keys import load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
@@ -144,12 +145,16 @@ def _password(config: ServeConfig, *, root: bool) -> str | None:
     methods = {method for chain in config.methods for method in chain.split(",")}
     # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
     usable = (not methods or "password" in methods) and not (root and config.permit_root_login == "no")
-    if config.password == "one-time":  # noqa: S105 - the option's value
+    if ONE_TIME_PASSWORD in config.authenticators and config.password == "off":  # noqa: S105 - the option's value
+        raise ConfigError(f"authenticators names {ONE_TIME_PASSWORD}", key="password")
+    if ONE_TIME_PASSWORD in config.authenticators or config.password == "one-time":  # noqa: S105 - the option's value
         if not usable:
             raise ConfigError("methods or permit_root_login rules out the one-time password", key="password")
         return new_password()
-    by_key = (not methods or "publickey" in methods) and anyone_has_key(
-        config.authorized_keys, strict_modes=config.strict_modes
+    if config.authenticators:  # what they are good for they know themselves
+        return None
+    by_key = (not methods or "publickey" in methods) and (
+        bool(config.key_sources) or anyone_has_key(config.authorized_keys, strict_modes=config.strict_modes)
     )
     asked_for = "password" in methods  # a chain that names it cannot do without
     if config.password == "auto" and usable and (asked_for or not by_key):  # noqa: S105 - the option's value

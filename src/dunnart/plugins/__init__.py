@@ -13,6 +13,7 @@ BUILT_IN = {
     },
     "dunnart.execs": {
         "os": "dunnart.plugins.os_process:commands",
+        "scp": "dunnart.plugins.scp:Scp",
     },
     "dunnart.subsystems": {
         "sftp": "dunnart.plugins.sftp:Sftp",

@@ -58,12 +58,14 @@ def account_of(session: RawSession) -> Account:
     return account
 
 
-def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:
+def run(
+    session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str, passed: tuple[int, ...] = ()
+) -> bool:
     """Serve a session by a program with the user's rights, in the user's home; whether it could be started."""
     directory = account.home if os.path.isdir(account.home) else "/"
     user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
     try:
-        session.run(Command(argv, executable, environment(session, account), directory, user))
+        session.run(Command(argv, executable, environment(session, account), directory, user, passed=passed))
     except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
         report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s cannot be started: %s", session.channel,
                clean(executable), error.strerror)  # fmt: skip

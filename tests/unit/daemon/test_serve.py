@@ -58,6 +58,19 @@ def test_a_chain_that_names_a_password_gets_one(keyed: ServeConfig) -> None:
         prepare(replace(chained, password="off"))
 
 
+def test_named_authenticators_are_the_ways_in(config: ServeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    named = replace(config, authenticators=("authorized-keys",))
+    assert prepare(named).one_time_password is None
+    assert prepare(replace(named, password="one-time")).one_time_password is not None
+    both = replace(named, authenticators=("authorized-keys", "one-time-password"))
+    prepared = prepare(both)
+    assert prepared.one_time_password is not None
+    assert [each.method for each in prepared.plugins.authenticators] == ["publickey", "password"]
+    with pytest.raises(ConfigError, match="password: authenticators names one-time-password"):
+        prepare(replace(both, password="off"))
+    assert caplog.messages == []
+
+
 def test_a_password_only_where_there_is_no_other_way_in(config: ServeConfig, caplog: pytest.LogCaptureFixture) -> None:
     prepared = prepare(config)
     password = prepared.one_time_password
