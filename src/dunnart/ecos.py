@@ -54,7 +54,7 @@ from dunnart.server import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Daemon", "DropbearData", "Handle", "Key", "init"]
+__all__ = ["Daemon", "DropbearData", "Handle", "init"]
 
 _LOG = logging.getLogger("dunnart.session")
 _LOOPBACK = "127.0.0.1"

@@ -25,7 +25,7 @@ from dunnart.protocol.events import AuthRefused, LoggedIn
 from dunnart.protocol.questions import CredentialQuestion, PublicKeyCredential, SignQuestion
 from dunnart.protocol.requests import ExecRequest, PtyRequest, ShellRequest, SubsystemRequest
 from dunnart.server import Address
-from tests.runtime.driver import HOST_KEY, KIB, MIB, PASSWORD, USER, Channel, Client, Clients, eventually
+from tests.runtime.driver import HOST_KEY, KIB, MIB, PASSWORD, USER, Channel, Client, Clients, descriptors, eventually
 
 _T = TypeVar("_T")
 SECONDS = 10.0
@@ -480,6 +480,26 @@ async def test_connected_over_a_local_port_of_tcp(port: int) -> None:
         sock.close()
         await client.until(lambda: channel.closed)
         assert (channel.received, channel.status) == (MIB, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_server_that_is_closed_leaves_nothing(application: Accepting, port: int) -> None:
+    before = descriptors()
+    async with running(connected=None, local_port=application.port, support_stderr=True, stderr_port=port) as server:
+        await server.shell()
+        sock = await blocking(application.next)
+        handle = server.daemon.handle_for(sock)
+        assert handle is not None
+        stderr = await blocking(handle.get_stderr)
+        await server.shell()
+        unclaimed = await blocking(application.next)
+    for each in (sock, stderr, unclaimed):
+        assert await blocking(each.recv, 1) == b""
+        each.close()
+    handle.done(0)
+    with pytest.raises(LocalProtocolError):
+        handle.done(0)
+    assert descriptors() == before
 
 
 # E4, E5.
