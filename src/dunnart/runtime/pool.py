@@ -32,6 +32,7 @@ class ThreadPool:
     Attributes:
         busy: how many run a job now.
         refused: how many jobs were refused so far.
+        closed: no more are taken.
     """
 
     def __init__(self, name: str, size: int, queue: int, *, nice: int = 0, stack_bytes: int = 0) -> None:
@@ -45,7 +46,7 @@ class ThreadPool:
         self._jobs: deque[Callable[[], None]] = deque()
         self._threads = 0
         self._idle = 0
-        self._closed = False
+        self.closed = False
         self._work = threading.Condition()
 
     @property
@@ -64,7 +65,7 @@ class ThreadPool:
             spawn = self._idle <= len(self._jobs) and self._threads < self.size
             # Jobs that an idle or a new thread is about to take do not wait for anybody.
             room = self.queue + self._idle + (1 if spawn else 0)
-            if self._closed or len(self._jobs) >= room:
+            if self.closed or len(self._jobs) >= room:
                 self.refused += 1
                 return False
             self._jobs.append(job)
@@ -110,10 +111,9 @@ class ThreadPool:
         return await future
 
     def close(self) -> None:
-        """Take no more jobs, drop those that wait, let idle threads end."""
+        """Take no more jobs, let idle threads end. Those that wait are still done."""
         with self._work:
-            self._closed = True
-            self._jobs.clear()
+            self.closed = True
             self._work.notify_all()
 
     def _start(self) -> None:
@@ -133,7 +133,7 @@ class ThreadPool:
             with self._work:
                 self._idle += 1
                 while not self._jobs:
-                    if self._closed or not self._work.wait(_IDLE_SECONDS):
+                    if self.closed or not self._work.wait(_IDLE_SECONDS):
                         if self._jobs:
                             break
                         self._idle -= 1
