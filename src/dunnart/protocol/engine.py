@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dunnart.protocol.channel import Channel
-    from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.questions import Question
     from dunnart.protocol.requests import ChannelRequest, GlobalRequest
 
@@ -462,11 +461,6 @@ class Engine(Core):
     def extensions(self) -> dict[str, bytes]:
         """What the peer's EXT_INFO said."""
         return self._transport.extensions
-
-    @property
-    def algorithms(self) -> Negotiated | None:
-        """What the last negotiation gave; None before the first."""
-        return self._transport.algorithms
 
     @property
     def rekeys(self) -> int:

@@ -100,11 +100,6 @@ class Transport:
         self._skip_guess = False
 
     @property
-    def algorithms(self) -> Negotiated | None:
-        """What the last negotiation gave; None before the first."""
-        return self._negotiated
-
-    @property
     def deadline(self) -> float | None:
         """When the running exchange, or the next rekeying, is due."""
         core = self._core

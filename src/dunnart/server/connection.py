@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine
 
+    from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.protocol_server import ProtocolServer
 
@@ -93,13 +94,14 @@ class ServerConnection:
         id: a number that no other connection of this process has.
         user: the name given so far, or that logged in.
         address: the peer's IP address, "" for a unix socket; `port` goes with it.
+        algorithms: what both sides agreed on last; None before the first key exchange.
         facts: what is known of it, once its user is logged in.
         server: whose connection it is.
     """
 
     __slots__ = (
         "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_opening", "_tasks", "_unknown_user",
-        "address", "facts", "id", "port", "pump", "server", "user",
+        "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -114,6 +116,7 @@ class ServerConnection:
         self.user = ""
         self.address = address
         self.port = port
+        self.algorithms: Negotiated | None = None
         self.facts: ConnectionFacts | None = None
         self.pump = Pump(server.context, sock, server.engine_config, self)
 
@@ -180,6 +183,7 @@ class ServerConnection:
         report(_TRANSPORT, logging.DEBUG, self, "client is %s", clean(event.version))
 
     def _keys_exchanged(self, event: KeysExchanged) -> None:
+        self.algorithms = self.server.shared(event.algorithms)
         if not event.first:
             self.server.count("rekeys")
         if _TRANSPORT.isEnabledFor(logging.DEBUG):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dunnart.server.connection import ServerConnection
     from dunnart.server.protocol_server import ProtocolServer
 
-_PIECE = 200
+_PIECE = 50
 _SESSION_KINDS = frozenset({"session", "shell", "exec", "subsystem"})
 
 
@@ -48,7 +48,7 @@ async def status(server: ProtocolServer) -> dict[str, Any]:
         sums["sessions"] += sum(_kind(channel) in _SESSION_KINDS for channel in connection.channels)
         sums["bytes_received"] += connection.pump.bytes_received
         sums["bytes_sent"] += connection.pump.bytes_sent
-        chosen = connection.pump.engine.algorithms
+        chosen = connection.algorithms
         if chosen is not None:
             _count(algorithms, "kex", chosen.kex)
             _count(algorithms, "host_key", chosen.host_key)
@@ -76,7 +76,7 @@ async def sessions(server: ProtocolServer, number: int | None = None) -> list[di
 
 def _described(connection: ServerConnection) -> ConnectionStatus:
     pump, facts = connection.pump, connection.facts
-    engine, chosen = pump.engine, pump.engine.algorithms
+    engine, chosen = pump.engine, connection.algorithms
     now = connection.loop.time()
     to_clock = time.time() - now
     key = None if facts is None else facts.key

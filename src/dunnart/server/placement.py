@@ -111,13 +111,12 @@ class InThread:
         """Accept connections."""
         self._thread.start()
 
-        async def begin() -> OnLoop:
-            made = OnLoop(self._config, self._app_loop, self._server)
-            await made.start(listeners)
-            return made
+        async def begin() -> None:
+            self._inner = OnLoop(self._config, self._app_loop, self._server)
+            self.counters = self._inner.counters
+            await self._inner.start(listeners)
 
-        self._inner = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), self._loop))
-        self.counters = self._inner.counters
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), self._loop))
 
     @property
     def host(self) -> Host:

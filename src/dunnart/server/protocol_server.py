@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey
+    from dunnart.protocol.negotiation import Negotiated
     from dunnart.server.config import ServerConfig
     from dunnart.server.host import HostLink
 
 _LOG = logging.getLogger("dunnart.server")
 _AUTH = logging.getLogger("dunnart.auth")
 _ACCEPTS_PER_WAKE = 64
+_MOST_ALGORITHMS = 100
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
@@ -62,6 +64,7 @@ class ProtocolServer:
         self._next_number, self._number_step = numbers
         self._context: ProtocolLoop | None = None
         self._spare = -1
+        self._algorithms: dict[Negotiated, Negotiated] = {}
         self.bytes_received = 0
         self.bytes_sent = 0
         self._computing: Executor | None = None
@@ -259,6 +262,12 @@ class ProtocolServer:
     def host_key(self, public: PublicKey) -> PrivateKey:
         """The private half of one of our host keys."""
         return self._host_keys[public.blob]
+
+    def shared(self, algorithms: Negotiated) -> Negotiated:
+        """Give one object for the same algorithms: most connections use the same."""
+        if len(self._algorithms) > _MOST_ALGORITHMS:
+            self._algorithms.clear()
+        return self._algorithms.setdefault(algorithms, algorithms)
 
     def count(self, name: str) -> None:
         """One more of `name`."""

@@ -77,17 +77,17 @@ class Server:
             for where in self.config.listeners:
                 listeners += [where] if isinstance(where, socket.socket) else listen(where)
             addresses = tuple(map(bound_address, listeners))
-            placement = place(self.config, asyncio.get_running_loop(), self)
-            await placement.start(listeners)
+            self._placement = placement = place(self.config, asyncio.get_running_loop(), self)
+            self._addresses = addresses
+            self._started, self._started_at = time.time(), time.monotonic()
+            self._closed = asyncio.Event()
+            self._drain = None
+            await placement.start(listeners)  # sessions may begin before it returns
         except BaseException:
+            self._placement, self._addresses = None, ()
             for listener in listeners:
                 listener.close()
             raise
-        self._placement = placement
-        self._addresses = addresses
-        self._started, self._started_at = time.time(), time.monotonic()
-        self._closed = asyncio.Event()
-        self._drain = None
 
     async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
         """Stop listening, end every connection and its programs.
@@ -194,6 +194,13 @@ class Server:
         from dunnart.server.inspection import set_log_level
 
         await self._running.each("levels", set_log_level(level, part))
+
+    @property
+    def log_levels(self) -> dict[str, str]:
+        """How much is logged of each part."""
+        from dunnart.server.inspection import log_levels
+
+        return log_levels()
 
     @property
     def draining(self) -> bool:
