@@ -1,8 +1,8 @@
 """The documentation's pages and the blocks of code in them.
 
-Blocks of ```python are of two kinds. A *program* starts a server: it ends with `.run()` or `asyncio.run(…)`, stands for
-itself, and is run; the ```console blocks between it and the next program are played against it. All other blocks of a
-page are *fragments*, and go on where the one before ended: they are checked as one module.
+Blocks of ```python are of two kinds. A *program* starts a server: its last line calls `run(…)` or `wait()`. It stands
+for itself and is run, and the ```console blocks between it and the next program are played against it. All other blocks
+of a page are *fragments*, and go on where the one before ended: they are checked as one module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r'^( *)```(\w+)(?: title="([^"\n]*)")?\n(.*?)^\1```$', re.DOTALL | re.MULTILINE)
-_RUNS = re.compile(r"^(?: {4})?(?:\w+\.run\(\)|.*\)\.run\(\)|asyncio\.run\(.*\))$", re.MULTILINE)
+_RUNS = re.compile(r"^\S.*\b(run|wait)\(.*\)\n\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True)

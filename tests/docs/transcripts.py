@@ -1,7 +1,9 @@
 """Plays the ```console blocks of the documentation: types what they show typed, and looks for what they show answered.
 
 A line with `$` is a command. Below it stands what the terminal shows; `…` stands for any text. Where a program asks
-with `> ` or `? `, what stands behind is typed; `^C` and `^D` are keys. `$?` is the last command's exit status.
+with `> ` or `? `, what stands behind is typed; `^C` and `^D` are keys. `$?` is the last command's exit status. A line
+with `#` tells the reader to do something that the player can do as well: to give the window another size ("80 columns
+and 24 rows").
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import pty
 import re
 import selectors
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +27,8 @@ _COLUMNS, _ROWS = 100, 60
 _PROMPT = re.compile(r"(.*?[>?] )(.+)")
 _KEYS = {"^C": "\x03", "^D": "\x04"}
 _NEW_HOST = "Warning: Permanently added"
-_ASKED_BY_SSH = re.compile(r".*'s password:$")
+_RESIZE = re.compile(r"# .*?(\d+) columns and (\d+) rows.*")
+_ASKED_BY_SSH = re.compile(r".*'s password:|\(\S+@\S+\) .*:")
 
 
 @dataclass
@@ -43,7 +47,7 @@ def steps(block: str) -> Iterator[Step]:
             if step is not None:
                 yield step
             step = Step(line.removeprefix("$ "))
-        elif not _ASKED_BY_SSH.match(line):  # answered by SSH_ASKPASS, and then not shown
+        elif not _ASKED_BY_SSH.fullmatch(line):  # answered by SSH_ASKPASS, and then not shown
             assert step is not None, f"no command before {line!r}"
             step.shown.append(line)
     if step is not None:
@@ -58,10 +62,11 @@ class Terminal:
         self._stream = pyte.ByteStream(self._screen)
         self._fd, theirs = pty.openpty()
         os.set_blocking(self._fd, False)
-        sized = f"stty cols {_COLUMNS} rows {_ROWS}; {command}"
+        termios.tcsetwinsize(theirs, (_ROWS, _COLUMNS))
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", sized], cwd=folder, env=dict(environment), start_new_session=True,
-            stdin=theirs, stdout=theirs, stderr=theirs,
+            # Who leads a session and opens a terminal is told of its size from then on.
+            ["/bin/sh", "-c", 'exec <"$0"; eval "$1"', os.ttyname(theirs), command],
+            cwd=folder, env=dict(environment), start_new_session=True, stdin=theirs, stdout=theirs, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
         self._selector = selectors.DefaultSelector()
@@ -79,6 +84,10 @@ class Terminal:
         """Press keys."""
         os.write(self._fd, keys.encode())
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size."""
+        termios.tcsetwinsize(self._fd, (rows, columns))
+
     def rows(self) -> list[str]:
         """What can be seen."""
         rows = [row.rstrip() for row in self._screen.display if not row.startswith(_NEW_HOST)]
@@ -89,7 +98,7 @@ class Terminal:
     def show(self, wanted: list[str], *, whole: bool) -> None:
         """Wait until the screen shows these lines, and nothing else if `whole`."""
         deadline = time.monotonic() + SECONDS
-        pattern = "\n".join(re.escape(line).replace("…", ".*") for line in wanted).rstrip()
+        pattern = re.escape("\n".join(wanted).rstrip()).replace("…", ".*")
         match = re.fullmatch if whole else re.match
         while not match(pattern, "\n".join(self.rows())) and self._read(deadline):
             pass
@@ -124,6 +133,10 @@ def play(block: str, folder: Path, environment: Mapping[str, str]) -> None:
         try:
             shown: list[str] = []
             for line in step.shown:
+                if resized := _RESIZE.fullmatch(line):
+                    terminal.show(shown, whole=True)
+                    terminal.resize(int(resized[1]), int(resized[2]))
+                    continue
                 asked = _PROMPT.fullmatch(line) if step.command.startswith("ssh ") else None
                 if asked is None:
                     shown.append(line)
