@@ -1,5 +1,6 @@
 """The server: `Server`, the handlers that serve its sessions, and the authenticators that let users in."""
 
+from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import (
     Allow,
     AuthReply,
@@ -9,6 +10,7 @@ from dunnart.protocol.questions import (
     PasswordCredential,
     Prompt,
     PublicKeyCredential,
+    Refusal,
 )
 from dunnart.protocol.requests import BreakRequest, SignalRequest, WindowChange
 from dunnart.runtime.process import Command
@@ -25,6 +27,18 @@ from dunnart.server.blocking import BlockingSession
 from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
 from dunnart.server.facts import Address, Terminal
+from dunnart.server.interfaces import (
+    AuditEvent,
+    AuditSink,
+    ChannelOpening,
+    ChannelType,
+    ConnectionRequest,
+    Forward,
+    ForwardingPolicy,
+    GlobalRequestHandler,
+    KeySource,
+)
+from dunnart.server.plugins import Context, plugin
 from dunnart.server.raw import Application, RawSession
 from dunnart.server.server import Server
 from dunnart.server.session import Session
@@ -36,18 +50,29 @@ __all__ = [
     "Application",
     "AsyncHandler",
     "Attempt",
+    "AuditEvent",
+    "AuditSink",
     "AuthReply",
     "Authenticator",
     "BlockingHandler",
     "BlockingSession",
     "BreakRequest",
+    "ChannelOpening",
+    "ChannelType",
     "Command",
+    "ConnectionRequest",
+    "Context",
     "Credential",
     "Deny",
     "EventSession",
+    "Forward",
+    "ForwardingPolicy",
+    "GlobalRequestHandler",
     "Handler",
     "InteractiveCredential",
     "KeyCallback",
+    "KeySource",
+    "Limits",
     "Middleware",
     "PasswordCallback",
     "PasswordCredential",
@@ -55,6 +80,7 @@ __all__ = [
     "PublicKeyCredential",
     "PublicKeys",
     "RawSession",
+    "Refusal",
     "Server",
     "ServerConfig",
     "Session",
@@ -62,4 +88,5 @@ __all__ = [
     "SignalRequest",
     "Terminal",
     "WindowChange",
+    "plugin",
 ]

@@ -24,7 +24,7 @@ class Attempt:
     Attributes:
         user: the name given; nothing is known of it yet.
         credential: what came with it; a public key's signature is verified after the key was allowed.
-        address: the peer's IP address, "" for a unix socket.
+        address: the peer's IP address, "" for a unix socket; `port` is the peer's.
         rounds: for keyboard-interactive, how many answers came before this one.
         connection: the connection's number.
         run: `await run(function, *arguments)` calls a function of the application where it belongs: a coroutine
@@ -36,6 +36,7 @@ class Attempt:
     address: str
     rounds: int = 0
     connection: int = 0
+    port: int = 0
     run: Callable[..., Awaitable[Any]] = field(default=_run_here, repr=False, compare=False)
 
 

@@ -257,7 +257,8 @@ def _check_types(config: ServerConfig) -> None:
         name, value = each.name, getattr(config, each.name)
         if name in _LEAST:
             whole = not name.endswith("_seconds")
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < _LEAST[name]:
+            number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not number or not _LEAST[name] <= value < float("inf"):
                 raise ConfigError(f"{value!r} is no {'whole ' if whole else ''}number from {_LEAST[name]}", key=name)
         elif name in _KINDS and not isinstance(value, _KINDS[name]):
             raise ConfigError(f"{value!r} is no {_KINDS[name].__name__}", key=name)

@@ -295,7 +295,7 @@ class ServerConnection:
             self._interactive_rounds += 1
         else:
             self._interactive_rounds = 0
-        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id)
+        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id, self.port)
         self.spawn(self._decide(question, attempt))
 
     async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:

@@ -61,6 +61,7 @@ class AuthAsked(Frame):
     connection: UInt64
     user: Text
     address: Text
+    port: UInt32
     rounds: UInt32
     method: Text
     text: SecretText

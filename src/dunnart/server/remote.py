@@ -187,8 +187,8 @@ class RemoteHost:
             text, answered = credential.submethods, credential.responses is not None
             data = encode_strings([item.encode() for item in credential.responses or ()])
         answer: AuthAnswered = await self._ask(lambda token: AuthAsked(
-            token, attempt.connection, attempt.user, attempt.address, attempt.rounds, credential.method, text,
-            algorithm, signed, data, answered))  # fmt: skip
+            token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
+            text, algorithm, signed, data, answered))  # fmt: skip
         texts = [item.decode() for item in decode_strings(answer.texts)]
         if answer.kind == ALLOWED:
             return Allow(answer.grant or None, bool(answer.flags & TOUCH), bool(answer.flags & VERIFY))

@@ -384,7 +384,7 @@ class _Worker:
 
     async def _authenticate(self, frame: AuthAsked) -> None:
         reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
-        attempt = Attempt(frame.user, _credential(frame), frame.address, frame.rounds, frame.connection)
+        attempt = Attempt(frame.user, _credential(frame), frame.address, frame.rounds, frame.connection, frame.port)
         try:
             reply = await self._host.authenticate(attempt)
         finally:
