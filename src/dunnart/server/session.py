@@ -176,12 +176,16 @@ class Session(Facts):
 
     @property
     def editor(self) -> LineEditor:
-        """What `readline` reads lines with at a terminal; has their history."""
+        """What `readline` reads lines with at a terminal; has their history. To be exchanged between lines only."""
         if self._editor is None:
             from dunnart.server.line_reading import editor_for
 
             self._editor = editor_for(self, lambda line, cursor: self.complete(line, cursor) if self.complete else ())
         return self._editor
+
+    @editor.setter
+    def editor(self, editor: LineEditor) -> None:
+        self._editor = editor
 
     def _redraw(self, editor: LineEditor) -> None:
         """Show the line soon; nobody waits for it."""

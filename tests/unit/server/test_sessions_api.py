@@ -36,6 +36,7 @@ from dunnart.server import (
     SessionEvents,
 )
 from dunnart.server.applications import AsyncHandler
+from dunnart.server.line_editor import LineEditor
 from tests.runtime.driver import KIB, MIB, USER, Beginning, Running, eventually
 from tests.unit.server.api import begin, ended, every_placement, flood, serving
 
@@ -220,6 +221,30 @@ async def test_line_feeds_for_a_terminal(placement: str, kind: str) -> None:
         assert [await ended(client, each) for each in (with_terminal, without)] == [0, 0]
         assert bytes(with_terminal.out) == b"one\r\ntwo\r\n" + raw
         assert bytes(without.out) == b"one\ntwo\n" + raw
+
+
+@every_placement
+@pytest.mark.parametrize("dumb", [False, True])
+async def test_the_line_editor_can_be_exchanged(placement: str, *, dumb: bool) -> None:
+    lines: list[str] = []
+
+    async def handler(session: Session) -> None:
+        if dumb:
+            session.editor = LineEditor(term="dumb")
+        lines.append(await session.readline("one> "))
+        lines.append(await session.readline("two> ", echo=False))
+
+    async with serving(placement, handler) as server:
+        client = await server.login()
+        channel = await begin(client, XTERM)
+        await client.until(lambda: b"one> " in channel.out)
+        client.send(channel, b"abx\x7fc\r")
+        await client.until(lambda: b"two> " in channel.out)
+        client.send(channel, b"secret\r")
+        assert await ended(client, channel) == 0
+        assert (b"\x1b" in channel.out) is not dumb
+        assert b"secret" not in channel.out
+    assert lines == ["abc", "secret"]
 
 
 @every_placement
