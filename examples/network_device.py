@@ -13,6 +13,7 @@ import argparse
 import hmac
 
 import dunnart
+from dunnart.server.line_editor import LineEditor
 
 _VERSION = """Marsupial Operating System, Version 15.2(4)M1
 {0} uptime is 4 weeks, 2 days, 1 hour
@@ -45,7 +46,11 @@ class Line:
         self._device = device
         self._session = session
         self._mode = _USER
-        self._rows = session.terminal.rows if session.terminal is not None else 0
+        self._rows = 0
+        if session.terminal is not None:
+            self._rows = session.terminal.rows
+            # Devices echo and no more; what drives them trips over sequences that move a cursor.
+            session.editor = LineEditor(columns=session.terminal.columns, term="dumb")
 
     async def serve(self) -> None:
         """Read commands and do them."""
