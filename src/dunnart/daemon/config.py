@@ -66,6 +66,14 @@ def _user_file(value: str) -> str:
     return value
 
 
+def _socket(value: str) -> str:
+    if not value or value in {"auto", OFF}:
+        return value or OFF
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is no absolute path")
+    return value
+
+
 def _variable_pattern(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_*?][A-Za-z0-9_*?]*", value):
         raise ValueError(f"{value!r} is no variable's name; * and ? may stand in it")
@@ -130,6 +138,10 @@ class ServeConfig:
     state_folder: str = option(
         "", text, "FOLDER",
         "Where host keys are kept. Empty: /var/lib/dunnart as root, else $XDG_STATE_HOME/dunnart or its like.",
+    )  # fmt: skip
+    control_socket: str = option(
+        "auto", converted(_socket), "FILE",
+        "The unix socket that `dunnart status` speaks to. auto: control.sock in the state folder; off: none.",
     )  # fmt: skip
     authorized_keys: tuple[str, ...] = list_option(
         ("%h/.ssh/authorized_keys",), converted(_user_file), "FILE",

@@ -18,16 +18,17 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=100)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises `ConfigError` where argparse would print its usage and end the program."""
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line."""
         raise ConfigError(f"{message}; {self.prog} --help lists the flags")
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Make the parser: `--config` and a flag for every option. It raises `ConfigError`."""
-    made = _Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter)
+    made = Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter)
     made.add_argument("--config", metavar="FILE", help="TOML file with options; flags override it.")
     for name, declared in OPTIONS.items():
         text = declared.help.replace("%", "%%")

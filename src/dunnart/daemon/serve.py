@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon import plugins
 from dunnart.daemon.config import ONE_TIME_PASSWORD
+from dunnart.daemon.control import open_control
 from dunnart.daemon.host_keys import load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
@@ -25,6 +26,7 @@ from dunnart.server import Server
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.control import ControlSocket
     from dunnart.daemon.plugins import Plugins
     from dunnart.keys.private import PrivateKey
     from dunnart.runtime.listeners import ListenAddress
@@ -58,6 +60,9 @@ class Running(Protocol):
     async def close(self) -> None:
         """Stop listening, and end every connection and its programs."""
 
+    async def wait_closed(self) -> None:
+        """Wait until it was closed, or has ended by being drained."""
+
 
 async def start(prepared: Prepared) -> Running:
     """Start the server: the one place where the daemon meets it.
@@ -87,7 +92,31 @@ async def start(prepared: Prepared) -> Running:
         workers=config.workers,
     )
     await server.start()
-    return server
+    try:
+        return _Served(server, open_control(config, server))
+    except BaseException:
+        await server.close()
+        raise
+
+
+class _Served:
+    """The server and its control socket, if it has one."""
+
+    def __init__(self, server: Server, control: ControlSocket | None) -> None:
+        self._server = server
+        self._control = control
+        self.wait_closed = server.wait_closed
+
+    @property
+    def addresses(self) -> Sequence[ListenAddress]:
+        """Where it listens."""
+        return self._server.addresses
+
+    async def close(self) -> None:
+        """Close both."""
+        if self._control is not None:
+            await self._control.close()
+        await self._server.close()
 
 
 def run(config: ServeConfig) -> int:
@@ -178,7 +207,10 @@ async def _serve(prepared: Prepared) -> None:
     running = await start(prepared)
     try:
         announce(prepared, running.addresses)
-        await ended.wait()
+        waiting = [asyncio.ensure_future(each) for each in (ended.wait(), running.wait_closed())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
     finally:
         await running.close()
 

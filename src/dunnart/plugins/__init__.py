@@ -10,13 +10,16 @@ BUILT_IN = {
     },
     "dunnart.shells": {
         "os": "dunnart.plugins.os_process:shell",
+        "status": "dunnart.plugins.status:status_shell",
     },
     "dunnart.execs": {
         "os": "dunnart.plugins.os_process:commands",
         "scp": "dunnart.plugins.scp:Scp",
+        "status": "dunnart.plugins.status:status_shell",
     },
     "dunnart.subsystems": {
         "sftp": "dunnart.plugins.sftp:Sftp",
+        "status": "dunnart.plugins.status:status_shell",
     },
     "dunnart.channel_types": {
         "direct-tcpip": "dunnart.plugins.direct_tcpip:DirectTcpip",

@@ -18,6 +18,7 @@ usage: dunnart COMMAND [FLAGS]
   config    print the configuration that serve would have, or check it
   plugins   list the plug-ins that are installed, and what the configuration uses
   sftp-server  serve SFTP on standard input and output
+  status    ask the server that runs on this machine, or have it do something
   version   print the version
 
 dunnart COMMAND --help tells more.
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp-server": sftp_server}
+    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp-server": sftp_server,
+                "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -77,6 +79,13 @@ def sftp_server(arguments: Sequence[str]) -> int:
     from dunnart.tools.sftp_server import main as serve_files
 
     return serve_files(arguments)
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Ask the server that runs on this machine."""
+    from dunnart.tools.status import run
+
+    return run(arguments)
 
 
 def config(arguments: Sequence[str]) -> int:

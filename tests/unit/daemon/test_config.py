@@ -27,6 +27,7 @@ listen = ["0.0.0.0:22", "[::1]:2222", "unix:/run/a \\"b\\".sock", "*:0"]
 host_key = ["/etc/ssh/key"]
 host_key_types = ["rsa", "ecdsa"]
 state_folder = "/srv/state"
+control_socket = "/run/dunnart.sock"
 authorized_keys = ["/etc/keys/%u", "%h/k%%"]
 strict_modes = false
 methods = ["publickey", "publickey,password"]

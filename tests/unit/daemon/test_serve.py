@@ -151,6 +151,7 @@ def test_what_is_printed(config: ServeConfig) -> None:
 
 
 STAND_IN = """\
+import asyncio
 import sys
 from dunnart.daemon import serve
 from dunnart.daemon.config import load
@@ -160,6 +161,8 @@ class Running:
     addresses = [ListenAddress("127.0.0.1", 4321)]
     async def close(self):
         print("closed", flush=True)
+    async def wait_closed(self):
+        await asyncio.Event().wait()
 
 async def start(prepared):
     return Running()

@@ -1,0 +1,193 @@
+"""The control socket: who may open this unix socket may operate the server, with the commands of the status shell.
+
+The file's mode, 600, is the guard, and so nobody else may be able to write to the folder that it is in.
+
+A request is a line of JSON, and so is the answer, as many as wanted on one connection:
+
+    {"command": ["session", "3"], "columns": 100, "rows": 30}     columns and rows may be missing
+    {"lines": ["connection  3, since 12 s", …], "data": {"id": 3, …}}
+    {"error": "there is no connection 3; sessions lists them", "status": 1}
+
+Until somebody connects this costs one descriptor, and no more than this module is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+from dunnart.daemon.host_keys import default_state_folder, prepare_folder
+from dunnart.errors import ConfigError, DunnartError
+from dunnart.runtime.listeners import ListenAddress, listen, listen_address
+
+if TYPE_CHECKING:
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.plugins.status_commands import Console
+    from dunnart.server import Server
+
+AUTO = "auto"
+OFF = "off"
+_LOG = logging.getLogger("dunnart.daemon")
+_NAME = "control.sock"
+_OPTION = "control_socket"
+_MOST_CONNECTIONS = 16
+_LARGEST_REQUEST = 64 * 1024
+_READ_BYTES = 4096
+
+
+def socket_path(config: ServeConfig) -> str:
+    """Give the path that a configuration means; "" for none."""
+    if config.control_socket != AUTO:
+        return "" if config.control_socket == OFF else config.control_socket
+    return os.path.join(config.state_folder or default_state_folder(), _NAME) if hasattr(socket, "AF_UNIX") else ""
+
+
+def open_control(config: ServeConfig, server: Server) -> ControlSocket | None:
+    """Open the socket as the configuration says, on the running event loop; None: there is none.
+
+    Raises:
+        ConfigError: the one that the configuration names cannot be opened. Without the one in the state folder the
+            server runs all the same, and a line in the log says why.
+    """
+    path = socket_path(config)
+    if not path:
+        return None
+    try:
+        if config.control_socket == AUTO:
+            prepare_folder(os.path.dirname(path))
+        return ControlSocket(server, path)
+    except ConfigError as error:
+        if config.control_socket != AUTO:
+            raise
+        _LOG.warning("there is no control socket: %s", error)
+        return None
+
+
+class ControlSocket:
+    """The socket, listened on until it is closed.
+
+    Args:
+        server: is operated.
+        path: of the socket.
+
+    Raises:
+        ConfigError: it cannot be made there, others can write to its folder, or another server has it.
+    """
+
+    def __init__(self, server: Server, path: str) -> None:
+        self._server = server
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener = _listen(path)
+        self._file = os.stat(path)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._tasks) >= _MOST_CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        task = self._loop.create_task(self._serve(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        from json import dumps
+
+        from dunnart.plugins.status_commands import Console
+
+        console = Console(self._server, may_change=True)
+        buffer = bytearray()
+        with sock, contextlib.suppress(OSError):
+            while True:
+                while (end := buffer.find(b"\n")) < 0:
+                    data = await self._loop.sock_recv(sock, _READ_BYTES)
+                    if not data or len(buffer) > _LARGEST_REQUEST:
+                        return
+                    buffer += data
+                request = bytes(buffer[:end])
+                del buffer[: end + 1]
+                answer = await _answer(console, request)
+                await self._loop.sock_sendall(sock, dumps(answer).encode() + b"\n")
+
+    async def close(self) -> None:
+        """Answer nobody any more, and remove the file unless it is another's by now."""
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), self._file):
+                os.unlink(self._path)
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answer(console: Console, line: bytes) -> dict[str, Any]:
+    from dunnart.plugins.status_commands import CommandError
+
+    try:
+        words = _understood(console, line)
+        reply = await console.run(words)
+    except CommandError as error:
+        return {"error": str(error), "status": error.status}
+    except DunnartError as error:  # the server is about to end
+        return {"error": str(error), "status": 1}
+    return {"lines": list(reply.lines), "data": reply.data}
+
+
+def _understood(console: Console, line: bytes) -> list[str]:
+    from json import loads
+
+    from dunnart.plugins.status_commands import CommandError
+
+    try:
+        request = loads(line)
+        words = request["command"]
+        columns, rows = request.get("columns"), request.get("rows", console.rows)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CommandError('a request is a line of JSON such as {"command": ["status"]}', 2) from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise CommandError("command is a list of strings", 2)
+    if not (columns is None or type(columns) is int) or type(rows) is not int:
+        raise CommandError("columns and rows are whole numbers", 2)
+    console.columns = None if columns is None else max(1, columns)
+    console.rows = max(1, rows)
+    return words
+
+
+def _listen(path: str) -> socket.socket:
+    try:
+        address = listen_address(f"unix:{path}")
+    except ValueError as error:
+        raise ConfigError(str(error), key=_OPTION) from error
+    _check_folder(os.path.dirname(path))
+    try:
+        listener = listen(ListenAddress("", 0, address.path))[0]
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("listen: "), key=_OPTION) from error
+    os.chmod(path, 0o600)
+    listener.setblocking(False)  # noqa: FBT003 - the name says it
+    return listener
+
+
+def _check_folder(folder: str) -> None:
+    """Refuse a folder in which others could put a socket of their own."""
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot be used: {error.strerror}", path=folder, key=_OPTION) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError("is no folder", path=folder, key=_OPTION)
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
+        raise ConfigError("belongs to another user, or others can write to it", path=folder, key=_OPTION)
