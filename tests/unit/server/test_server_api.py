@@ -116,7 +116,7 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, value: Any, says: str
 
 
 @pytest.mark.parametrize("name", ["handler", "shell", "exec"])
-@pytest.mark.parametrize("value", NOT_AN_APPLICATION, ids=repr)
+@pytest.mark.parametrize("value", NOT_AN_APPLICATION, ids=lambda value: type(value).__name__)
 def test_what_serves_nothing_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match="is no async def handler") as caught:
         Server(**arguments(**{name: value}))
