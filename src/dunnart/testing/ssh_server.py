@@ -58,7 +58,7 @@ class SshServer:
             `authenticators` take the place of users' passwords and keys.
 
     Attributes:
-        users, commands, answer, authorized_keys: as given; may be changed while it runs.
+        users: as given; may be changed while it runs, as well as `commands`, `answer` and `authorized_keys`.
         faults: what is to go wrong.
         logins: attempts to log in so far; `sessions` likewise.
         failures: what handlers have raised so far.
@@ -83,6 +83,7 @@ class SshServer:
         self.key = PrivateKey.generate("ed25519")
         self.host_key = PrivateKey.generate("ed25519")
         self._changed = threading.Condition()
+        self._changes = 0
         self.faults = Faults(self._on_loop, self._happened)
         self._options = options
         self._handler: Handler | None = None
@@ -219,7 +220,11 @@ class SshServer:
                 self._temporary.cleanup()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -311,22 +316,28 @@ class SshServer:
 
         self._on_loop(cut)
 
-    def wait_until(self, condition: Callable[[], _T], seconds: float = _WAIT_SECONDS) -> _T:
-        """Wait until something is so; it is looked at again after each login, session, fault and end of a connection.
+    def wait_until(self, condition: Callable[[], object], seconds: float = _WAIT_SECONDS) -> None:
+        """Wait until something is so.
+
+        It is looked at again whenever a connection comes or goes, somebody logs in, a session begins, a handler fails
+        or a fault comes about.
 
         Args:
-            condition: gives something true in the end, which is returned.
+            condition: gives something true in the end.
             seconds: how long to wait.
 
         Raises:
             TimeoutError: it did not become true.
         """
         deadline = time.monotonic() + seconds
-        with self._changed:
-            while not (result := condition()):
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    raise TimeoutError(f"it did not come true in {seconds:g} s")
-            return result
+        while True:
+            seen = self._changes
+            if condition():  # not under the lock: it may ask the server for something that changes
+                return
+            with self._changed:
+                while self._changes == seen:
+                    if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                        raise TimeoutError(f"it did not come true in {seconds:g} s")
 
     # What happens, from any thread.
 
@@ -337,15 +348,15 @@ class SshServer:
             self._protocol_loop.call(function)
 
     def _note(self, into: Callable[[_T], None], what: _T) -> None:
-        with self._changed:
-            into(what)
-            self._changed.notify_all()
+        into(what)
+        self._happened()
 
     def _note_session(self, session: SeenSession) -> None:
         self._note(self.sessions.append, session)
 
     def _happened(self) -> None:
         with self._changed:
+            self._changes += 1
             self._changed.notify_all()
 
     def _password(self, user: str, password: str) -> bool:
