@@ -100,6 +100,8 @@ class Session(Facts):
         if isinstance(data, str):
             data = (data.replace("\n", "\r\n") if self.terminal is not None else data).encode()
         async with self._turn:
+            if self._editor is not None:
+                await self._send_now(self.socket, self._editor.output())
             await self._send_now(sock, data)
 
     async def _show(self, editor: LineEditor) -> None:
