@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -123,8 +124,9 @@ class Tmux:
         folder.mkdir()
         # A socket's path must be short.
         self._base = [program("tmux"), "-f", "/dev/null", "-S", os.path.relpath(folder / "s")]
-        self("new-session", "-d", "-x", "80", "-y", "24", *command)
-        self("set-option", "-g", "remain-on-exit", "on")
+        # tmux does not always learn how a command ended: let a shell tell.
+        shown = f'{shlex.join(command)}; echo "[ended: $?]"; read -r line'
+        self("new-session", "-d", "-x", "80", "-y", "24", shown)
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run([*self._base, *words], capture_output=True, text=True, timeout=SECONDS, check=True)
@@ -153,8 +155,8 @@ class Tmux:
     @property
     def ended(self) -> int | None:
         """The command's exit status, once it has ended."""
-        dead, status = self("display-message", "-p", "#{pane_dead} #{pane_dead_status}").split(" ")
-        return int(status) if dead.strip() == "1" else None
+        found = [line for line in self.lines if line.startswith("[ended: ")]
+        return int(found[-1].strip("[]").split()[1]) if found else None
 
 
 class Talk:
