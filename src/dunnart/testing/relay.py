@@ -345,6 +345,7 @@ class Relay:
                 self._links[link] = task = loop.create_task(link.run())
                 task.add_done_callback(lambda _, link=link: self._forget(link))  # type: ignore[misc] # bound now
                 self._serve(link)
+                self._faults.happened()
 
     def _forget(self, link: Link) -> None:
         del self._links[link]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _END_SECONDS = 1.0
 _WAIT_SECONDS = 10.0
+_COMMENT = "ssh_server"
 _USERS = {"user": "correct horse"}
 # How a session ends when its client leaves, or has no more to say: nobody's fault.
 _LEAVING = (ConnectionClosed, EOFError, Interrupted, BrokenPipeError, ConnectionResetError)
@@ -263,8 +264,8 @@ class SshServer:
         names = dict.fromkeys(host_name(host, self._port) for host in (self.host, "localhost"))
         hosts = ",".join(names)
         self._write("known_hosts", "".join(f"{hosts} {key.public.line()}\n" for key in config.keys).encode())
-        self._write("id_ed25519", self.key.openssh(self.user))
-        self._write("id_ed25519.pub", f"{self.key.public.line(self.user)}\n".encode())
+        self._write("id_ed25519", self.key.openssh(_COMMENT))
+        self._write("id_ed25519.pub", f"{self.key.public.line(_COMMENT)}\n".encode())
         settings = {
             "HostName": self.host, "Port": self._port, "User": self.user, "IdentityFile": _quoted(self.key_path),
             "IdentitiesOnly": "yes", "IdentityAgent": "none", "UserKnownHostsFile": _quoted(self.known_hosts),

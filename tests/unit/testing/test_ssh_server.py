@@ -99,7 +99,7 @@ def test_users_and_keys_may_change(server: SshServer) -> None:
             pass
     key = PrivateKey.generate("ecdsa")
     path = Path(server.folder, "other")
-    path.write_bytes(key.openssh())
+    path.write_bytes(key.openssh("other"))  # paramiko does not read all that have no comment
     server.authorized_keys = key.public.line()
     with by_paramiko(server, username="bot", key_filename=str(path)):
         assert server.logins[-1] == Login("bot", "publickey", accepted=True, key=key.public)
@@ -352,7 +352,7 @@ def test_a_handler_may_ask_for_faults_but_not_end_its_server(server: SshServer, 
 def test_waiting_ends(server: SshServer) -> None:
     with pytest.raises(TimeoutError, match=r"did not come true in 0\.01 s"):
         server.wait_until(lambda: server.sessions, 0.01)
-    assert server.wait_until(lambda: server.port) == server.port
+    server.wait_until(lambda: server.port, 0)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +376,14 @@ def test_what_cannot_be_used_is_refused(options: dict[str, Any], message: str, t
 def test_what_stays_the_same_is_not_changed(server: SshServer, name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: cannot be changed"):
         server.start(**{name: "/"})
+
+
+def test_a_server_that_cannot_start_leaves_no_folder() -> None:
+    server = SshServer(users={})
+    assert Path(server.folder).exists()
+    with pytest.raises(ConfigError), server:
+        pass
+    assert not Path(server.folder).exists()
 
 
 def test_an_unknown_argument_is_refused(tmp_path: Path) -> None:
