@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dunnart.errors import ConfigError, DunnartError, KeyFormatError, LocalProtocolError
 from dunnart.keys import PrivateKey, PublicKey
-from dunnart.protocol.limits import Limits
 from dunnart.server import (
     Address,
     Allow,
@@ -43,6 +42,7 @@ from dunnart.server import (
     Authenticator,
     AuthReply,
     Deny,
+    Limits,
     PasswordCredential,
     PublicKeyCredential,
     RawSession,
@@ -77,8 +77,7 @@ class DropbearData:
     """What a server is made from. Everything is checked when it is made.
 
     Callbacks that are left out switch off what they are for. An exception in one, or no answer within
-    `callback_seconds`, denies; only `True` allows. Addresses are (host, port) pairs; at a login the port is 0, since
-    it is not known there.
+    `callback_seconds`, denies; only `True` allows. Addresses are (host, port) pairs.
 
     Attributes:
         rsa_private_host_key: an RSA key, as its file's content (OpenSSH's format or PEM).
@@ -783,7 +782,7 @@ class _Password:
         """Ask the callback."""
         if not isinstance(attempt.credential, PasswordCredential):
             return Deny("not a password")
-        address = Address(attempt.address, 0)
+        address = Address(attempt.address, attempt.port)
         allowed = await attempt.run(self._check, attempt.user, address, attempt.credential.password)
         return Allow() if allowed is True else Deny()
 
@@ -799,7 +798,7 @@ class _Keys:
         """Ask the callbacks."""
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
-        address = Address(attempt.address, 0)
+        address = Address(attempt.address, attempt.port)
         allowed = await attempt.run(self._holds, attempt.credential.key, attempt.user, address)
         return Allow() if allowed is True else Deny()
 
