@@ -101,6 +101,8 @@ NOT_AN_APPLICATION: list[object] = [3, "handler", object(), Session, SessionEven
         ("application_queue", -1, "is no whole number from 0"),
         ("application_queue", 1.5, "is no whole number"),
         ("callback_seconds", "10", "is no number"),
+        ("callback_seconds", float("nan"), "is no number"),
+        ("callback_seconds", float("inf"), "is no number"),
         ("thread_nice", -5, "is no whole number from 0"),
         ("thread_stack_bytes", 100, "a stack has at least 32768 bytes"),
         ("retry_seconds", -1, "is no number from 0"),
