@@ -22,6 +22,7 @@ _CHUNK_BYTES = 64 * 1024
 _HELD_BYTES = 256 * 1024
 _SLICES_PER_SECOND = 20
 _LINGER_SECONDS = 1.0
+_RETRY_SECONDS = 0.1
 _RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
@@ -338,14 +339,23 @@ class Relay:
         loop = asyncio.get_running_loop()
         with self._listener:
             while True:
-                client, peer = await loop.sock_accept(self._listener)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                link = Link(client, peer, self._faults)
-                self._faults.wires.add(link)
-                self._links[link] = task = loop.create_task(link.run())
-                task.add_done_callback(lambda _, link=link: self._forget(link))  # type: ignore[misc] # bound now
-                self._serve(link)
-                self._faults.happened()
+                try:
+                    self._carry(*await loop.sock_accept(self._listener))
+                except OSError:  # no descriptors are left
+                    await asyncio.sleep(_RETRY_SECONDS)
+
+    def _carry(self, client: socket.socket, peer: Any) -> None:  # noqa: ANN401 - as the socket module has it
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = Link(client, peer, self._faults)
+        except OSError:
+            client.close()
+            raise
+        self._faults.wires.add(link)
+        self._links[link] = task = asyncio.create_task(link.run())
+        task.add_done_callback(lambda _: self._forget(link))
+        self._serve(link)
+        self._faults.happened()
 
     def _forget(self, link: Link) -> None:
         del self._links[link]
