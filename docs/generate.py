@@ -51,7 +51,7 @@ def plugin_table() -> str:
         rows.append(f"| `{found.name}` | `{option_of[found.group]}` | {_summary(factory)} |")
         if found.name not in {AUTHORIZED_KEYS, ONE_TIME_PASSWORD}:  # filled in from options of the server
             options += _plugin_options(found, options_of(factory))
-    return "\n".join([*rows, "", *options]) + "\n"
+    return "\n".join([*rows, "", *dict.fromkeys(options)]) + "\n"  # one plug-in may be in several groups
 
 
 def _summary(documented: object) -> str:

@@ -140,6 +140,7 @@ def test_commands_of_real_clients(start: Serve) -> None:
     found = json.loads(done.out)
     assert (found["logins"], found["sessions"], found["placement"]) == (1, 1, "loop")
     assert client.run(server, "sessions").out.splitlines()[1].endswith(b"exec sessions")
+    assert json.loads(client.run(server, "sessions --json").out)[0]["channels"][0]["served_by"] == "status"
     done = client.run(server, "kill 1")
     assert (done.status, done.out) == (1, b"")
     assert b"none of the operators" in done.err

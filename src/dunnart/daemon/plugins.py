@@ -297,6 +297,7 @@ def _named(name: str, handler: Handler) -> Handler:
         with _Naming(name, OSError, EOFError):  # those are what a client that goes away causes
             return handler(session)
 
+    serve.__qualname__ = name
     return serve
 
 
@@ -305,6 +306,7 @@ def _named_coroutine(name: str, function: Callable[[Any], Any]) -> Any:  # noqa:
         with _Naming(name, EOFError):
             return await function(argument)
 
+    call.__qualname__ = name  # as the status shows it
     return call
 
 
@@ -329,6 +331,7 @@ class _Naming:
 
 class _NamedApplication:
     def __init__(self, name: str, inner: Application) -> None:
+        self.__qualname__ = name
         self._name = name
         self._inner = inner
 

@@ -78,7 +78,7 @@ class StatusShell:
 
 @plugin(Options)
 def status_shell(context: Context[Options]) -> StatusShell:
-    """The plug-in `status`."""
+    """Shows how the server is doing and operates it, by commands; `dunnart status` has the same ones."""
     return StatusShell(context.options.operators)
 
 
