@@ -13,6 +13,7 @@ from tests.docs.pages import ROOT, modules
 from tests.interop.support import program
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.timeout(180)
 PLUGIN = "dunnart.testing.pytest_plugin"
 PAGE = ROOT / "docs" / "how-to" / "test-with-pytest.md"
 STRICT = ("-Werror", "--strict-markers", "--strict-config", "-p", "no:randomly", "-p", "no:cacheprovider", "-vv")

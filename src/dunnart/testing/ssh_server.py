@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _END_SECONDS = 1.0
 _WAIT_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 _COMMENT = "ssh_server"
 _USERS = {"user": "correct horse"}
 # How a session ends when its client leaves, or has no more to say: nobody's fault.
@@ -321,7 +322,7 @@ class SshServer:
         """Wait until something is so.
 
         It is looked at again whenever a connection comes or goes, somebody logs in, a session begins, a handler fails
-        or a fault comes about.
+        or a fault comes about, and every 50 ms for what the server does not know of.
 
         Args:
             condition: gives something true in the end.
@@ -335,10 +336,11 @@ class SshServer:
             seen = self._changes
             if condition():  # not under the lock: it may ask the server for something that changes
                 return
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"it did not come true in {seconds:g} s")
             with self._changed:
-                while self._changes == seen:
-                    if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                        raise TimeoutError(f"it did not come true in {seconds:g} s")
+                if self._changes == seen:
+                    self._changed.wait(min(_LOOK_SECONDS, deadline - time.monotonic()))
 
     # What happens, from any thread.
 
