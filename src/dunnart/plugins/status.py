@@ -51,7 +51,7 @@ class StatusShell:
     Who gets this shell may look at everything, other users' commands included.
 
     Args:
-        operators: the names of the users who may do more than look.
+        operators: the names of the users who may do more than look. The login must prove them.
     """
 
     def __init__(self, operators: Collection[str] = ()) -> None:
