@@ -1,5 +1,6 @@
 """The server: `Server`, the handlers that serve its sessions, and the authenticators that let users in."""
 
+from dunnart.crypto.profiles import Algorithms
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import (
     Allow,
@@ -13,6 +14,8 @@ from dunnart.protocol.questions import (
     Refusal,
 )
 from dunnart.protocol.requests import BreakRequest, SignalRequest, WindowChange
+from dunnart.runtime.admission import Admission, Network, Penalties, SourceBits, StartupLimit
+from dunnart.runtime.listeners import ListenAddress
 from dunnart.runtime.process import Command
 from dunnart.server.applications import AsyncHandler, BlockingHandler, Handler, Middleware
 from dunnart.server.authentication import (
@@ -26,7 +29,7 @@ from dunnart.server.authentication import (
 from dunnart.server.blocking import BlockingSession
 from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
-from dunnart.server.facts import Address, Terminal
+from dunnart.server.facts import Address, ConnectionFacts, Terminal
 from dunnart.server.interfaces import (
     AuditEvent,
     AuditSink,
@@ -45,6 +48,8 @@ from dunnart.server.session import Session
 
 __all__ = [
     "Address",
+    "Admission",
+    "Algorithms",
     "Allow",
     "AllowAnyone",
     "Application",
@@ -60,6 +65,7 @@ __all__ = [
     "ChannelOpening",
     "ChannelType",
     "Command",
+    "ConnectionFacts",
     "ConnectionRequest",
     "Context",
     "Credential",
@@ -73,9 +79,12 @@ __all__ = [
     "KeyCallback",
     "KeySource",
     "Limits",
+    "ListenAddress",
     "Middleware",
+    "Network",
     "PasswordCallback",
     "PasswordCredential",
+    "Penalties",
     "Prompt",
     "PublicKeyCredential",
     "PublicKeys",
@@ -86,6 +95,8 @@ __all__ = [
     "Session",
     "SessionEvents",
     "SignalRequest",
+    "SourceBits",
+    "StartupLimit",
     "Terminal",
     "WindowChange",
     "plugin",

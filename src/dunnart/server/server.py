@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
@@ -125,7 +126,14 @@ class Server:
         await self.close()
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT comes, in an event loop of its own."""
+        """Serve until SIGTERM or SIGINT comes, in an event loop of its own.
+
+        Raises:
+            ConfigError: it cannot listen where it should.
+            LocalProtocolError: this is not the main thread, which alone can wait for signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise LocalProtocolError("run() waits for signals, in the main thread; elsewhere await start() and close()")
         from dunnart.runtime.process import default_signals
 
         default_signals()
