@@ -65,6 +65,7 @@ class Example:
         self.ports = [HeldPort()]
         self.port = self.ports[0].number
         self._log = folder / "log"
+        self._talks: list[Talk] = []
         words = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--port", str(self.port), *arguments]
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
@@ -90,6 +91,8 @@ class Example:
             self.process.kill()
             for port in self.ports:
                 port.close()
+            for talk in self._talks:
+                talk.end()
         assert status in {0, -signal.SIGTERM}, self.log  # uvicorn ends by the signal, once all is closed
         assert "Traceback" not in self.log, self.log
 
@@ -109,7 +112,8 @@ class Example:
 
     def talk(self, user: str) -> Talk:
         """Begin a session without a terminal."""
-        return Talk(self.ssh(user=user, options=("-T", "-o", "BatchMode=yes")))
+        self._talks.append(Talk(self.ssh(user=user, options=("-T", "-o", "BatchMode=yes"))))
+        return self._talks[-1]
 
     def run(self, *words: str, stdin: str = "", user: str = "ann") -> subprocess.CompletedProcess[str]:
         """Run a command over ssh to its end."""
@@ -178,9 +182,13 @@ class Talk:
 
     def end(self) -> int:
         """Say nothing more, and give the exit status."""
-        with self._process as process:
-            process.communicate(timeout=SECONDS)
-        return process.returncode
+        if self._process.returncode is None:
+            try:
+                self._process.communicate(timeout=SECONDS)
+            finally:
+                self._process.kill()
+                self._process.wait()
+        return self._process.returncode
 
 
 Start = Callable[..., Example]
