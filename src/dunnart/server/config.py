@@ -126,6 +126,10 @@ class ServerConfig:
             if self.algorithms not in PROFILES:
                 raise ConfigError(f"{self.algorithms!r} is none of {', '.join(PROFILES)}", key="algorithms")
             fix(self, "algorithms", PROFILES[self.algorithms])
+        for name in ("methods", "accept_env"):
+            for each in getattr(self, name):
+                if not isinstance(each, str):
+                    raise ConfigError(f"{each!r} is no str", key=name)
         _check_types(self)
         if not self.host_keys:
             raise ConfigError("a server needs one: dunnart.keys.PrivateKey.generate() makes it", key="host_keys")
@@ -134,8 +138,13 @@ class ServerConfig:
             raise ConfigError(
                 f"no host key can make a signature of {', '.join(self._offered.host_key)}", key="host_keys"
             )
-        for name, handler in self.served().items():
-            as_application(handler, name)
+        self._check_handlers()
+
+    def _check_handlers(self) -> None:
+        handlers = [("handler", self.handler), ("shell", self.shell), ("exec", self.exec)]
+        for name, handler in [*handlers, *(("subsystems", handler) for handler in self.subsystems.values())]:
+            if handler is not None:
+                as_application(handler, name)
         for layer in self.middleware:
             if not callable(layer):
                 raise ConfigError(f"{layer!r} is no function of the next handler", key="middleware")
@@ -152,7 +161,7 @@ class ServerConfig:
             )
         known = [getattr(authenticator, "method", None) for authenticator in self.authenticators]
         for authenticator, method in zip(self.authenticators, known, strict=True):
-            if not callable(getattr(authenticator, "authenticate", None)):
+            if isinstance(authenticator, type) or not callable(getattr(authenticator, "authenticate", None)):
                 raise ConfigError(f"{authenticator!r} is no authenticator", key="authenticators")
             if method not in METHODS:
                 raise ConfigError(f"{method!r} is none of {', '.join(METHODS)}", key="authenticators")
@@ -165,7 +174,10 @@ class ServerConfig:
 
     def served(self) -> dict[str, Handler]:
         """Who serves what: "shell", "exec", "subsystem NAME"."""
-        found = {"shell": self.shell or self.handler, "exec": self.exec or self.handler}
+        found = {
+            "shell": self.handler if self.shell is None else self.shell,
+            "exec": self.handler if self.exec is None else self.exec,
+        }
         found |= {f"subsystem {name}": handler for name, handler in self.subsystems.items()}
         return {name: handler for name, handler in found.items() if handler is not None}
 

@@ -75,6 +75,7 @@ NOT_AN_APPLICATION: list[object] = [3, "handler", object(), Session, SessionEven
         ("authenticators", [], "name an authenticator, or AllowAnyone() to let everybody in"),
         ("authenticators", AllowAnyone(), "is no sequence"),
         ("authenticators", [right_password], "is no authenticator"),
+        ("authenticators", [AllowAnyone], "is no authenticator"),
         ("authenticators", [Half()], "None is none of none, publickey"),
         ("authenticators", [AllowAnyone(), AllowAnyone()], "two authenticators for none"),
         ("listen", "127.0.0.1", "127.0.0.1"),
@@ -82,11 +83,14 @@ NOT_AN_APPLICATION: list[object] = [3, "handler", object(), Session, SessionEven
         ("listen", 22, "is no sequence"),
         ("listen", [22], "is no address and no socket"),
         ("subsystems", [("sftp", nothing)], "is no Mapping"),
+        ("subsystems", {"sftp": 3}, "is no async def handler(session)"),
         ("middleware", [3], "is no function of the next handler"),
         ("middleware", lambda following: following, "is no sequence"),
         ("accept", True, "is no function accept(address)"),
         ("methods", ["none,password"], "no authenticator is there for password"),
         ("methods", "none", "is no sequence"),
+        ("methods", [3], "is no str"),
+        ("accept_env", [3], "is no str"),
         ("accept_env", "LANG", "is no sequence"),
         ("algorithms", "newest", "'newest' is none of default"),
         ("algorithms", None, "is no Algorithms"),
@@ -122,7 +126,7 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, value: Any, says: str
 def test_what_serves_nothing_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match="is no async def handler") as caught:
         Server(**arguments(**{name: value}))
-    assert name in {caught.value.key, "handler"}
+    assert caught.value.key == name
 
 
 @pytest.mark.parametrize(
