@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pyte
@@ -15,10 +16,14 @@ _KEYBOARD = re.compile(rb"\x1b\[[<>]\d*u")  # which pyte would show
 
 
 class Display(pyte.Screen):
-    """A screen on which sequences that pyte does not know do no harm."""
+    """A screen with the little more that applications need."""
 
-    def report_device_status(self, *arguments: Any, **options: Any) -> None:
-        """Visitors answer by themselves, or do not."""
+    def __init__(self, columns: int, rows: int, answer: Callable[[str], None]) -> None:
+        super().__init__(columns, rows)
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        self._answer(data)
 
     def set_mode(self, *modes: int, **options: Any) -> None:
         super().set_mode(*modes, **options)
@@ -32,9 +37,14 @@ class Visitor:
     def __init__(self, client: Client, channel: Channel, columns: int, rows: int) -> None:
         self.client = client
         self.channel = channel
-        self.screen = Display(columns, rows)
+        self.screen = Display(columns, rows, self._answer)
         self._stream = pyte.ByteStream(self.screen)
         self._drawn = 0
+        self.silent = False
+
+    def _answer(self, report: str) -> None:
+        if not (self.channel.closed or self.silent):
+            self.type(report)
 
     @property
     def lines(self) -> list[str]:
@@ -69,7 +79,7 @@ class Visitor:
     def resize(self, columns: int, rows: int) -> None:
         """Give the window another size."""
         assert columns >= self.screen.columns, "what was beyond a border would be drawn where it is not"
-        self.screen.resize(rows, columns)
+        self.screen.resize(min(rows, 240), min(columns, 640))
         self.client.request(self.channel, WindowChange(columns, rows, 0, 0))
 
     async def leaves(self) -> int | None:

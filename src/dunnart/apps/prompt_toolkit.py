@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,6 +30,7 @@ try:
     from prompt_toolkit.data_structures import Size
     from prompt_toolkit.input import Input, vt100_parser
     from prompt_toolkit.input.typeahead import clear_typeahead
+    from prompt_toolkit.keys import Keys
     from prompt_toolkit.output import ColorDepth
     from prompt_toolkit.output.vt100 import Vt100_Output
     from prompt_toolkit.shortcuts import PromptSession
@@ -48,9 +50,13 @@ _T = TypeVar("_T")
 _DEPTHS = {
     1: ColorDepth.DEPTH_1_BIT, 4: ColorDepth.DEPTH_4_BIT, 8: ColorDepth.DEPTH_8_BIT, 24: ColorDepth.DEPTH_24_BIT,
 }  # fmt: skip
+_PLACES: dict[Keys | str, re.Pattern[str]] = {
+    Keys.Vt100MouseEvent: re.compile(r"\x1b\[<?\d{1,5};(?P<column>\d{1,5});(?P<row>\d{1,5})[Mm]"),
+    Keys.CPRResponse: re.compile(r"\x1b\[(?P<row>\d{1,5});(?P<column>\d{1,5})R"),
+}
 _INTERRUPTED = 130  # as a shell says it of a program that control-C has ended
 _PIECE = 64
-_LARGEST_PIECE = 64 * 1024
+_LARGEST_PIECE = 512
 _KEYS_AHEAD = 4096
 _CACHED_PREFIXES = 10_000
 
@@ -79,6 +85,8 @@ def prompt_toolkit_handler(interact: AsyncHandler, *, without_terminal: AsyncHan
                     return await interact(session)
                 except KeyboardInterrupt:  # must not reach the event loop, which it would end
                     return _INTERRUPTED
+                except SystemExit as error:  # likewise
+                    return error.code if isinstance(error.code, int) else int(error.code is not None)
                 except EOFError:
                     return 1 if terminal.input_ended else 0
 
@@ -117,13 +125,14 @@ class _Stdout(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        return True
+        return not self._terminal.session.closed
 
 
 class _Keys(Input):
     """What the visitor types. Applications attach to it one after the other, or one in front of another.
 
     Args:
+        size: the terminal's.
         failed: called with what an application's key bindings raise.
 
     Attributes:
@@ -134,22 +143,32 @@ class _Keys(Input):
     _free: ClassVar[list[int]] = []
     _used: ClassVar[int] = 0
 
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, size: Callable[[], Size], failed: Callable[[Exception], None]) -> None:
         if not self._free:
             _Keys._used += 1
             self._free.append(self._used)
         self._number = self._free.pop()
+        self._size = size
         self._failed = failed
         self._keys: list[KeyPress] = []
         self.room = asyncio.Event()
         self.room.set()
         self._readers: list[Callable[[], None] | None] = []
-        self._parser = vt100_parser.Vt100Parser(self._keys_append)
+        self._parser = vt100_parser.Vt100Parser(self._parsed)
         self._piece = _PIECE
         self._silent = 0
         self._closed = False
 
-    def _keys_append(self, key: KeyPress) -> None:
+    def _parsed(self, key: KeyPress) -> None:
+        place = _PLACES.get(key.key)
+        if place is not None:
+            # prompt_toolkit believes what a terminal says of places, and trips over what it cannot say.
+            found, size = place.fullmatch(key.data), self._size()
+            if found is None:
+                return
+            row, column = int(found["row"]), int(found["column"])
+            if not (1 <= row <= size.rows and 1 <= column <= size.columns):
+                return
         self._keys.append(key)
 
     def release(self) -> None:
@@ -255,7 +274,7 @@ class _Visit:
     def __init__(self, terminal: VisitorTerminal) -> None:
         assert terminal.session.terminal is not None
         self.term = terminal.session.terminal.term
-        self.keys = _Keys(terminal.fail)
+        self.keys = _Keys(self.size, terminal.fail)
         self._terminal = terminal
         self._running: list[Application[Any]] = []
         self._resize: list[Callable[[], None]] = []

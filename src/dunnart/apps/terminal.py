@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _MOST_COLUMNS = 640
 _MOST_ROWS = 240
-_READ_BYTES = 4096
+_READ_BYTES = 512
 _WRITE_BYTES = 64 * 1024
 _SOCKET_BYTES = 32 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
@@ -273,6 +273,7 @@ class VisitorTerminal:
                 screen.received(pastes.without_large(decode(data)))
                 await self._relieved.wait()
                 await screen.caught_up()
+                await asyncio.sleep(0)  # others come between, however much is typed
             self.input_ended = True
             screen.input_ended()
         except Exception as error:  # noqa: BLE001 - it ends this session
