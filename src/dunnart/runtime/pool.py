@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _IDLE_SECONDS = 30.0
+_LOG = logging.getLogger("dunnart.server")
 
 
 class ThreadPool:
@@ -144,6 +146,9 @@ class ThreadPool:
                 self.busy += 1
             try:
                 job()
+            except BaseException as error:  # noqa: BLE001 - a thread less would be one less for ever
+                with contextlib.suppress(Exception):
+                    _LOG.error("a job of %s failed: %r", self._name, error)
             finally:
                 del job  # an idle thread keeps nothing alive
                 with self._work:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError, ConnectionClosed, Interrupted
 from dunnart.server.blocking import BlockingSession
 from dunnart.server.event_objects import EventsApplication, SessionEvents
-from dunnart.server.raw import Application
+from dunnart.server.raw import Application, exit_status
 from dunnart.server.session import Session
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ BlockingHandler = Callable[[BlockingSession], int | None]
 Handler = AsyncHandler | BlockingHandler | type[SessionEvents] | Application
 Middleware = Callable[[AsyncHandler], AsyncHandler]
 """Gets the handler that comes next and gives the one to be called in its place."""
-_LARGEST_STATUS = 0xFFFFFFFF
+_KEPT_REQUESTS = 64
 _INTERRUPTED = 130  # what a shell gives for a program that control-C has ended
 
 
@@ -75,7 +76,7 @@ def _as_handler(application: Application) -> AsyncHandler:
             done = False
             try:
                 done = application.begin(raw)
-            except Exception as error:  # noqa: BLE001 - an application's fault fails its channel
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an application's fault fails its channel
                 raw.host.failed(raw.facts.connection, error)
             if not done:
                 raw.exit(1)
@@ -112,8 +113,22 @@ class CoroutineApplication:
         session = Session(raw)
         task = raw.host.spawn(self._serve(session), raw.facts.connection)
 
+        waiting: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
+
+        told = False
+
+        def note() -> None:
+            nonlocal told
+            told = False
+            while waiting:
+                session.note(waiting.popleft())
+
         def requested(request: ChannelRequest) -> bool:
-            raw.host.call_app(session.note, request)
+            nonlocal told
+            waiting.append(request)
+            if not told:  # a loop that its handlers hold is told once, or a client could fill it with calls
+                told = True
+                raw.host.call_app(note)
             return True
 
         def gone() -> None:
@@ -134,6 +149,8 @@ class CoroutineApplication:
             status = _INTERRUPTED
         except (ConnectionClosed, EOFError):
             pass  # the client has left, or has no more to say
+        except SystemExit as error:  # it ends its session, not the program
+            session.raw.host.failed(session.facts.connection, error)
         finally:
             session.raw.exit(status)
             session.raw.release()
@@ -175,6 +192,7 @@ class BlockingApplication:
 def _status(result: object) -> int:
     if result is None:
         return 0
-    if not isinstance(result, int) or not 0 <= result <= _LARGEST_STATUS:
-        raise TypeError(f"the handler returned {result!r}, which is no exit status")
-    return int(result)
+    try:
+        return exit_status(result)
+    except ValueError as error:
+        raise TypeError(f"the handler returned {result!r}, which is no exit status") from error

@@ -90,8 +90,7 @@ class ServerChannel:
 
     def attach(self, streams: Streams) -> None:
         """Join the channel with descriptors; what came before goes to them now. If it is gone, so are they."""
-        assert self.counterpart is not None
-        if self._closed or self._bridge is not None:
+        if self._closed or self._bridge is not None or self.counterpart is None:
             streams.close()
             return
         connection = self._connection

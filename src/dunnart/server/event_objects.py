@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConnectionClosed
-from dunnart.server.raw import Facts
+from dunnart.server.raw import Facts, exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,7 +255,7 @@ class _Runner:
             event(self._object)
         except ConnectionClosed:
             self._fail()  # the client has left
-        except Exception as error:  # noqa: BLE001 - it ends its session, not the thread
+        except BaseException as error:  # noqa: BLE001 - it ends its session, not the thread
             self.raw.host.failed(self.raw.facts.connection, error)
             self._fail()
         with self._lock:
@@ -306,6 +306,7 @@ class _Runner:
         return (data.replace("\n", "\r\n") if self.raw.terminal is not None else data).encode()
 
     def exit(self, status: int) -> None:
+        exit_status(status)
         with self._lock:
             if self._exit is not None:
                 return

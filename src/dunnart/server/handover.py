@@ -1,7 +1,8 @@
 """What the protocol's processes and the application's say to each other, and the local socket that carries it.
 
 A frame is a length, a number that says which, and the fields of its structure; descriptors travel beside it. Nothing is
-believed that comes from a protocol process beyond what its structure says: it is the one that strangers talk to.
+believed that comes from a protocol process beyond what its structure says: it is the one that strangers talk to. What
+is no frame closes the link. A process that has no room for a descriptor gets the frame without it.
 
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
@@ -18,6 +19,8 @@ believed that comes from a protocol process beyond what its structure says: it i
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import socket
 from collections import deque
@@ -32,9 +35,11 @@ if TYPE_CHECKING:
 
 _HEADER_BYTES = 6  # length of what follows, number, descriptors
 _READ_BYTES = 64 * 1024
-_LARGEST_FRAME = 1 << 20
+_LARGEST_FRAME = 16 << 20  # a table of 15,000 connections
 _DESCRIPTORS = 3
-_MOST_QUEUED_BYTES = 16 << 20
+_MOST_QUEUED_BYTES = 64 << 20
+_NOT_SENT = (errno.EBADF, errno.ETOOMANYREFS)  # the application has closed it; too many are on their way
+_LOG = logging.getLogger("dunnart.server")
 
 
 class Frame(Structure):
@@ -42,6 +47,7 @@ class Frame(Structure):
 
     __slots__ = ()
     number: ClassVar[int] = 0
+    most_descriptors: ClassVar[int] = 0
 
 
 @structure
@@ -316,6 +322,9 @@ _FRAMES: tuple[type[Frame], ...] = (
 )  # fmt: skip
 for _number, _frame in enumerate(_FRAMES, 1):
     _frame.number = _number
+for _frame in (AddStderr, Peer, Dealt):
+    _frame.most_descriptors = 1
+Attach.most_descriptors = _DESCRIPTORS
 
 
 class Link:
@@ -324,7 +333,8 @@ class Link:
     Args:
         sock: a connected unix stream socket; the link closes it.
         loop: where it is read and written.
-        receive: gets each frame and its descriptors, which are the receiver's.
+        receive: gets each frame and its descriptors, which are the receiver's; fewer of them if this process has no
+            room for more. A DecodeError from it closes the link.
         lost: called once when the other end is gone, or has sent what it cannot mean.
     """
 
@@ -338,18 +348,27 @@ class Link:
         self._receive = receive
         self._lost = lost
         self._buffer = bytearray()
-        self._descriptors: deque[int] = deque()
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._descriptors: deque[tuple[list[int], bool]] = deque()  # those of one frame, and whether some were lost
+        self._paused = False
+        self._queue: deque[tuple[bytes | memoryview, list[int]]] = deque()
         self.queued_bytes = 0
         self.closed = False
         loop.add_reader(sock, self._readable)
 
     def send(self, frame: Frame, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a frame, with copies of descriptors, which are closed here. On a closed link nothing but that."""
+        """Send a frame, with copies of descriptors, which are closed here. On a closed link nothing but that.
+
+        Raises:
+            ValueError: the frame cannot be encoded, or is too large.
+        """
         if self.closed:
             _close(descriptors)
             return
-        body = frame.encode()
+        try:
+            body = _body(frame)
+        except BaseException:
+            _close(descriptors)
+            raise
         data = (len(body) + 2).to_bytes(4, "big") + bytes((frame.number, len(descriptors))) + body
         self._queue.append((data, list(descriptors)))
         self.queued_bytes += len(data)
@@ -366,13 +385,18 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 self._loop.add_writer(self._sock, self._writable)
                 return
-            except OSError:
+            except OSError as error:
+                if descriptors and error.errno in _NOT_SENT:
+                    # It concerns one session, and the link carries all: the frame goes without them.
+                    _close(descriptors)
+                    self._queue[0] = (bytes((*data[:5], 0, *data[6:])), [])
+                    continue
                 self.close()
                 return
             _close(descriptors)
             self.queued_bytes -= sent
             if sent < len(data):
-                self._queue[0] = (data[sent:], [])
+                self._queue[0] = (memoryview(data)[sent:], [])
             else:
                 self._queue.popleft()
 
@@ -380,37 +404,80 @@ class Link:
         self._loop.remove_writer(self._sock)
         self._flush()
 
+    def pause(self) -> None:
+        """Read no more for now: the other end asks faster than it is answered."""
+        self._paused = True
+        if not self.closed:
+            self._loop.remove_reader(self._sock)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused and not self.closed:
+            self._paused = False
+            self._loop.add_reader(self._sock, self._readable)
+            self._loop.call_soon(self._read_on)
+
     def _readable(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_BYTES, 16 * _DESCRIPTORS)
+            data, descriptors, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, 16 * _DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data, descriptors = b"", []
-        self._descriptors += descriptors
+            data, descriptors, flags = b"", [], 0
+        lost = bool(flags & socket.MSG_CTRUNC)  # this process has no room for them
+        if descriptors or lost:  # never those of two frames: a read ends behind the data that they came with
+            self._descriptors.append((descriptors, lost))
         if not data:
             self.close()
             return
         self._buffer += data
+        self._read_on()
+
+    def _read_on(self) -> None:
         try:
             self._deliver()
-        except DecodeError:
+        except DecodeError as error:
+            _LOG.error("a link between processes is closed: %s", error)
             self.close()
 
     def _deliver(self) -> None:
         buffer = self._buffer
-        while len(buffer) >= _HEADER_BYTES and not self.closed:
+        while len(buffer) >= _HEADER_BYTES and not self.closed and not self._paused:
             size = int.from_bytes(buffer[:4], "big") + 4
             number, count = buffer[4], buffer[5]
-            if not _HEADER_BYTES <= size <= _LARGEST_FRAME or not 1 <= number <= len(_FRAMES) or count > _DESCRIPTORS:
+            if not _HEADER_BYTES <= size <= _LARGEST_FRAME or not 1 <= number <= len(_FRAMES):
                 raise DecodeError("no frame")
+            kind = _FRAMES[number - 1]
+            if count > kind.most_descriptors:
+                raise DecodeError(f"{kind.__name__} with {count} descriptors")
             if len(buffer) < size:
-                return
-            frame = _FRAMES[number - 1].decode(bytes(buffer[_HEADER_BYTES:size]))
+                break
+            frame = kind.decode(bytes(buffer[_HEADER_BYTES:size]))
             del buffer[:size]
-            if count > len(self._descriptors):
-                raise DecodeError("descriptors are missing")
-            self._receive(frame, [self._descriptors.popleft() for _ in range(count)])
+            self._hand_on(frame, self._take(count))
+        if len(self._descriptors) > 1 or (self._descriptors and not buffer):
+            raise DecodeError("descriptors that belong to no frame")
+
+    def _take(self, count: int) -> list[int]:
+        """Give the descriptors of a frame."""
+        if not count:
+            return []
+        if not self._descriptors:
+            raise DecodeError("descriptors are missing")
+        found, lost = self._descriptors.popleft()
+        if len(found) != count and not (lost and len(found) < count):
+            _close(found)
+            raise DecodeError(f"{len(found)} descriptors instead of {count}")
+        return found
+
+    def _hand_on(self, frame: Frame, descriptors: list[int]) -> None:
+        try:
+            self._receive(frame, descriptors)
+        except DecodeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one session's fault must not become that of all on the link
+            _LOG.error("%s failed: %r", type(frame).__name__, error)
+            _LOG.debug("failed", exc_info=error)
 
     def close(self) -> None:
         """Close the socket and what waits for it."""
@@ -423,12 +490,20 @@ class Link:
         for _, descriptors in self._queue:
             _close(descriptors)
         self._queue.clear()
-        _close(self._descriptors)
+        for found, _ in self._descriptors:
+            _close(found)
         self._descriptors.clear()
         self._lost()
 
 
-def _close(descriptors: tuple[int, ...] | list[int] | deque[int]) -> None:
+def _body(frame: Frame) -> bytes:
+    body = frame.encode()
+    if len(body) + _HEADER_BYTES > _LARGEST_FRAME:
+        raise ValueError(f"{type(frame).__name__} with {len(body)} bytes is too large")
+    return body
+
+
+def _close(descriptors: tuple[int, ...] | list[int]) -> None:
     for fd in descriptors:
         with contextlib.suppress(OSError):
             os.close(fd)

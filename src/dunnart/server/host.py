@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.server")
 _CALLBACK_THREADS = 8
 _CALLBACK_QUEUE = 1000
+_END_SECONDS = 5.0
 
 
 class HostLink(Protocol):
@@ -122,7 +123,7 @@ class Host:
         async with asyncio.timeout(self.config.callback_seconds):
             work = authenticator.authenticate(replace(attempt, run=self.callback))
             if getattr(authenticator, "on_any_loop", False):
-                return await work
+                return await _contained(work)
             return await self._on_app_loop(work)
 
     async def open(self, opening: ChannelOpening) -> int | Refusal:
@@ -161,7 +162,7 @@ class Host:
         for sink in self.config.audit:
             try:
                 sink.record(event)
-            except Exception as error:  # noqa: BLE001 - a sink's fault disturbs neither the others nor the session
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a sink's fault disturbs neither the others nor the session
                 self.counters["failures"] += 1
                 _LOG.error("the audit sink %r failed: %r", sink, error)
 
@@ -179,9 +180,9 @@ class Host:
         if application is not None:
             try:
                 done = application.begin(session)
-            except Exception as error:  # noqa: BLE001 - an application's fault fails its channel, never the connection
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an application's fault fails its channel alone
                 self.failed(session.facts.connection, error)
-        then(done)
+        then(done is True)
 
     def application(self, facts: SessionFacts) -> Application | None:
         """Who serves such a session, or other channel."""
@@ -230,10 +231,10 @@ class Host:
 
     async def _on_app_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self.app_loop is self.loop:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.app_loop))
+            return await _contained(work)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_contained(work), self.app_loop))
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine on the service loop; its failure is logged."""
         task = self.loop.create_task(work)
         self._kept.add(task)
@@ -245,6 +246,7 @@ class Host:
                 _LOG.error("failed: %r", error)
 
         task.add_done_callback(done)
+        return task
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Run a coroutine on the application's loop, from there; its failure is logged."""
@@ -262,7 +264,11 @@ class Host:
     def failed(self, context: Context, error: BaseException) -> None:
         """The application's or a plug-in's code failed, which other connections do not feel. From any thread."""
         self.counters["failures"] += 1
-        report(_LOG, logging.ERROR, context, "failed: %r", error)
+        try:
+            shown = repr(error)
+        except Exception:  # noqa: BLE001 - what cannot even be shown
+            shown = type(error).__name__
+        report(_LOG, logging.ERROR, context, "failed: %s", shown)
         _LOG.debug("failed", exc_info=error)
 
     def refuse(self, session: RawSession, reason: str) -> None:
@@ -291,10 +297,21 @@ class Host:
                 await self._idle.wait()
 
     async def close(self) -> None:
-        """End what still runs. On the application's loop."""
-        tasks = list(self._tasks)
+        """End what still runs. On the application's loop; a handler that does not heed its cancelling is left alone."""
+        tasks = self._tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=_END_SECONDS)
+            if left:
+                _LOG.error("%d handlers do not end although they are cancelled", len(left))
         self.handlers.close()
         self.callbacks.close()
+
+
+async def _contained(work: Awaitable[_T]) -> _T:
+    """Await a plug-in's work; its sys.exit() ends neither the event loop nor the program."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise RuntimeError(f"{error!r} in a plug-in") from error

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.session")
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
+_LARGEST_STATUS = 0xFFFFFFFF
+
+
+def exit_status(value: object) -> int:
+    """Check an exit status.
+
+    Raises:
+        ValueError: it is no number from 0 to 4294967295.
+    """
+    if not isinstance(value, int) or not 0 <= value <= _LARGEST_STATUS:
+        raise ValueError(f"{value!r} is no exit status, which are 0 to {_LARGEST_STATUS}")
+    return int(value)
 
 
 class Facts:
@@ -233,8 +245,11 @@ class RawSession(Facts):
 
         Args:
             status: 0 to 4294967295; shells give 0 to 255.
+
+        Raises:
+            ValueError: the status is none.
         """
-        self._end(ExitStatus(status), "")
+        self._end(ExitStatus(exit_status(status)), "")
 
     def refuse(self, reason: str, status: int = _TEMPORARY_FAILURE) -> None:
         """End the session at once, and tell the user why on its stderr.
@@ -242,8 +257,11 @@ class RawSession(Facts):
         Args:
             reason: the text.
             status: the exit status; by default 75, which mail and cron know as a temporary failure.
+
+        Raises:
+            ValueError: the status is none.
         """
-        self._end(ExitStatus(status), f"{reason}\r\n")
+        self._end(ExitStatus(exit_status(status)), f"{reason}\r\n")
 
     def release(self) -> None:
         """Close the application's sockets, for one that is done with them."""
@@ -300,7 +318,13 @@ class RawSession(Facts):
             self.facts.terminal = self.facts.terminal.resized(request)
         if self._program is not None:
             return self._program.requested(request)
-        return self.on_request is not None and self.on_request(request)
+        if self.on_request is None:
+            return False
+        try:
+            return self.on_request(request) is True
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an application's fault concerns its channel alone
+            self.host.failed(self.facts.connection, error)
+            return False
 
     def hung_up(self) -> None:
         """The channel is gone."""
@@ -311,4 +335,7 @@ class RawSession(Facts):
         self.gone = True
         self.host.forget(self)
         if self.on_close is not None:
-            self.on_close()
+            try:
+                self.on_close()
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - others wait to be told as well
+                self.host.failed(self.facts.connection, error)

@@ -79,6 +79,9 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]
 """A session: its connection's number and its channel's."""
+_LOG = logging.getLogger("dunnart.server")
+_ATTACHED = (1, 3)
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 DENIED, ALLOWED, PROMPTED = 0, 1, 2
 SILENT, UNKNOWN_USER, TOUCH, VERIFY = 1, 2, 4, 8
 
@@ -288,12 +291,7 @@ class Worker:
             case Attach():
                 self._attach(frame, descriptors)
             case AddStderr():
-                session = self._host.sessions.get((frame.connection, frame.channel))
-                if session is None:
-                    os.close(descriptors[0])
-                else:
-                    os.set_blocking(descriptors[0], False)
-                    session.control.add_stderr(descriptors[0])
+                self._add_stderr(frame, descriptors)
             case End():
                 session = self._host.sessions.get((frame.connection, frame.channel))
                 if session is not None:
@@ -303,7 +301,7 @@ class Worker:
             case Call():
                 task = self._loop.create_task(self._call(frame))
                 self._server.keep(task)
-            case Peer():
+            case Peer() if descriptors:
                 self._meet(frame, socket.socket(fileno=descriptors[0]))
 
     def _settle(self, token: int, answer: object) -> None:
@@ -313,7 +311,25 @@ class Worker:
         elif isinstance(answer, OpenAnswered) and answer.opening:  # who asked is gone
             self._host.abandon(answer.opening)
 
+    def _add_stderr(self, frame: AddStderr, descriptors: list[int]) -> None:
+        session = self._host.sessions.get((frame.connection, frame.channel))
+        for fd in descriptors:
+            if session is None:
+                os.close(fd)
+            else:
+                os.set_blocking(fd, False)
+                session.control.add_stderr(fd)
+
     def _attach(self, frame: Attach, descriptors: list[int]) -> None:
+        session = self._host.sessions.get((frame.connection, frame.channel))
+        if len(descriptors) not in _ATTACHED:
+            for fd in descriptors:
+                os.close(fd)
+            if session is not None:
+                _LOG.error("session %d of connection %d: no descriptors are left for it", frame.channel,
+                           frame.connection)  # fmt: skip
+                session.control.end(ExitStatus(_TEMPORARY_FAILURE), "the server is out of descriptors\r\n")
+            return
         for fd in descriptors:
             os.set_blocking(fd, False)
         if frame.terminal:
@@ -323,7 +339,6 @@ class Worker:
             streams = Streams.of_socket(sock, typed=frame.typed, joined=frame.joined)
         else:
             streams = Streams(*descriptors)  # type: ignore[arg-type] # three numbers
-        session = self._host.sessions.get((frame.connection, frame.channel))
         if session is None:
             streams.close()
         else:
@@ -336,7 +351,11 @@ class Worker:
             result = None
         else:
             result = await self._server.operate(frame.name, *arguments)
-        self._link.send(Returned(frame.token, json.dumps(result).encode()))
+        try:
+            self._link.send(Returned(frame.token, json.dumps(result).encode()))
+        except ValueError as error:
+            _LOG.error("the result of %s cannot be told: %s", frame.name, error)
+            self._link.send(Returned(frame.token, b"null"))
         if frame.name == "close":
             self._ended.set()
 
@@ -349,8 +368,13 @@ class Worker:
             self._peers[frame.index] = _Dealer(frame.index, sock, self)
 
     def _dealt(self, frame: Frame, descriptors: list[int]) -> None:
-        if isinstance(frame, Dealt):
+        if not isinstance(frame, Dealt):
+            return
+        if descriptors:
             self._server.let_in(socket.socket(fileno=descriptors[0]), frame.host, frame.port)
+        else:
+            _LOG.error("no descriptor is left for the connection from %s", frame.host)
+            self.left(frame.host, Outcome.BLAMELESS.value)
 
     def forget(self, index: int) -> None:
         """Another worker is gone."""
@@ -457,9 +481,8 @@ class _WorkerServer(ProtocolServer):
 
     def let_in(self, sock: socket.socket, address: str, port: int) -> ServerConnection:
         """Serve a connection."""
-        connection = super().let_in(sock, address, port)
-        self._link.send(Opened(connection.id))
-        return connection
+        self._link.send(Opened(self._next_number))  # before it can end
+        return super().let_in(sock, address, port)
 
     def login_done(self, connection: ServerConnection) -> None:
         """A connection's user is in."""
@@ -490,11 +513,15 @@ class _LinkHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send one."""
         context = getattr(record, "connection", None)
-        message = record.getMessage()
-        if record.exc_info:
-            message += " | " + " | ".join(logging.Formatter().formatException(record.exc_info).splitlines())
-        number, user, peer = (0, "", "") if context is None else (context.id, context.user, str(context.peer))
-        self._link.send(Said(record.levelno, record.name, message, number, user, peer))
+        try:
+            message = record.getMessage()
+            if record.exc_info:
+                message += " | " + " | ".join(logging.Formatter().formatException(record.exc_info).splitlines())
+            message = message.encode(errors="backslashreplace").decode()
+            number, user, peer = (0, "", "") if context is None else (context.id, context.user, str(context.peer))
+            self._link.send(Said(record.levelno, record.name, message, number, user, peer))
+        except Exception:  # noqa: BLE001 - what is no line must not become its writer's fault
+            self.handleError(record)
 
 
 def main(control: int) -> None:

@@ -38,7 +38,8 @@ class Session(Facts):
     """
 
     __slots__ = (
-        "_closed", "_editor", "_lines", "_requests", "_sending", "_sock", "_wake", "complete", "raw", "stderr",
+        "_closed", "_editor", "_lines", "_requests", "_resizing", "_sending", "_sock", "_wake", "complete", "raw",
+        "stderr",
     )  # fmt: skip
 
     def __init__(self, raw: RawSession) -> None:
@@ -51,6 +52,7 @@ class Session(Facts):
         self._wake: asyncio.Future[None] | None = None
         self._editor: LineEditor | None = None
         self._sending: asyncio.Lock | None = None
+        self._resizing = False
         self.complete: Complete | None = None
         self.stderr = Stderr(self)
 
@@ -199,6 +201,16 @@ class Session(Facts):
         if not self.raw.ended:
             self.raw.host.spawn(show(), self.facts.connection)
 
+    async def _resize(self) -> None:
+        """Show the line at the terminal's new size, once what is on its way has gone: a client may not read at all."""
+        async with self._turn:
+            self._resizing = False
+            editor, terminal = self._editor, self.terminal
+            if editor is not None and terminal is not None:
+                editor.resize(terminal.columns, terminal.rows)
+                with contextlib.suppress(ConnectionClosed):
+                    await self._send_now(self.socket, editor.output())
+
     async def __aiter__(self) -> AsyncIterator[str]:
         """All lines, without their ends. Control-C at a terminal drops the line, control-D is the end."""
         while True:
@@ -246,10 +258,9 @@ class Session(Facts):
 
     def note(self, request: ChannelRequest) -> None:
         """The client asks for something."""
-        editor, terminal = self._editor, self.terminal
-        if editor is not None and terminal is not None and isinstance(request, WindowChange):
-            editor.resize(terminal.columns, terminal.rows)
-            self._redraw(editor)
+        if self._editor is not None and isinstance(request, WindowChange) and not self._resizing and not self.raw.ended:
+            self._resizing = True
+            self.raw.host.spawn(self._resize(), self.facts.connection)
         self._requests.append(request)
         self._awake()
 

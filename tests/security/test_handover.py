@@ -1,0 +1,382 @@
+"""A protocol process that strangers have taken over: the application's process believes nothing that it cannot mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dunnart.server import Allow, Attempt, AuthReply, PasswordCallback, RawSession, ServerConfig
+from dunnart.server.handover import (
+    AddStderr,
+    Attach,
+    Audited,
+    AuthAnswered,
+    AuthAsked,
+    Begun,
+    Call,
+    Dealt,
+    Frame,
+    Gone,
+    HungUp,
+    Link,
+    OpenAsked,
+    Opened,
+    RequestAsked,
+    Requested,
+    Returned,
+    Said,
+    SessionAsked,
+    UserIn,
+)
+from dunnart.server.host import Host
+from dunnart.server.workers import _Worker
+from dunnart.wire.encoding import uint32
+from tests.runtime.driver import HOST_KEY, PASSWORD, USER, Beginning, descriptors, eventually, right_password
+
+
+def opened(number: int = 1) -> Opened:
+    return Opened(number)
+
+
+def asked(connection: int = 1, password: str = PASSWORD, token: int = 7) -> AuthAsked:
+    return AuthAsked(
+        token, connection, USER, "127.0.0.1", 9, 0, "password", password, "", signed=False, data=b"", answered=False
+    )
+
+
+def user_in(connection: int = 1, user: str = USER, method: str = "password") -> UserIn:
+    return UserIn(connection, user, "127.0.0.1", 9, "127.0.0.1", 22, method, b"", uint32(0))
+
+
+def session(connection: int = 1, channel: int = 0, opening: int = 0) -> SessionAsked:
+    return SessionAsked(connection, channel, "shell", b"", "", b"", b"", opening)
+
+
+class Fake:
+    """The application's side of a link, and the process at its other end, played by the test."""
+
+    def __init__(self, *, workers: int = 1, authenticator: object = None, handler: object = None) -> None:
+        self.begun: list[RawSession] = []
+        config = ServerConfig(
+            handler or Beginning(self._begin),  # type: ignore[arg-type]
+            host_keys=[HOST_KEY],
+            authenticators=[authenticator or PasswordCallback(right_password)],  # type: ignore[list-item]
+            workers=workers,
+            placement="process",
+        )
+        loop = asyncio.get_running_loop()
+        self.host = Host(config, loop, loop, Counter())
+        self.worker = _Worker(self.host, 0, [])
+        self.frames: list[Frame] = []
+        self.connect()
+
+    def _begin(self, raw: RawSession) -> bool:
+        self.begun.append(raw)
+        return True
+
+    def connect(self) -> None:
+        """Start anew with another process."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        self.worker._link = self.link = Link(ours, loop, self.worker._receive, self.worker._lost)
+        self.process = Link(theirs, loop, lambda frame, _: self.frames.append(frame), lambda: None)
+
+    async def answered(self, kind: type[Frame]) -> Frame:
+        await eventually(lambda: any(isinstance(frame, kind) for frame in self.frames))
+        return next(frame for frame in self.frames if isinstance(frame, kind))
+
+    async def log_in(self) -> None:
+        for frame in (opened(), asked()):
+            self.process.send(frame)
+        answer = await self.answered(AuthAnswered)
+        assert isinstance(answer, AuthAnswered)
+        assert answer.kind == 1
+        self.process.send(user_in())
+
+    async def close(self) -> None:
+        self.process.close()
+        self.link.close()
+        await self.host.close()
+
+
+async def test_what_an_honest_process_says_is_served() -> None:
+    fake = Fake()
+    await fake.log_in()
+    fake.process.send(session())
+    begun = await fake.answered(Begun)
+    assert begun == Begun(1, 0, yes=True)
+    assert fake.begun[0].user == USER
+    fake.process.send(HungUp(1, 0))
+    fake.process.send(Gone(1))
+    await eventually(lambda: not fake.worker.connections)
+    assert fake.begun[0].gone
+    assert not fake.host.sessions
+    assert not fake.link.closed
+    await fake.close()
+
+
+LIES: dict[str, list[Frame]] = {
+    "a session of nobody": [opened(), session()],
+    "a session of no connection": [session(3)],
+    "a login that nobody allowed": [opened(), user_in(), session()],
+    "a login by another method": [opened(), user_in(method="none"), session()],
+    "a connection of another process": [opened(2)],
+    "a connection far ahead": [opened(2**64 - 1)],
+    "a connection twice": [opened(), opened()],
+    "the end of no connection": [Gone(1)],
+    "a login question of no connection": [asked()],
+    "a channel of nobody": [opened(), OpenAsked(1, 1, "direct-tcpip", b"")],
+    "a request of nobody": [opened(), RequestAsked(1, 1, "x", b"")],
+    "a request of no session's": [opened(), Requested(1, 0, "exec", b"\0\0\0\1x")],
+    "a request for no connection": [Requested(1, 0, "window-change", b"\0" * 16)],
+    "a malformed request": [opened(), Requested(1, 0, "window-change", b"\0")],
+    "a result of nothing": [Returned(9, b"1")],
+    "no JSON": [Audited(1, "login", 1, "u", "h", 1, b"{")],
+    "no details": [Audited(1, "login", 1, "u", "h", 1, b"3")],
+    "deep JSON": [Audited(1, "login", 1, "u", "h", 1, b"[" * 100_000)],
+    "what it is told": [Call(1, "close", b"[]")],
+    "what workers tell each other": [Dealt("127.0.0.1", 9)],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_ends_the_process(lie: str) -> None:
+    fake = Fake()
+    for frame in LIES[lie]:
+        fake.process.send(frame)
+    await eventually(lambda: fake.link.closed)
+    assert not fake.begun
+    assert not fake.host.sessions
+    assert fake.worker.connections == 0
+    await fake.close()
+
+
+AFTER_LOGIN: dict[str, list[Frame]] = {
+    "a session twice": [session(), session()],
+    "a second user": [user_in(user=f"not-{USER}")],
+    "a channel that was not allowed": [session(opening=1)],
+    "a malformed terminal": [SessionAsked(1, 0, "shell", b"", "", b"", b"\1", 0)],
+    "a malformed environment": [SessionAsked(1, 0, "shell", b"", "", b"\0\0\0\2\xff\xff", b"", 0)],
+    "more sessions than channels": [session(channel=number) for number in range(1001)],
+}
+
+
+@pytest.mark.parametrize("lie", AFTER_LOGIN)
+async def test_a_lie_after_a_login_ends_the_process_and_its_sessions(lie: str) -> None:
+    fake = Fake()
+    await fake.log_in()
+    for frame in AFTER_LOGIN[lie]:
+        fake.process.send(frame)
+    await eventually(lambda: fake.link.closed)
+    assert all(each.gone for each in fake.begun)
+    assert not fake.host.sessions
+    await fake.close()
+
+
+async def test_a_login_is_that_user_s_and_no_other_s() -> None:
+    fake = Fake()
+    for frame in (opened(), asked()):
+        fake.process.send(frame)
+    await fake.answered(AuthAnswered)
+    fake.process.send(user_in(user=f"not-{USER}"))
+    await eventually(lambda: fake.link.closed)
+    await fake.close()
+
+
+async def test_descriptors_of_a_process_are_never_kept() -> None:
+    fake = Fake()
+    before = descriptors()
+    data = Said(20, "dunnart.server", "x", 0, "", "").encode()
+    frame = (len(data) + 2).to_bytes(4, "big") + bytes((13, 0)) + data
+    socket.send_fds(fake.process._sock, [frame], [0, 1, 2])
+    await eventually(lambda: fake.link.closed)
+    await eventually(lambda: descriptors() == before - 2)  # both ends of the link
+    await fake.close()
+    fake = Fake()
+    before = descriptors()
+    fake.process.send(AddStderr(1, 0), (os.dup(0),))
+    await eventually(lambda: fake.link.closed)
+    await eventually(lambda: descriptors() == before - 2)
+    await fake.close()
+
+
+async def test_names_of_loggers_and_lines_of_a_process_stay_ours(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    import logging
+
+    fake = Fake()
+    fake.process.send(Said(30, "dunnart.unheard.of", "one\ntwo", 0, "", ""))
+    await eventually(lambda: "one" in caplog.text)
+    assert "dunnart.unheard.of" not in logging.root.manager.loggerDict
+    assert caplog.messages[-1] == "one\\ntwo"
+    await fake.close()
+
+
+async def test_a_late_answer_is_not_for_the_next_process() -> None:
+    """Both count their questions from 1: a yes to the one must let nobody in at the other."""
+    go, waits = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        method = "password"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            waits.set()
+            await go.wait()
+            return Allow()
+
+    others = asyncio.all_tasks()
+    fake = Fake(authenticator=Slow())
+    fake.process.send(opened())
+    fake.process.send(asked())
+    await waits.wait()
+    tasks = asyncio.all_tasks() - others
+    fake.process.close()
+    await eventually(lambda: fake.link.closed)
+    fake.connect()
+    go.set()
+    await asyncio.wait(tasks)
+    fake.worker.send(Call(1, "marker", b"[]"))
+    await fake.answered(Call)
+    assert [type(frame) for frame in fake.frames] == [Call]
+    await fake.close()
+
+
+@pytest.mark.parametrize("reply", [Allow(touch="yes"), object(), None, 3])  # type: ignore[arg-type]
+async def test_an_answer_that_is_none_still_answers(reply: object) -> None:
+    class Broken:
+        method = "password"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            return reply  # type: ignore[return-value]
+
+    fake = Fake(authenticator=Broken())
+    fake.process.send(opened())
+    fake.process.send(asked())
+    answer = await fake.answered(AuthAnswered)
+    assert isinstance(answer, AuthAnswered)
+    assert answer.kind == 0
+    await fake.close()
+
+
+async def test_a_process_that_floods_with_questions_is_not_listened_to_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dunnart.server.workers._MOST_QUESTIONS", 10)
+    go = asyncio.Event()
+    most = 0
+
+    class Slow:
+        method = "password"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            nonlocal most
+            most = max(most, len(fake.worker._questions))
+            await go.wait()
+            return Allow()
+
+    fake = Fake(authenticator=Slow())
+    fake.process.send(opened())
+    for token in range(1, 101):
+        fake.process.send(asked(token=token))
+    await eventually(lambda: fake.link._paused)
+    go.set()
+    await eventually(lambda: len(fake.frames) == 100)
+    assert most == 10
+    assert {frame.token for frame in fake.frames if isinstance(frame, AuthAnswered)} == set(range(1, 101))
+    await fake.close()
+
+
+# The link itself.
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Pair:
+    """Two ends of a link; one of them is read by hand."""
+
+    def __init__(self, receive: Callable[[Frame, list[int]], None] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        self.got: list[tuple[Frame, int]] = []
+        self.sender = Link(ours, loop, lambda _, __: None, lambda: None)
+        self.receiver = Link(theirs, loop, receive or self._receive, lambda: None)
+
+    def _receive(self, frame: Frame, found: list[int]) -> None:
+        self.got.append((frame, len(found)))
+        for fd in found:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+
+
+async def test_a_process_without_room_for_descriptors_gets_the_frames_and_the_next_ones_theirs() -> None:
+    pair = Pair()
+    attach = Attach(1, 2, terminal=False, typed=False, joined=False)
+    pair.sender.send(attach, (os.dup(0),))
+    pair.sender.send(AddStderr(1, 3), (os.dup(0),))
+    with no_descriptors_left():
+        pair.receiver._readable()
+    pair.receiver._readable()
+    assert pair.got == [(attach, 0), (AddStderr(1, 3), 1)]
+    assert not pair.receiver.closed
+    pair.close()
+
+
+async def test_a_descriptor_that_the_application_has_closed_costs_its_session_alone() -> None:
+    pair = Pair()
+    fd = os.dup(0)
+    os.close(fd)
+    pair.sender.send(AddStderr(1, 2), (fd,))
+    pair.sender.send(opened(3))
+    await eventually(lambda: len(pair.got) == 2)
+    assert pair.got == [(AddStderr(1, 2), 0), (opened(3), 0)]
+    pair.close()
+
+
+async def test_a_fault_in_one_frame_s_handling_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    got: list[Frame] = []
+
+    def receive(frame: Frame, _: list[int]) -> None:
+        if not got:
+            got.append(frame)
+            raise ZeroDivisionError("one session's fault")
+        got.append(frame)
+
+    pair = Pair(receive)
+    pair.sender.send(opened(1))
+    pair.sender.send(opened(2))
+    await eventually(lambda: len(got) == 2)
+    assert "one session's fault" in caplog.text
+    pair.close()
+
+
+async def test_a_frame_that_is_too_large_is_its_sender_s_fault() -> None:
+    pair = Pair()
+    before = descriptors()
+    with pytest.raises(ValueError, match="too large"):
+        pair.sender.send(Returned(1, bytes(17 << 20)), (os.dup(0),))
+    assert descriptors() == before
+    large = Returned(1, bytes(8 << 20))
+    pair.sender.send(large)
+    await eventually(lambda: pair.got)
+    assert pair.got == [(large, 0)]
+    pair.close()
