@@ -107,7 +107,10 @@ def long_name(name: bytes, status: os.stat_result, now: float) -> bytes:
 
 @lru_cache(1024)
 def _day(seconds: int, today: int) -> str:
-    when = time.localtime(seconds)
+    try:
+        when = time.localtime(seconds)
+    except (OverflowError, OSError):  # some file systems keep years that no calendar has
+        return f"{seconds:<12}"
     recent = today * 86400 - _HALF_YEAR_SECONDS < seconds <= (today + 1) * 86400
     return time.strftime("%b %e %H:%M" if recent else "%b %e  %Y", when)
 

@@ -19,6 +19,9 @@ from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import File, OpenMode
 
 _LINKS = 40
+_PATH_BYTES = 4096
+_DEPTH = 256
+"""How deep below a root: each folder on the way costs a descriptor while a path is walked."""
 _PERMISSIONS = 0o7777
 _DEFAULT_FILE, _DEFAULT_DIRECTORY = 0o666, 0o777
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_PATH") else os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,6 +65,8 @@ class LocalFiles:
     def _absolute(self, path: bytes) -> bytes:
         if b"\0" in path:
             raise _oserror(errno.EINVAL, path)
+        if len(path) >= _PATH_BYTES:
+            raise _oserror(errno.ENAMETOOLONG, path)
         return path if path.startswith(b"/") else self._start + b"/" + path
 
     def _place(self, path: bytes, *, follow: bool) -> _Place:
@@ -99,7 +104,7 @@ class LocalFiles:
                         raise
                     if last:  # no link, or nothing there
                         return self._found(opened, part, [*way, part])
-                    opened.append(os.open(part, _HERE | os.O_DIRECTORY, dir_fd=opened[-1]))
+                    opened.append(self._below(opened, part))
                     way.append(part)
                     continue
                 links += 1
@@ -115,6 +120,12 @@ class LocalFiles:
             for fd in opened:
                 os.close(fd)
             raise
+
+    @staticmethod
+    def _below(opened: list[int], part: bytes) -> int:
+        if len(opened) > _DEPTH:
+            raise _oserror(errno.ENAMETOOLONG, part)
+        return os.open(part, _HERE | os.O_DIRECTORY, dir_fd=opened[-1])
 
     @staticmethod
     def _found(opened: list[int], name: bytes, way: list[bytes]) -> tuple[int, bytes, list[bytes]]:
@@ -140,27 +151,30 @@ class LocalFiles:
         follow = not (mode.create and mode.exclusive)
         with self._place(path, follow=follow) as place:
             fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
-        return LocalFile(fd, append=mode.append)
+        return LocalFile(fd, append=mode.append, read_only=self._read_only)
 
     def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-        """List a directory; what vanishes meanwhile is left out."""
+        """List a directory; what vanishes meanwhile, or may not be looked at, is left out."""
         with self._place(path, follow=True) as place:
             if place.directory is None:
                 fd = os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             else:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
                 fd = os.open(place.name, flags, dir_fd=place.directory)
-        return self._entries(fd)
+        entries = self._entries(fd)
+        next(entries)  # a generator that never began would not close the folder when it is closed
+        return entries
 
     @staticmethod
     def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
         try:
             here = os.fstat(fd)
+            yield b"", here
             yield b".", here
             yield b"..", here
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):
+                    with contextlib.suppress(OSError):
                         yield os.fsencode(entry.name), entry.stat(follow_symlinks=False)
         finally:
             os.close(fd)
@@ -178,6 +192,8 @@ class LocalFiles:
         with self._place(path, follow=follow) as place:
             inside = place.directory is not None
             if attributes.size is not None:
+                if not follow:
+                    raise _oserror(errno.EINVAL, path)  # a link's size is that of its text
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW * inside
                 fd = os.open(place.name, flags, dir_fd=place.directory)
                 try:
@@ -195,7 +211,7 @@ class LocalFiles:
 
     @staticmethod
     def _change_mode(place: _Place, mode: int, *, follow: bool) -> None:
-        if follow or place.directory is None:
+        if follow:
             os.chmod(place.name, mode)
             return
         # Linux changes no mode by a name without following it: by what was opened it does.
@@ -296,16 +312,17 @@ class LocalFiles:
             return self._start
         try:
             return os.fsencode(pwd.getpwnam(user).pw_dir)
-        except KeyError:
+        except (KeyError, ValueError):  # nobody, or no name at all
             raise _oserror(errno.ENOENT, user.encode(errors="replace")) from None
 
 
 class LocalFile:
     """A `File` of this system."""
 
-    def __init__(self, fd: int, *, append: bool) -> None:
+    def __init__(self, fd: int, *, append: bool, read_only: bool = False) -> None:
         self._fd = fd
         self._append = append
+        self._read_only = read_only
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer from `offset` on."""
@@ -325,7 +342,9 @@ class LocalFile:
         return os.fstat(self._fd)
 
     def set(self, attributes: Attributes) -> None:
-        """Change what the attributes name."""
+        """Change what the attributes name: an owner may do that with a file that is open to read, too."""
+        if self._read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if attributes.size is not None:
             os.ftruncate(self._fd, attributes.size)
         if attributes.mode is not None:

@@ -9,6 +9,7 @@ no doubt about where packets begin is answered with a status; the rest raises `D
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -84,7 +85,8 @@ class SftpServer:
     def close(self) -> None:
         """Close what the client left open."""
         for opened in self._handles.values():
-            opened.close()
+            with contextlib.suppress(OSError):  # nobody is left to be told
+                opened.close()
         self._handles.clear()
 
     # Packets.
@@ -148,6 +150,8 @@ class SftpServer:
             self._status(number, BAD_MESSAGE, b"Bad message")
         except OSError as error:
             self._failed(number, error)
+        except OverflowError:  # a size, an offset or an owner that the system has no room for
+            self._failed(number, OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
 
     def _begin(self, reader: Reader) -> None:
         if reader.uint32() < _VERSION:
@@ -244,10 +248,7 @@ class SftpServer:
     def _write(self, number: int, reader: Reader) -> None:
         handle, offset, data = reader.string(), reader.uint64(), reader.view()
         reader.end()
-        try:
-            self._file(handle).write(data, offset)
-        except OverflowError:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from None
+        self._file(handle).write(data, offset)
         self._status(number, OK)
 
     def _stat_handle(self, number: int, reader: Reader) -> None:

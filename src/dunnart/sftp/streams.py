@@ -42,12 +42,11 @@ def serve(files: FileSystem, source: int, target: int) -> None:
 def _send(server: SftpServer, target: int) -> None:
     answers = server.answers
     server.taken()
-    while answers:
-        batch = answers[:_PIECES]
-        sent = os.writev(target, batch)
-        for piece in batch:
-            if sent < len(piece):
-                answers[0] = memoryview(piece)[sent:]
-                break
-            sent -= len(piece)
-            del answers[0]
+    at = 0
+    while at < len(answers):
+        sent = os.writev(target, answers[at : at + _PIECES])
+        while at < len(answers) and sent >= len(answers[at]):
+            sent -= len(answers[at])
+            at += 1
+        if sent:
+            answers[at] = memoryview(answers[at])[sent:]

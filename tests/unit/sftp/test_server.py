@@ -1,0 +1,360 @@
+"""SFTP's server side over real folders: what goes wrong is a status, and nothing leads outside a root."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dunnart.errors import DecodeError, LimitExceeded
+from dunnart.sftp import LocalFiles, SftpServer, serve
+from dunnart.sftp.server import (
+    BAD_MESSAGE,
+    EOF,
+    FAILURE,
+    HANDLES,
+    NO_SUCH_FILE,
+    OK,
+    OP_UNSUPPORTED,
+    PERMISSION_DENIED,
+)
+from dunnart.wire.encoding import Reader, string, uint32, uint64
+
+OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK, EXTENDED = 13, 14, 15, 16, 17, 18, 19, 20, 200
+STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
+FOR_READING, FOR_WRITING, CREATING = 1, 2, 8
+NOTHING = uint32(0)
+HUGE = (1 << 64) - 1
+
+
+def size(count: int) -> bytes:
+    return uint32(1) + uint64(count)
+
+
+class Client:
+    """Speaks to a server without a connection."""
+
+    def __init__(self, files: LocalFiles) -> None:
+        self.server = SftpServer(files)
+        assert self.send(1, uint32(3))[0][0] == 2
+        self.requests = 0
+
+    def send(self, kind: int, body: bytes) -> list[bytes]:
+        self.server.receive(uint32(1 + len(body)) + bytes((kind,)) + body)
+        return self.taken()
+
+    def taken(self) -> list[bytes]:
+        answers = [bytes(answer) for answer in self.server.answers]
+        self.server.taken()
+        assert all(int.from_bytes(answer[:4], "big") == len(answer) - 4 for answer in answers)
+        return [answer[4:] for answer in answers]
+
+    def ask(self, kind: int, *parts: bytes) -> tuple[int, Reader]:
+        self.requests += 1
+        (answer,) = self.send(kind, uint32(self.requests) + b"".join(parts))
+        reader = Reader(answer[1:])
+        assert reader.uint32() == self.requests
+        return answer[0], reader
+
+    def status(self, kind: int, *parts: bytes) -> int:
+        answered, reader = self.ask(kind, *parts)
+        return reader.uint32() if answered == STATUS else -answered
+
+    def handle(self, kind: int, *parts: bytes) -> bytes:
+        answered, reader = self.ask(kind, *parts)
+        assert answered == HANDLE
+        return string(reader.string())
+
+    def open(self, path: bytes, flags: int) -> bytes:
+        return self.handle(OPEN, string(path), uint32(flags), NOTHING)
+
+    def name(self, kind: int, *parts: bytes) -> bytes:
+        answered, reader = self.ask(kind, *parts)
+        assert answered == NAME
+        assert reader.uint32() == 1
+        return reader.string()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    made.mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    return made
+
+
+@pytest.fixture
+def client(folder: Path) -> Client:
+    return Client(LocalFiles(str(folder)))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_what_is_written_is_read(client: Client, folder: Path) -> None:
+    handle = client.open(b"/f\xff\n", FOR_READING | FOR_WRITING | CREATING)
+    assert client.status(WRITE, handle, uint64(5 << 30), string(b"far")) == OK
+    answered, reader = client.ask(READ, handle, uint64((5 << 30) - 1), uint32(100))
+    assert (answered, reader.string()) == (DATA, b"\0far")
+    assert client.status(READ, handle, uint64((5 << 30) + 3), uint32(100)) == EOF
+    assert client.status(CLOSE, handle) == OK
+    assert client.status(CLOSE, handle) == NO_SUCH_FILE
+    assert os.listdir(os.fsencode(folder)) == [b"f\xff\n"]
+
+
+@pytest.mark.parametrize("kind", [*range(2, 21), EXTENDED, 99, 255])
+def test_a_short_request_is_a_status(client: Client, kind: int) -> None:
+    answers = client.send(kind, uint32(7) + b"\xff\xff")
+    wanted = BAD_MESSAGE if kind in {*range(3, 21), EXTENDED} else OP_UNSUPPORTED
+    assert [(answer[0], struct.unpack(">II", answer[1:9])) for answer in answers] == [(STATUS, (7, wanted))]
+    assert client.name(REALPATH, string(b".")) == b"/"
+
+
+def test_what_is_no_sftp_ends_the_session(folder: Path) -> None:
+    for said, error in (
+        (uint32(5) + b"\x03" + uint32(1), DecodeError),  # no INIT first
+        (uint32(5) + b"\x01" + uint32(2), DecodeError),
+        (uint32(0), LimitExceeded),
+        (uint32(1 << 31), LimitExceeded),
+        (uint32(5) + b"\x01" + uint32(3) + uint32(2) + b"\x03\0", DecodeError),  # no number to answer to
+    ):
+        with pytest.raises(error):
+            SftpServer(LocalFiles(str(folder))).receive(said)
+
+
+def test_absurd_numbers_are_a_status(client: Client, folder: Path) -> None:
+    (folder / "f").write_bytes(b"x")
+    (folder / "g").write_bytes(b"y")
+    one, other = client.open(b"/f", FOR_READING), client.open(b"/g", FOR_WRITING)
+    assert client.status(SETSTAT, string(b"/f"), size(HUGE)) == FAILURE
+    assert client.status(FSETSTAT, other, size(HUGE)) == FAILURE
+    assert client.status(READ, one, uint64(HUGE), uint32(1)) == BAD_MESSAGE
+    assert client.status(WRITE, other, uint64(HUGE), string(b"x")) == FAILURE
+    copy = string(b"copy-data")
+    assert client.status(EXTENDED, copy, one, uint64(HUGE), uint64(1), other, uint64(0)) == FAILURE
+    assert client.status(EXTENDED, copy, one, uint64(0), uint64(1), other, uint64(HUGE)) == FAILURE
+    assert client.status(SETSTAT, string(b"/f"), uint32(0x80000000) + uint32(0xFFFFFFFF)) == BAD_MESSAGE
+    assert (folder / "f").read_bytes() == b"x"
+
+
+def test_names_that_cannot_be(client: Client) -> None:
+    for kind in (LSTAT, OPENDIR, REMOVE, RMDIR, REALPATH, STAT, READLINK):
+        assert client.status(kind, string(b"/a\0b")) == BAD_MESSAGE
+        assert client.status(kind, string(b"a/" * 100_000)) == BAD_MESSAGE
+    assert client.status(SYMLINK, string(b"a\0b"), string(b"/l")) == BAD_MESSAGE
+
+
+def test_homes_of_nobody(folder: Path) -> None:
+    client = Client(LocalFiles(start=str(folder)))
+    for name in (b"no\0body", b"\xff", b"no such user"):
+        assert client.status(EXTENDED, string(b"home-directory"), string(name)) == NO_SUCH_FILE
+        assert client.status(EXTENDED, string(b"expand-path@openssh.com"), string(b"~" + name)) == NO_SUCH_FILE
+    assert client.name(EXTENDED, string(b"expand-path@openssh.com"), string(b"~/x")) == os.fsencode(folder / "x")
+
+
+def test_fifos_do_not_hang(client: Client, folder: Path) -> None:
+    os.mkfifo(folder / "fifo")
+    handle = client.open(b"/fifo", FOR_READING)
+    assert client.status(READ, handle, uint64(0), uint32(10)) == FAILURE
+    assert client.status(CLOSE, handle) == OK
+    assert client.status(OPEN, string(b"/fifo"), uint32(FOR_WRITING), NOTHING) == FAILURE
+    assert client.status(SETSTAT, string(b"/fifo"), size(0)) == FAILURE
+
+
+def test_handles_end_and_come_back(client: Client, folder: Path) -> None:
+    (folder / "f").write_bytes(b"")
+    before = descriptors()
+    handles = [client.open(b"/f", FOR_READING) for _ in range(HANDLES - 1)]
+    handles.append(client.handle(OPENDIR, string(b"/")))
+    assert len(set(handles)) == HANDLES
+    assert client.status(OPEN, string(b"/f"), uint32(FOR_READING), NOTHING) == FAILURE
+    assert client.status(OPENDIR, string(b"/")) == FAILURE
+    for handle in handles[-10:]:
+        assert client.status(CLOSE, handle) == OK
+    assert descriptors() == before + HANDLES - 10
+    client.server.close()
+    assert descriptors() == before
+
+
+def test_listings(client: Client, folder: Path) -> None:
+    names = {f"{number}{'x' * 50}".encode() for number in range(2000)}
+    for name in names:
+        (folder / os.fsdecode(name)).touch()
+    handle = client.handle(OPENDIR, string(b"/"))
+    found: list[bytes] = []
+    while (answer := client.ask(READDIR, handle))[0] == NAME:
+        for _ in range(answer[1].uint32()):
+            found.append(answer[1].string())
+            answer[1].string()
+            assert answer[1].uint32() == 15
+            for _ in range(7):
+                answer[1].uint32()
+    assert answer[1].uint32() == EOF
+    assert sorted(found) == sorted(names | {b".", b".."})
+    assert client.status(READ, handle, uint64(0), uint32(1)) == NO_SUCH_FILE
+
+
+def test_read_only_changes_nothing(folder: Path) -> None:
+    (folder / "f").write_bytes(b"x")
+    os.chmod(folder / "f", 0o640)
+    client = Client(LocalFiles(str(folder), read_only=True))
+    path, other = string(b"/f"), string(b"/g")
+    handle = client.open(b"/f", FOR_READING)
+    mode = uint32(4) + uint32(0o777)
+    denied = (
+        client.status(FSETSTAT, handle, mode), client.status(SETSTAT, path, mode), client.status(REMOVE, path),
+        client.status(MKDIR, other, NOTHING), client.status(RMDIR, other), client.status(RENAME, path, other),
+        client.status(SYMLINK, path, other), client.status(EXTENDED, string(b"hardlink@openssh.com"), path, other),
+        client.status(EXTENDED, string(b"posix-rename@openssh.com"), path, other),
+        client.status(EXTENDED, string(b"lsetstat@openssh.com"), path, mode),
+        *(client.status(OPEN, path, uint32(flags), NOTHING) for flags in (2, 3, 5, 9, 17)),
+    )  # fmt: skip
+    assert set(denied) == {PERMISSION_DENIED}
+    assert client.status(WRITE, handle, uint64(0), string(b"y")) == NO_SUCH_FILE
+    assert os.listdir(folder) == ["f"]
+    assert (folder / "f").read_bytes() == b"x"
+    assert stat.S_IMODE((folder / "f").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("rooted", [True, False])
+def test_attributes_of_a_link_are_its_own(folder: Path, rooted: bool) -> None:
+    (folder / "f").write_bytes(b"x")
+    os.chmod(folder / "f", 0o640)
+    (folder / "link").symlink_to("f")
+    client = Client(LocalFiles(str(folder)) if rooted else LocalFiles(start=str(folder)))
+    change = string(b"lsetstat@openssh.com"), string(b"link")
+    assert client.status(EXTENDED, *change, uint32(4) + uint32(0o777)) == OP_UNSUPPORTED
+    assert client.status(EXTENDED, *change, size(0)) == BAD_MESSAGE
+    assert client.status(EXTENDED, *change, uint32(8) + uint32(1) + uint32(2)) == OK
+    assert (folder / "link").lstat().st_mtime == 2
+    assert (folder / "f").stat().st_mtime != 2
+    assert stat.S_IMODE((folder / "f").stat().st_mode) == 0o640
+    assert (folder / "f").read_bytes() == b"x"
+
+
+def test_renaming_and_links(client: Client, folder: Path) -> None:
+    (folder / "a").write_bytes(b"a")
+    (folder / "b").write_bytes(b"b")
+    assert client.status(RENAME, string(b"/a"), string(b"/b")) == FAILURE
+    assert client.status(RENAME, string(b"/no"), string(b"/c")) == NO_SUCH_FILE
+    assert client.status(EXTENDED, string(b"posix-rename@openssh.com"), string(b"/a"), string(b"/b")) == OK
+    assert (folder / "b").read_bytes() == b"a"
+    assert client.status(SYMLINK, string(b"/b"), string(b"/link")) == OK  # the target first, as OpenSSH has it
+    assert os.readlink(folder / "link") == "/b"
+    assert client.name(READLINK, string(b"/link")) == b"/b"
+    assert client.name(REALPATH, string(b"link")) == b"/b"
+
+
+ways_out: list[Callable[[Path], bytes]] = [
+    lambda _: b"/../secret",
+    lambda _: b"../../../../secret",
+    lambda _: b"/up/secret",
+    lambda _: b"/deep/up/secret",
+    lambda _: b"/out",
+    lambda root: b"/absolute" + os.fsencode(root.parent) + b"/secret",
+    lambda root: os.fsencode(root.parent / "secret"),
+]
+
+
+@pytest.mark.parametrize("way", ways_out)
+def test_no_path_leads_outside(client: Client, folder: Path, way: Callable[[Path], bytes]) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep/up").symlink_to("../..")
+    (folder / "up").symlink_to("..")
+    (folder / "out").symlink_to(folder.parent / "secret")
+    (folder / "absolute").symlink_to("/")
+    path = string(way(folder))
+    for kind in (STAT, OPENDIR):
+        assert client.status(kind, path) == NO_SUCH_FILE
+    assert client.status(OPEN, path, uint32(FOR_READING), NOTHING) == NO_SUCH_FILE
+    client.status(OPEN, path, uint32(FOR_WRITING | CREATING | 16), NOTHING)
+    client.status(SETSTAT, path, uint32(4) + uint32(0))
+    client.status(EXTENDED, string(b"hardlink@openssh.com"), path, string(b"/stolen"))
+    client.status(RENAME, path, string(b"/moved"))
+    client.status(REMOVE, path)
+    assert (folder.parent / "secret").read_bytes() == b"secret"
+    assert {entry.name for entry in folder.parent.iterdir()} == {"root", "secret"}
+
+
+def test_loops_end(client: Client, folder: Path) -> None:
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to("a")
+    before = descriptors()
+    assert client.status(STAT, string(b"/a")) == NO_SUCH_FILE
+    assert client.status(STAT, string(b"/a/x")) == NO_SUCH_FILE
+    assert descriptors() == before
+
+
+def test_swapping_a_folder_for_a_link_leads_nowhere(client: Client, folder: Path) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "f").write_bytes(b"outside")
+    (folder / "d").mkdir()
+    (folder / "d/f").write_bytes(b"inside")
+    (folder / "link").symlink_to(outside)
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for one, other in (("d", "kept"), ("link", "d"), ("d", "link"), ("kept", "d")):
+                os.rename(folder / one, folder / other)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    read = set()
+    try:
+        for _ in range(3000):
+            answered, reader = client.ask(OPEN, string(b"/d/f"), uint32(FOR_READING | FOR_WRITING), NOTHING)
+            if answered == HANDLE:
+                handle = string(reader.string())
+                read.add(client.ask(READ, handle, uint64(0), uint32(10))[1].string())
+                assert client.status(CLOSE, handle) == OK
+            client.status(OPEN, string(b"/d/new"), uint32(FOR_WRITING | CREATING), NOTHING)
+            client.status(SETSTAT, string(b"/d/f"), uint32(4) + uint32(0o600))
+            client.server.close()
+    finally:
+        done.set()
+        swapping.join()
+    assert read == {b"inside"}
+    assert [entry.name for entry in outside.iterdir()] == ["f"]
+
+
+def test_a_client_that_does_not_read_is_not_answered_without_end(client: Client, folder: Path) -> None:
+    (folder / "f").write_bytes(bytes(1 << 20))
+    handle = client.open(b"/f", FOR_READING)
+    body = handle + uint64(0) + uint32(32768)
+    packets = b"".join(uint32(5 + len(body)) + bytes((READ,)) + uint32(each) + body for each in range(64))
+    client.server.receive(packets)
+    answers = client.taken()
+    assert 0 < len(answers) < 64
+    while client.server.go_on():
+        answers += client.taken()
+    answers += client.taken()
+    assert [int.from_bytes(answer[1:5], "big") for answer in answers] == list(range(64))
+
+
+def test_serving_a_socket(folder: Path) -> None:
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=serve, args=(LocalFiles(str(folder)), theirs.fileno(), theirs.fileno()))
+    thread.start()
+    with ours, theirs:
+        path = string(b"/")
+        requests = b"".join(uint32(5 + len(path)) + bytes((LSTAT,)) + uint32(each) + path for each in range(20_000))
+        sending = threading.Thread(target=ours.sendall, args=(uint32(5) + b"\x01" + uint32(3) + requests,))
+        sending.start()
+        with ours.makefile("rb") as answers:
+            answers.read(int.from_bytes(answers.read(4), "big"))
+            for each in range(20_000):
+                answer = answers.read(int.from_bytes(answers.read(4), "big"))
+                assert (answer[0], int.from_bytes(answer[1:5], "big")) == (ATTRS, each)
+        sending.join()
+        ours.shutdown(socket.SHUT_WR)
+        thread.join()
