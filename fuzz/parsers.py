@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import ConnectionEnded
 from dunnart.protocol.phases import Role
 from dunnart.protocol.requests import decode_channel_request, decode_modes
+from dunnart.sftp import LocalFiles, SftpServer
+from dunnart.wire.encoding import string, uint32
 from dunnart.wire.messages import KexInit
 
 _KEY = PrivateKey.generate("ed25519")
@@ -38,6 +41,19 @@ def _packet(payload: bytes) -> bytes:
     return (len(payload) + 1 + padding).to_bytes(4, "big") + bytes((padding,)) + payload + bytes(padding)
 
 
+def _sftp(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = SftpServer(LocalFiles(folder, read_only=True))
+        try:
+            server.receive(uint32(5) + b"\1" + uint32(3) + data)
+        finally:
+            server.close()
+
+
+def _request(kind: int, body: bytes) -> bytes:
+    return uint32(5 + len(body)) + bytes((kind,)) + uint32(1) + body
+
+
 PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "engine": (
         _engine,
@@ -55,6 +71,14 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         [b"[host]:22,*.x " + _LINE.encode(), b"@revoked |1|AAAA|BBBB " + _LINE.encode()],
     ),
     "pty": (lambda data: decode_channel_request("pty-req", data), [bytes(4) * 5 + b"\0\0\0\5\1\0\0\0\3"]),
+    "sftp": (
+        _sftp,
+        [
+            _request(11, string(b"/")) + _request(12, string(uint32(1))) + _request(4, string(uint32(1))),
+            _request(9, string(b"/x") + uint32(15) + bytes(28)) + _request(5, string(uint32(1)) + bytes(12)),
+            _request(200, string(b"copy-data") + string(uint32(1)) + bytes(16) + string(uint32(2)) + bytes(8)),
+        ],
+    ),
     "modes": (decode_modes, [b"\1\0\0\0\3\x35\0\0\0\1\0"]),
 }
 
