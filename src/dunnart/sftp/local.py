@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -57,6 +58,8 @@ class LocalFiles:
 
     def __init__(self, root: str | None = None, *, start: str = "/", read_only: bool = False) -> None:
         self._root = None if root is None else os.open(root, _HERE | os.O_DIRECTORY)
+        if self._root is not None:
+            weakref.finalize(self, os.close, self._root)
         self._start = os.fsencode(start)
         self._read_only = read_only
 

@@ -284,6 +284,14 @@ def test_no_path_leads_outside(client: Client, folder: Path, way: Callable[[Path
     assert {entry.name for entry in folder.parent.iterdir()} == {"root", "secret"}
 
 
+def test_a_root_is_let_go_of(folder: Path) -> None:
+    before = descriptors()
+    files = LocalFiles(str(folder))
+    assert descriptors() == before + 1
+    del files
+    assert descriptors() == before
+
+
 def test_loops_end(client: Client, folder: Path) -> None:
     (folder / "a").symlink_to("b")
     (folder / "b").symlink_to("a")
