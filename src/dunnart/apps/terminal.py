@@ -134,13 +134,13 @@ class Pastes:
                 self._tail = seen[1 - len(_PASTE_END) :]
                 return ""
             self._dropping, self._size, seen = False, None, text
-        began, ended = seen.rfind(_PASTE_START), seen.rfind(_PASTE_END)
-        if began > ended:
-            self._size = len(seen) - began
-        elif ended > began:
+        ended = seen.rfind(_PASTE_END)
+        if ended >= 0:
             self._size = None
-        elif self._size is not None:
+        if self._size is not None:
             self._size += len(text)
+        elif (began := seen.find(_PASTE_START, ended + 1)) >= 0:
+            self._size = len(seen) - began
         self._tail = seen[1 - len(_PASTE_END) :]
         if self._size is not None and self._size > _LARGEST_PASTE:
             self._dropping = True
