@@ -326,7 +326,7 @@ class _Session:
         number: its own.
         local: the application's end or, where that is a TCP connection, what is copied to and from there.
         sock: what the application has for it, `stderr` likewise.
-        copies: what copies for it.
+        copies: what joins it with the application, and copies for it.
         handle: refers to the application's handle.
         since: since when something is wrong with it.
         told: the log has it.
@@ -497,7 +497,7 @@ class _Sessions:
         self._open[made.number] = made
         try:
             if self._data.connected is None:
-                self._keep(self.loop.create_task(self._offer(made)))
+                made.copies.append(self._keep(self.loop.create_task(self._offer(made))))
             else:
                 _start_thread(lambda: self._connected(made), "dunnart-connected", self._data.stack_size)
         except BaseException:
@@ -621,19 +621,15 @@ class _Sessions:
         session.shut()
 
         def last(_: object = None) -> None:
-            if not all(copy.done() for copy in session.copies):
-                return
-            if reason:
+            under_way = next((task for task in session.copies if not task.done()), None)
+            if under_way is not None:
+                under_way.add_done_callback(last)
+            elif reason:
                 session.raw.refuse(reason, status)
             else:
                 session.raw.exit(status)
 
-        def end() -> None:
-            for copy in session.copies:
-                copy.add_done_callback(last)
-            last()
-
-        self._soon(end)
+        self._soon(last)
 
     def _sweep(self) -> None:
         """Look for sessions that are over and not done, time and again while there are sessions."""
@@ -841,20 +837,24 @@ def _logging_to(callback: Callable[[str], object] | None) -> Iterator[None]:
     logger = logging.getLogger("dunnart")
     handler: logging.Handler = logging.NullHandler() if callback is None else _LogHandler(callback)
     logger.addHandler(handler)
-    silent = callback is not None and logger.level == logging.NOTSET
-    if silent:
+    if callback is not None and logger.level == logging.NOTSET:
+        _LogHandler.raised_level = True
         logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
         handler.close()
-        if silent and not any(isinstance(each, _LogHandler) for each in logger.handlers):
+        if _LogHandler.raised_level and not any(isinstance(each, _LogHandler) for each in logger.handlers):
+            _LogHandler.raised_level = False
             logger.setLevel(logging.NOTSET)
 
 
 class _LogHandler(logging.Handler):
     """Calls a callback from a thread of its own: one that blocks loses lines, and stops nobody."""
+
+    raised_level = False
+    """The log's level is ours, and to be reset with the last handler."""
 
     def __init__(self, callback: Callable[[str], object]) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,16 @@ from dunnart.protocol.requests import (
     WindowChange,
 )
 from dunnart.runtime.admission import Admission, StartupLimit
-from dunnart.server import Address, Attempt, PasswordCallback, PublicKeys, RawSession, Server, Session
+from dunnart.server import (
+    Address,
+    Attempt,
+    BlockingSession,
+    PasswordCallback,
+    PublicKeys,
+    RawSession,
+    Server,
+    Session,
+)
 from dunnart.server.config import _random
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
 from tests.runtime.driver import (
@@ -51,6 +60,7 @@ from tests.runtime.driver import (
     PASSWORD,
     USER,
     Beginning,
+    Channel,
     Clients,
     Running,
     alive,
@@ -402,8 +412,6 @@ async def test_plug_ins_serve_channels_and_global_requests(where: tuple[Any, int
         client = await server.login()
 
         async def opened(data: bytes, kind: str = "x@example.org") -> Any:
-            from tests.runtime.driver import Channel
-
             number = client.engine.open_channel(kind, data)
             channel = client.channels[number] = Channel(number)
             client.move()
@@ -557,3 +565,118 @@ async def test_protocol_processes_end_with_the_application() -> None:
     process.kill()
     await process.wait()
     await eventually(lambda: not any(map(alive, workers)))
+
+
+# What went wrong once.
+
+
+@every_placement
+async def test_lines_and_bytes_may_be_read_in_turn(where: tuple[Any, int]) -> None:
+    def handler(session: BlockingSession) -> None:
+        seen.append((session.readline(), session.read(), session.read()))
+
+    seen: list[tuple[str, bytes, bytes]] = []
+    async with placed(where, handler) as server:
+        client = await server.login()
+        await client.run("x", b"head\r\nBINARY\xff")
+    assert seen == [("head", b"BINARY\xff", b"")]
+
+
+async def test_an_acceptor_that_is_replaced_knows_of_the_connections_that_live() -> None:
+    admission = Admission(startups=StartupLimit(), per_source=0, random=_random)
+    async with placed(("process", 2), admission=admission) as server:
+        workers = server.server._placement._workers  # type: ignore[union-attr]
+        clients = [await server.login() for _ in range(4)]
+        before = server.workers()
+        waiting = [server.dial() for _ in range(2)]  # they have not logged in
+        await eventually(lambda: server.server.connections == 6)
+        os.kill(before[0], signal.SIGKILL)
+        await eventually(lambda: server.workers()[0] != before[0] and not workers[0].lost)
+        clients += [await server.login() for _ in range(2)]
+        for client in clients:
+            client.reset()
+        for sock in waiting:
+            sock.close()
+        await eventually(lambda: server.server.connections == 0)
+        clients = [await server.login() for _ in range(4)]
+        assert sorted(worker.connections for worker in workers) == [2, 2]
+        assert server.workers()[1] == before[1]
+        assert server.server.counters["worker_restarts"] == 1
+
+
+@every_placement
+async def test_nobody_is_let_in_after_the_end(where: tuple[Any, int]) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def accept(_: Address) -> bool:
+        asked.set()
+        await answer.wait()
+        return True
+
+    async with placed(where, accept=accept) as server:
+        sock = server.dial()
+        await asked.wait()
+    answer.set()
+    with sock:
+        sock.setblocking(False)
+        with suppress(ConnectionResetError):
+            assert await loop.sock_recv(sock, 100) == b""
+
+
+async def test_the_switch_interval_is_whose_server_ends_last() -> None:
+    before = sys.getswitchinterval()
+    async with placed(("process", 1)):
+        async with placed(("process", 1)):
+            pass
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
+
+
+@every_placement
+async def test_a_start_that_fails_leaves_nothing(where: tuple[Any, int]) -> None:
+    def failing(_: Any) -> Any:
+        raise ZeroDivisionError("middleware's own fault")
+
+    interval = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        async with placed(where, middleware=[failing]):
+            pass
+    assert not any(thread.name in {"dunnart-protocol", "dunnart-control"} for thread in threading.enumerate())
+    assert sys.getswitchinterval() == interval
+
+
+@every_placement
+async def test_what_is_audited_to_begin_is_audited_to_end(where: tuple[Any, int]) -> None:
+    sink = _Sink()
+    async with placed(where, audit=[sink], channel_types={"x@example.org": _Channels()}, shell=Running(),
+                      exec=Beginning(lambda _: False)) as server:  # fmt: skip
+        client = await server.login()
+        channel = await client.session()
+        assert not await client.ask(channel, ExecRequest(b"x"))
+        assert await client.ask(channel, ShellRequest())
+        client.send_eof(channel)
+        await client.until(lambda: channel.closed)
+        number = client.engine.open_channel("x@example.org", b"data")
+        other = client.channels[number] = Channel(number)
+        client.move()
+        await client.until(lambda: other.opened is not None)
+        client.send_eof(other)
+        await client.until(lambda: other.closed)
+        await eventually(lambda: len(sink.events) == 7)
+    kinds = [event.kind for event in sink.events]
+    assert kinds == ["login", *["session-begin", "session-end"] * 2, "channel-begin", "channel-end"]
+
+
+@every_placement
+async def test_a_handler_may_close_its_own_server(where: tuple[Any, int]) -> None:
+    async def handler(session: Session) -> None:
+        await session.server.close()
+
+    async with placed(where, handler) as server:
+        client = await server.login()
+        channel = await client.session()
+        client.request(channel, ExecRequest(b"x"))
+        await server.server.wait_closed()
+        await server.server.close()
+    assert not any(thread.name in {"dunnart-protocol", "dunnart-control"} for thread in threading.enumerate())

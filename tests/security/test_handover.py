@@ -137,7 +137,7 @@ LIES: dict[str, list[Frame]] = {
     "a request of no session's": [opened(), Requested(1, 0, "exec", b"\0\0\0\1x")],
     "a request for no connection": [Requested(1, 0, "window-change", b"\0" * 16)],
     "a malformed request": [opened(), Requested(1, 0, "window-change", b"\0")],
-    "a result of nothing": [Returned(9, b"1")],
+    "a result of nothing": [Returned(9, failed=False, result=b"1")],
     "no JSON": [Audited(1, "login", 1, "u", "h", 1, b"{")],
     "no details": [Audited(1, "login", 1, "u", "h", 1, b"3")],
     "deep JSON": [Audited(1, "login", 1, "u", "h", 1, b"[" * 100_000)],
@@ -373,9 +373,9 @@ async def test_a_frame_that_is_too_large_is_its_sender_s_fault() -> None:
     pair = Pair()
     before = descriptors()
     with pytest.raises(ValueError, match="too large"):
-        pair.sender.send(Returned(1, bytes(17 << 20)), (os.dup(0),))
+        pair.sender.send(Returned(1, failed=False, result=bytes(17 << 20)), (os.dup(0),))
     assert descriptors() == before
-    large = Returned(1, bytes(8 << 20))
+    large = Returned(1, failed=False, result=bytes(8 << 20))
     pair.sender.send(large)
     await eventually(lambda: pair.got)
     assert pair.got == [(large, 0)]

@@ -36,6 +36,7 @@ _LOG = logging.getLogger("dunnart.daemon")
 _NAME = "control.sock"
 _OPTION = "control_socket"
 _MOST_CONNECTIONS = 16
+_REST_SECONDS = 0.1
 _LARGEST_REQUEST = 64 * 1024
 _READ_BYTES = 4096
 
@@ -91,7 +92,11 @@ class ControlSocket:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left: rest, or this would be all that the loop does
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_REST_SECONDS, self._listen_again)
             return
         if len(self._tasks) >= _MOST_CONNECTIONS:
             sock.close()
@@ -100,6 +105,10 @@ class ControlSocket:
         task = self._loop.create_task(self._serve(sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _listen_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
 
     async def _serve(self, sock: socket.socket) -> None:
         from json import dumps

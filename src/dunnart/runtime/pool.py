@@ -130,7 +130,7 @@ class ThreadPool:
     def _serve(self) -> None:
         if self._nice and sys.platform == "linux":
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + self._nice)
         while True:
             with self._work:
                 self._idle += 1

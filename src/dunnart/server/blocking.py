@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dunnart.server.server import Server
 
 _READ_BYTES = 64 * 1024
+_LINE_BYTES = 64 * 1024
 
 
 class BlockingSession(Facts):
@@ -94,11 +95,16 @@ class BlockingSession(Facts):
         elif prompt:
             self.stdout.write(prompt)
         self.stdout.flush()
+        if typed is None:
+            # Not of the text file, which reads ahead: what follows may be for `read`.
+            data = self.stdin.buffer.readline(_LINE_BYTES)
+            if not data:
+                raise EOFError
+            return data.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
         try:
             line = self.stdin.readline()
         finally:
-            if typed is not None:
-                typed.prompt, typed.echo = "", True
+            typed.prompt, typed.echo = "", True
         if not line:
             raise EOFError
         return line.rstrip("\n")

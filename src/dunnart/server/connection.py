@@ -385,6 +385,7 @@ class ServerConnection:
         assert self.facts is not None
         facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=self._opening)
         self._opening = 0
+        self.audit("channel-begin", session=channel.number, what=event.channel_type)
         channel.counterpart = self.server.host.session(facts, channel)
         self.server.host.begin(channel.counterpart, partial(self._joined, channel))
 
@@ -422,10 +423,11 @@ class ServerConnection:
             self.server.wake()
 
     def _end(self, channel: ServerChannel) -> None:
-        began = channel.counterpart is not None
+        counterpart = channel.counterpart
         channel.close()
-        if began:
-            self.audit("session-end", session=channel.number)
+        if counterpart is not None:
+            kind = "channel-end" if counterpart.facts.opening else "session-end"
+            self.audit(kind, session=channel.number)
 
     def _requested(self, question: ChannelRequestQuestion) -> None:
         channel = self._channels.get(question.channel)
@@ -480,6 +482,8 @@ class ServerConnection:
         if not done:
             report(_SESSION, logging.INFO, self, "session %d: %s refused", channel.number, question.request.name)
             channel.fail()  # it may have begun something
+            if channel.counterpart is None:
+                self.audit("session-end", session=channel.number)
         self._answer_request(question, done=done)
         self.pump.tick()
 

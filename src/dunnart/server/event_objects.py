@@ -179,7 +179,8 @@ class _Runner:
             loop.remove_reader(self._sock)
             loop.remove_writer(self._sock)
         self._post(_closed)
-        self.raw.release()
+        with self._lock:  # a write may be under way in a thread
+            self.raw.release()
 
     def _resume(self) -> None:
         if self._paused and not self.raw.gone and len(self._backlog) <= _HIGH_WATER_BYTES:

@@ -13,7 +13,7 @@ is no frame closes the link. A process that has no room for a descriptor gets th
     Said, Audited               for the records
     Returned                    a call's result
 
-    acceptor ► worker: Dealt, with a connection    worker ► acceptor: Entered, Left
+    acceptor ► worker: Dealt, with a connection    worker ► acceptor: Held, Entered, Left
 """
 
 from __future__ import annotations
@@ -192,9 +192,10 @@ class Said(Frame):
 
 @structure
 class Returned(Frame):
-    """What a call gave, as JSON."""
+    """What a call gave, as JSON; or, if it `failed`, why as a text in JSON."""
 
     token: UInt32
+    failed: Boolean
     result: Rest
 
 
@@ -301,6 +302,13 @@ class Dealt(Frame):
 
 
 @structure
+class Held(Frame):
+    """A worker serves so many connections, which the acceptor that it meets has not dealt."""
+
+    connections: UInt32
+
+
+@structure
 class Entered(Frame):
     """The user of a dealt connection has logged in."""
 
@@ -318,7 +326,7 @@ class Left(Frame):
 _FRAMES: tuple[type[Frame], ...] = (
     AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
     Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
-    End, Call, Peer, Dealt, Entered, Left,
+    End, Call, Peer, Held, Dealt, Entered, Left,
 )  # fmt: skip
 for _number, _frame in enumerate(_FRAMES, 1):
     _frame.number = _number

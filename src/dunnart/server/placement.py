@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dunnart.runtime.loop_thread import LoopThread
 from dunnart.server.host import Host
 from dunnart.server.protocol_server import ProtocolServer
 
@@ -95,28 +94,24 @@ class InThread:
         self._config = config
         self._app_loop = app_loop
         self._server = server
-        self._loop = asyncio.new_event_loop()
         self._inner: OnLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="dunnart-protocol", daemon=True)
+        self._thread = LoopThread("dunnart-protocol")
         self.counters: Counter[str] = Counter()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
 
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Accept connections."""
-        self._thread.start()
 
         async def begin() -> None:
             self._inner = OnLoop(self._config, self._app_loop, self._server)
             self.counters = self._inner.counters
             await self._inner.start(listeners)
 
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), self._loop))
+        self._thread.start()
+        try:
+            await self._thread.run(begin())
+        except BaseException:
+            await asyncio.shield(self._thread.stop())
+            raise
 
     @property
     def host(self) -> Host:
@@ -131,8 +126,7 @@ class InThread:
     async def each(self, name: str, *arguments: object) -> list[Any]:
         """Do it there."""
         assert self._inner is not None
-        work = self._inner.each(name, *arguments)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await self._thread.run(self._inner.each(name, *arguments))
 
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""
@@ -143,11 +137,9 @@ class InThread:
             await inner.protocol.close(text, seconds=seconds)
             await inner.host.hung_up(_HANG_UP_SECONDS)
 
-        with contextlib.suppress(RuntimeError):
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(end(), self._loop))
+        await self._thread.run(end())
         await inner.host.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        await self._thread.stop()
 
     @property
     def connections(self) -> int:

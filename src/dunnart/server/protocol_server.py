@@ -90,6 +90,8 @@ class ProtocolServer:
     async def close(self, text: str = "the server is shutting down", seconds: float = 5.0) -> None:
         """Stop listening, end every connection; waits at most `seconds` for the clients to take what they are sent."""
         self.stop_listening()
+        for task in self._tasks:  # who is still being asked about
+            task.cancel()
         if self._connections:
             for connection in tuple(self._connections.values()):
                 connection.disconnect(text)

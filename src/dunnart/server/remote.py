@@ -48,6 +48,7 @@ from dunnart.server.handover import (
     Entered,
     Frame,
     Gone,
+    Held,
     HungUp,
     Left,
     Link,
@@ -272,7 +273,7 @@ class Worker:
     async def run(self) -> None:
         """Serve until the application's process says it is enough, or is gone."""
         self._server.start(self._listeners)
-        self._link.send(Returned(0, b"null"))
+        self._link.send(Returned(0, failed=False, result=b"null"))
         await self._ended.wait()
         await self._server.close(seconds=0)
 
@@ -346,16 +347,16 @@ class Worker:
 
     async def _call(self, frame: Call) -> None:
         arguments = json.loads(frame.arguments)
-        if frame.name == "close":
-            await self._server.close(*arguments)
-            result = None
-        else:
-            result = await self._server.operate(frame.name, *arguments)
+        result: object = None
         try:
-            self._link.send(Returned(frame.token, json.dumps(result).encode()))
-        except ValueError as error:
-            _LOG.error("the result of %s cannot be told: %s", frame.name, error)
-            self._link.send(Returned(frame.token, b"null"))
+            if frame.name == "close":
+                await self._server.close(*arguments)
+            else:
+                result = await self._server.operate(frame.name, *arguments)
+            self._link.send(Returned(frame.token, failed=False, result=json.dumps(result).encode()))
+        except Exception as error:  # noqa: BLE001 - who has called must not wait for ever; a result may be too large
+            _LOG.error("%s failed: %r", frame.name, error)
+            self._link.send(Returned(frame.token, failed=True, result=json.dumps(repr(error)[:1000]).encode()))
         if frame.name == "close":
             self._ended.set()
 
@@ -364,6 +365,7 @@ class Worker:
     def _meet(self, frame: Peer, sock: socket.socket) -> None:
         if frame.acceptor:
             self._acceptor = Link(sock, self._loop, self._dealt, lambda: None)
+            self._acceptor.send(Held(self._server.connections))
         else:
             self._peers[frame.index] = _Dealer(frame.index, sock, self)
 
@@ -426,16 +428,21 @@ class _Dealer:
 
     def _receive(self, frame: Frame, _descriptors: list[int]) -> None:
         admission = self._worker.admission
+        if isinstance(frame, Held):
+            self.connections += frame.connections
+        elif isinstance(frame, Left):
+            self.connections -= 1
+        # What an acceptor before this one has dealt, admission knows nothing of.
+        if not isinstance(frame, Entered | Left) or self._waiting[frame.host] <= 0:
+            return
         if isinstance(frame, Entered):
             self._waiting[frame.host] -= 1
             if admission is not None:
                 admission.finished_login(frame.host)
-        elif isinstance(frame, Left):
-            self.connections -= 1
-            if frame.outcome:
-                self._waiting[frame.host] -= 1
-                if admission is not None:
-                    admission.closed(frame.host, Outcome(frame.outcome), self._worker.loop.time())
+        elif frame.outcome:
+            self._waiting[frame.host] -= 1
+            if admission is not None:
+                admission.closed(frame.host, Outcome(frame.outcome), self._worker.loop.time())
         self._waiting += Counter()  # drops what is zero
 
     def _lost(self) -> None:
@@ -532,7 +539,10 @@ def main(control: int) -> None:
     wanted = int.from_bytes(data, "big")
     pickled = b""
     while len(pickled) < wanted:
-        pickled += sock.recv(wanted - len(pickled))
+        data = sock.recv(wanted - len(pickled))
+        if not data:
+            return  # who started this process is gone already
+        pickled += data
     order: Order = pickle.loads(pickled)  # noqa: S301 - from the process that started this one
     listeners = [socket.socket(fileno=fd) for fd in descriptors]
 

@@ -59,6 +59,7 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self._placement: Placement | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._addresses: tuple[ListenAddress, ...] = ()
         self._started = 0.0
         self._started_at = 0.0
@@ -101,11 +102,16 @@ class Server:
         """
         placement, self._placement = self._placement, None
         if placement is not None:
-            try:
-                await placement.close(text, seconds)
-                self._remove_files()
-            finally:
-                self._closed.set()
+            self._ending = asyncio.create_task(self._end(placement, text, seconds))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)  # a handler that calls this is cancelled by it
+
+    async def _end(self, placement: Placement, text: str, seconds: float) -> None:
+        try:
+            await placement.close(text, seconds)
+            self._remove_files()
+        finally:
+            self._closed.set()
 
     def _remove_files(self) -> None:
         if not self.draining:  # which has done so; another server may have made them since

@@ -18,10 +18,11 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from dunnart.errors import ConfigError, ConnectionClosed, DecodeError
+from dunnart.errors import ConfigError, ConnectionClosed, DecodeError, PluginError
 from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import (
     Allow,
@@ -165,8 +166,7 @@ class InProcesses:
 
     async def _start(self) -> None:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
-        self._switching = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._switching, _SWITCH_SECONDS))
+        _Switching.begin()
         for index in range(self._config.workers):
             self._workers.append(_Worker(self._host, index, self._listeners))
         async with asyncio.timeout(_START_SECONDS):
@@ -175,6 +175,8 @@ class InProcesses:
             self._introduce(worker)
         for worker in self._workers:
             worker.on_lost = self._restart
+            if worker.lost:  # before anybody could be told
+                self._restart(worker)
 
     def _introduce(self, worker: _Worker) -> None:
         """Give a worker and the acceptor a link to each other."""
@@ -222,7 +224,6 @@ class InProcesses:
         await asyncio.gather(*calls, return_exceptions=True)
         await self.host.hung_up(_HANG_UP_SECONDS)
         await self._end()
-        sys.setswitchinterval(self._switching)
 
     async def _end(self) -> None:
         self._closing = True
@@ -231,6 +232,7 @@ class InProcesses:
             await worker.end()
         for listener in self._listeners:
             listener.close()
+        _Switching.end()
 
     async def each(self, name: str, *arguments: object) -> list[Any]:
         """Have every worker do something, and give what they return."""
@@ -252,6 +254,29 @@ class InProcesses:
             self._listeners.clear()
 
         await self._thread.run(forget())
+
+
+class _Switching:
+    """Python's switch interval, which is the whole program's: short while any server has protocol processes."""
+
+    _lock = threading.Lock()
+    _users = 0
+    _before = 0.0
+
+    @classmethod
+    def begin(cls) -> None:
+        with cls._lock:
+            if not cls._users:
+                cls._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(cls._before, _SWITCH_SECONDS))
+            cls._users += 1
+
+    @classmethod
+    def end(cls) -> None:
+        with cls._lock:
+            cls._users -= 1
+            if not cls._users:
+                sys.setswitchinterval(cls._before)
 
 
 class _Connection:
@@ -302,6 +327,11 @@ class _Worker:
         self._first = index + 1
         self.index = index
         self.on_lost: Callable[[_Worker], None] = lambda _: None
+
+    @property
+    def lost(self) -> bool:
+        """It is not there any more."""
+        return self._link is None or self._link.closed
 
     @property
     def connections(self) -> int:
@@ -357,7 +387,7 @@ class _Worker:
         Raises:
             ConnectionClosed: the process is gone.
         """
-        if self._link is None or self._link.closed:
+        if self.lost:
             raise ConnectionClosed("the protocol process is gone")
         token = self._next_token
         self._next_token = token + 1 & 0xFFFFFFFF
@@ -366,9 +396,11 @@ class _Worker:
         return await future
 
     async def end(self) -> None:
-        """See it to its end: it goes when its link does."""
+        """See it to its end: it goes when its link does. Nobody is told that it is lost."""
+        on_lost, self.on_lost = self.on_lost, lambda _: None
         if self._link is not None:
             self._link.close()
+        self.on_lost = on_lost
         if self._process is not None:
             try:
                 await self._reap(self._process)
@@ -456,7 +488,11 @@ class _Worker:
         if future is None:
             raise DecodeError("a result that nobody asked for")
         result = _json(frame.result)
-        if not future.done():
+        if future.done():
+            return
+        if frame.failed:
+            future.set_exception(PluginError(str(result), f"protocol process {self.index}"))
+        else:
             future.set_result(result)
 
     def _said(self, frame: Said) -> None:
