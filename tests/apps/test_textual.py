@@ -549,36 +549,50 @@ async def test_without_a_terminal_another_handler_may_serve() -> None:
 # What it stands on.
 
 
-def test_steps_are_all_followed() -> None:
+async def test_the_task_factory_is_kept_at_each_step() -> None:
+    loop = asyncio.get_running_loop()
     steps: list[str] = []
 
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(work, loop=loop, **options)
+
+    def other(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(work, loop=loop, **options)
+
     async def work() -> str:
+        loop.set_task_factory(other)
         await asyncio.sleep(0)
+        steps.append("slept")
         with contextlib.suppress(ZeroDivisionError):
             await asyncio.gather(divide())
+        loop.set_task_factory(other)
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             steps.append("cancelled")
+        assert loop.get_task_factory() is factory, "the embedder's, set meanwhile"
+        loop.set_task_factory(other)
         return "result"
 
     async def divide() -> float:
         await asyncio.sleep(0)
         return 1 / 0
 
-    async def main() -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().call_later(0.01, task.cancel)
-        return await textual_apps._stepping(work(), lambda: steps.append("step"))
-
-    async def failing() -> None:
-        await textual_apps._stepping(divide_now(), lambda: steps.append("step"))
-
     async def divide_now() -> float:
+        loop.set_task_factory(other)
         return 1 / 0
 
-    assert asyncio.run(main()) == "result"
-    assert steps == ["step"] * 3 + ["cancelled", "step"]
+    task = loop.create_task(textual_apps._keeping_task_factory(work()))
+    while not steps:
+        await asyncio.sleep(0)
+        assert loop.get_task_factory() is None
+    loop.set_task_factory(factory)
+    for _ in range(5):
+        await asyncio.sleep(0)
+        assert loop.get_task_factory() is factory
+    task.cancel()
+    assert await task == "result"
+    assert steps == ["slept", "cancelled"]
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(failing())
+        await textual_apps._keeping_task_factory(divide_now())
+    assert loop.get_task_factory() is factory

@@ -94,9 +94,7 @@ async def _run(app: App[Any], terminal: VisitorTerminal, *, mouse: bool) -> int:
         raise RuntimeError(f"{app!r} runs already: each visitor needs an application of his own")
     printed = io.StringIO()
     _furnish(app, terminal, printed)
-    loop = asyncio.get_running_loop()
-    restore = partial(loop.set_task_factory, loop.get_task_factory())
-    await _stepping(app.run_async(mouse=mouse, size=terminal.size), restore)
+    await _keeping_task_factory(app.run_async(mouse=mouse, size=terminal.size))
     error = app._exception  # noqa: SLF001 - what the exit status 1 stands for
     if error is not None:
         raise error
@@ -144,17 +142,20 @@ def _downgraded(rendition: str, bits: int) -> str:
 
 
 @types.coroutine
-def _stepping(work: Coroutine[Any, Any, _T], after_each: Callable[[], object]) -> Generator[Any, Any, _T]:
-    """Await a coroutine, and call a function after each of its steps, before anything else runs."""
+def _keeping_task_factory(work: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
+    """Await a coroutine, and undo what its steps do to the event loop's task factory before anything else runs."""
+    loop = asyncio.get_running_loop()
     step: Callable[[], Any] = partial(work.send, None)
     while True:
+        factory = loop.get_task_factory()
         try:
             awaited = step()
         except StopIteration as end:
             result: _T = end.value
             return result
         finally:
-            after_each()
+            if loop.get_task_factory() is not factory:
+                loop.set_task_factory(factory)
         try:
             step = partial(work.send, (yield awaited))
         except BaseException as error:  # noqa: BLE001 - the coroutine's business
