@@ -82,8 +82,11 @@ def main() -> None:
     parser.add_argument("--http-port", type=int, default=8000)
     parser.add_argument("--keys", default="~/.ssh/id_ed25519.pub", help="who may operate: public keys, one a line")
     arguments = parser.parse_args()
-    with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
-        keys = dunnart.PublicKeys(file.read())
+    try:
+        with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
+            keys = dunnart.PublicKeys(file.read())
+    except OSError as error:
+        parser.error(f"no public keys: {error}; name a file of them with --keys")
     counter = Counter()
     ssh = dunnart.Server(
         operations(counter),

@@ -64,13 +64,18 @@ def main() -> None:
     parser.add_argument("--root", default="repositories", help="the folder with the repositories")
     parser.add_argument("--keys", default="~/.ssh/id_ed25519.pub", help="who may come in: public keys, one a line")
     arguments = parser.parse_args()
+    try:
+        keys = dunnart.PublicKeys(Path(arguments.keys).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        parser.error(f"no public keys: {error}; name a file of them with --keys")
+    Path(arguments.root).mkdir(exist_ok=True)
     git = shutil.which("git")
     if git is None:
         parser.error("git is not installed")
     server = dunnart.Server(
         exec=GitServer(Path(arguments.root), git),
         host_keys=[dunnart.PrivateKey.load_or_generate("example_host_key")],
-        authenticators=[dunnart.PublicKeys(Path(arguments.keys).expanduser().read_text(encoding="utf-8"))],
+        authenticators=[keys],
         accept_env=["GIT_PROTOCOL"],  # by which git's two sides agree on their protocol's version
         listen=f"127.0.0.1:{arguments.port}",
     )

@@ -113,7 +113,7 @@ def main() -> None:
             local_port=door.getsockname()[1],  # sessions arrive there, as connections from this machine
         )
         with init(data) as daemon, contextlib.suppress(KeyboardInterrupt):
-            print(f"ssh -p {daemon.port} 127.0.0.1")
+            print(f"ssh -p {daemon.port} 127.0.0.1   (the password is {PASSWORD})")
             play(door, daemon, arguments.words)
 
 

@@ -109,8 +109,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=2222)
     parser.add_argument("--keys", default="~/.ssh/id_ed25519.pub", help="who may come in: public keys, one a line")
     arguments = parser.parse_args()
-    with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
-        keys = dunnart.PublicKeys(file.read())
+    try:
+        with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
+            keys = dunnart.PublicKeys(file.read())
+    except OSError as error:
+        parser.error(f"no public keys: {error}; name a file of them with --keys")
     namespace: dict[str, object] = {"asyncio": asyncio, "state": {"visits": 0}}
     server = dunnart.Server(
         functools.partial(repl, namespace=namespace),

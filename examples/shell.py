@@ -125,8 +125,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=2222)
     parser.add_argument("--keys", default="~/.ssh/id_ed25519.pub", help="who may come in: public keys, one a line")
     arguments = parser.parse_args()
-    with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
-        keys = file.read().splitlines()
+    try:
+        with open(os.path.expanduser(arguments.keys), encoding="utf-8") as file:
+            keys = file.read().splitlines()
+    except OSError as error:
+        parser.error(f"no public keys: {error}; name a file of them with --keys")
     data = DropbearData(
         private_host_keys=[PrivateKey.load_or_generate("example_host_key")],
         get_public_keys=lambda _algorithm, _user, _address: keys,

@@ -54,10 +54,12 @@ class DirectTcpip:
         if not await opening.allows(forward):
             return Refusal(_PROHIBITED, "forwarding there is not allowed")
         try:
-            return _Connected(await self._connect(host, port))
+            sock = await self._connect(host, port)
         except (OSError, TimeoutError, UnicodeError) as error:
             self._log.info("connection %d cannot be forwarded to %r port %d: %s", connection.id, host, port, error)
             return Refusal(_CONNECT_FAILED, "connect failed")
+        self._log.info("connection %d is forwarded to %r port %d", connection.id, host, port)
+        return _Connected(sock)
 
     async def _connect(self, host: str, port: int) -> socket.socket:
         """Try the host's addresses one after the other."""

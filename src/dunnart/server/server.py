@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
 
 from dunnart.errors import LocalProtocolError
 from dunnart.runtime.listeners import ListenAddress, bound_address, listen
+from dunnart.runtime.logs import clean
 from dunnart.server.config import ServerConfig
 from dunnart.server.placement import place
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dunnart.server.status import ConnectionStatus, ServerStatus
 
 _P = ParamSpec("_P")
+_LOG = logging.getLogger("dunnart.server")
 
 
 def _described_by(
@@ -188,7 +191,10 @@ class Server:
 
     async def kill(self, connection: int, text: str = "ended by the operator") -> bool:
         """End a connection, telling the client `text`, and hang up its programs; False if there is none."""
-        return True in await self._running.each("kill", connection, text)
+        done = True in await self._running.each("kill", connection, text)
+        if done:
+            _LOG.info("connection %d was ended by the operator: %s", connection, clean(text))
+        return done
 
     async def rekey(self, connection: int) -> bool:
         """Begin to exchange a connection's keys anew; False if there is none, or nobody has logged in on it yet."""
@@ -236,6 +242,7 @@ class Server:
         """
         placement = self._running
         if self._drain is None:
+            _LOG.info("the server drains: it ends in %g seconds", seconds)
             notice = notice or f"The server ends in {seconds:.0f} seconds. Please finish your work."
             self._drain = asyncio.get_running_loop().create_task(self._drained(placement, seconds, notice))
         return self._drain

@@ -43,12 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dunnart.errors import ConfigError
 
     try:
-        return commands[command](arguments[1:])
+        done = commands[command](arguments[1:])
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"dunnart {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads our output has had enough, as `head` has
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
+        return 1
+    return done
 
 
 def version() -> str:
