@@ -150,7 +150,8 @@ def test_a_shell_in_a_terminal(start: Start, terminal: Terminal) -> None:
 @pytest.mark.usefixtures("key")
 def test_control_c_ends_the_server(start: Start, name: str) -> None:
     example = start(name, *(["--keys", "key.pub"] if name == "shell" else []))
-    said = f"ssh -p {example.port} 127.0.0.1\n"
+    password = "   (the password is gallows)" if name == "hangman" else ""
+    said = f"ssh -p {example.port} 127.0.0.1{password}\n"
     until(lambda: example.log == said, "it has begun")
     example.process.send_signal(signal.SIGINT)
     assert example.process.wait(SECONDS) == 0
