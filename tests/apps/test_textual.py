@@ -582,7 +582,10 @@ async def test_the_task_factory_is_kept_at_each_step() -> None:
         loop.set_task_factory(other)
         return 1 / 0
 
-    task = loop.create_task(textual_apps._keeping_task_factory(work()))
+    async def keeping() -> str:
+        return await textual_apps._keeping_task_factory(work())
+
+    task = loop.create_task(keeping())
     while not steps:
         await asyncio.sleep(0)
         assert loop.get_task_factory() is None
