@@ -164,12 +164,14 @@ async def test_a_long_command_of_control_characters_is_one_client_s_business(whe
 
 async def test_a_protocol_process_without_descriptors_refuses_the_session_and_goes_on() -> None:
     async def handler(session: Session) -> int:
+        await session.write(b">")  # its socket is there
         await session.write(await session.read())
         return 4
 
     async with placed(("process", 1), handler) as server:
         client = await server.login()
         before = await client.exec("before")
+        await client.until(lambda: before.out == b">")
         (pid,) = server.workers()
         used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -182,8 +184,8 @@ async def test_a_protocol_process_without_descriptors_refuses_the_session_and_go
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         client.send(before, b"y")
         await client.until(lambda: before.closed)
-        assert (before.status, bytes(before.out)) == (4, b"y")
-        assert (await client.run("after", b"z")).out == b"z"
+        assert (before.status, bytes(before.out)) == (4, b">y")
+        assert (await client.run("after", b"z")).out == b">z"
 
 
 # Floods of requests, while nobody looks at them.

@@ -313,14 +313,16 @@ def test_it_starts_again_where_it_was(server: SshServer, ssh: Ssh) -> None:
 def test_a_handler_that_blocks_its_loop_does_not_keep_faults_from_coming_about(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     async def block(session: Session) -> None:
+        begun.set()
         release.wait(SECONDS)
 
     with SshServer(handler=block, folder=tmp_path) as server, by_paramiko(server) as client:
         channel = client.get_transport().open_session(timeout=SECONDS)
         channel.exec_command("x")
+        assert begun.wait(SECONDS)
         server.faults.drop()
         client.get_transport().join(SECONDS)
         assert not client.get_transport().is_active()
