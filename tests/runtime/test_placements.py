@@ -644,6 +644,9 @@ async def test_a_start_that_fails_leaves_nothing(where: tuple[Any, int]) -> None
             pass
     assert not any(thread.name in {"dunnart-protocol", "dunnart-control"} for thread in threading.enumerate())
     assert sys.getswitchinterval() == interval
+    async with placed(where):
+        assert (sys.getswitchinterval() < interval) is (where[0] == "process")
+    assert sys.getswitchinterval() == interval
 
 
 @every_placement

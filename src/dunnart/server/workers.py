@@ -156,6 +156,7 @@ class InProcesses:
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Start the processes; returns once they accept connections."""
         self._listeners = list(listeners)
+        _Switching.begin()  # `_end` ends it
         self._thread.start()
         try:
             await self._thread.run(self._start())
@@ -166,7 +167,6 @@ class InProcesses:
 
     async def _start(self) -> None:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
-        _Switching.begin()
         for index in range(self._config.workers):
             self._workers.append(_Worker(self._host, index, self._listeners))
         async with asyncio.timeout(_START_SECONDS):
