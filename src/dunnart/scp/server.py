@@ -12,6 +12,7 @@ There is no specification; OpenSSH's scp and what the others send is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -322,39 +323,51 @@ class _Sink:
         try:
             if _is_directory(files, path):
                 raise IsADirectoryError(21, "Is a directory")
-            file = files.open(path, OpenMode(write=True, create=True), Attributes(mode=mode))
+            file = files.open(path, OpenMode(write=True, create=True, truncate=True), Attributes(mode=mode))
         except OSError as error:
             peer.oserror(path, error)
             return
-        failure: OSError | None = None
         peer.ok()
         try:
-            offset = 0
-            while offset < size:
-                data = peer.some(min(_CHUNK_BYTES, size - offset))
-                if failure is None:
-                    try:
-                        file.write(memoryview(data), offset)
-                    except OSError as error:
-                        failure = error  # the rest must be read all the same
-                offset += len(data)
-            try:
-                made = Attributes(size=size, mode=mode if self._command.preserve else None)
-                if times is not None:
-                    made.mtime, made.atime = times
-                file.set(made)
-            except OSError as error:
-                failure = failure or error
-        finally:
-            try:
+            failure = self._fill(file, size, times, mode)
+            complete = peer.answer() and failure is None
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.abandon()
+            raise
+        try:
+            if complete:
                 file.close()
-            except OSError as error:
-                failure = failure or error
-        peer.answer()
+            else:
+                file.abandon()
+        except OSError as error:
+            failure = failure or error
         if failure is None:
             peer.ok()
         else:
             peer.oserror(path, failure)
+
+    def _fill(self, file: File, size: int, times: tuple[int, int] | None, mode: int) -> OSError | None:
+        """Take a file's bytes, all of them whatever happens, and then its times and mode."""
+        failure: OSError | None = None
+        offset = 0
+        while offset < size:
+            data = self._peer.some(min(_CHUNK_BYTES, size - offset))
+            if failure is None:
+                try:
+                    file.write(memoryview(data), offset)
+                except OSError as error:
+                    failure = error
+            offset += len(data)
+        made = Attributes(mode=mode if self._command.preserve else None)
+        if times is not None:
+            made.mtime, made.atime = times
+        try:
+            if failure is None and made != Attributes():
+                file.set(made)
+        except OSError as error:
+            return error
+        return failure
 
 
 def _record(line: bytes) -> tuple[int, int, bytes]:

@@ -70,6 +70,9 @@ class File(Protocol):
     def close(self) -> None:
         """Let go of it. An error means that what was written may be lost."""
 
+    def abandon(self) -> None:
+        """Let go of it unfinished: the client has gone, or the upload failed. What was staged is discarded."""
+
 
 class FileSystem(Protocol):
     """Files and directories."""

@@ -368,3 +368,7 @@ class LocalFile:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
+
+    def abandon(self) -> None:
+        """Let go of it: what was written stays."""
+        self.close()

@@ -83,10 +83,13 @@ class SftpServer:
         self.answers: list[bytes | bytearray | memoryview] = []
 
     def close(self) -> None:
-        """Close what the client left open."""
+        """Let go of what the client left open: such uploads are unfinished."""
         for opened in self._handles.values():
             with contextlib.suppress(OSError):  # nobody is left to be told
-                opened.close()
+                if isinstance(opened, _Listing):
+                    opened.close()
+                else:
+                    opened.abandon()
         self._handles.clear()
 
     # Packets.
