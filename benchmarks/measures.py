@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ssh2.exceptions import SSH2Error
 
+from benchmarks import files
 from benchmarks.clients import ClientError, Identity, Login, OpenSsh, Typist
 from benchmarks.peers import Embedded, Peer, Running
 from benchmarks.processes import KIB, command_seconds, login_shell, own_use
@@ -374,6 +375,11 @@ def _available_bytes() -> int:
         return next(int(line.split()[1]) * KIB for line in file if line.startswith("MemAvailable:"))
 
 
+def sftp_files(bench: Bench) -> None:
+    """Files over SFTP; see `benchmarks.files`."""
+    files.files(bench, functools.partial(_percentiles, bench), _type_keys)
+
+
 MEASURES: dict[str, Callable[[Bench], None]] = {
-    "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory,
+    "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory, "files": sftp_files,
 }  # fmt: skip

@@ -73,7 +73,9 @@ class Dunnart(Peer):
     """This project's server, from this checkout; a crowd may come from one address, as the sshd beside it lets it."""
 
     name: ClassVar[str] = "dunnart"
-    _crowd: ClassVar[tuple[str, ...]] = ("--max-startups=1000:30:2000", "--max-startups-per-source=0")
+    _crowd: ClassVar[tuple[str, ...]] = (
+        "--max-startups=1000:30:2000", "--max-startups-per-source=0", "--subsystem=sftp=sftp",
+    )  # fmt: skip
 
     def missing(self) -> str | None:
         """Is there a `serve` yet?"""
@@ -121,6 +123,7 @@ class Sshd(Peer):
     def _settings(self, identity: Identity) -> list[str]:
         lines = [f"HostKey {identity.host_key}", f"AuthorizedKeysFile {identity.authorized_keys}", "PidFile none"]
         lines += ["UseDNS no", "LogLevel ERROR", "PrintMotd no", "PermitRootLogin yes"]
+        lines += ["Subsystem sftp internal-sftp"]
         lines += ["MaxStartups 1000:30:2000", "LoginGraceTime 600"]
         if "PerSourcePenalties" not in self._complaint([*lines, "PerSourcePenalties no"], identity):
             lines.append("PerSourcePenalties no")
@@ -253,7 +256,7 @@ class Dunnart2(Dunnart):
     """The same with two processes that serve the protocol."""
 
     name: ClassVar[str] = "dunnart-2"
-    _crowd: ClassVar[tuple[str, ...]] = ("--max-startups=1000:30:2000", "--max-startups-per-source=0", "--workers=2")
+    _crowd: ClassVar[tuple[str, ...]] = (*Dunnart._crowd, "--workers=2")
 
 
 class Embedded(Library):

@@ -55,6 +55,15 @@ TARGETS += [
     Target("echo.beside a download.p99 ms", most=2),
     Target("login.beside 4 downloads.p99 ms", most=1 / 3),
 ]
+TARGETS += [
+    target
+    for what in ("down, aes128-gcm", "up, aes128-gcm", "down, chacha20-poly1305", "up, chacha20-poly1305")
+    for target in (
+        Target(f"files.1 GiB {what}.MB/s", least=1.0), Target(f"files.1 GiB {what}.CPU-s/GB", most=1.0),
+    )
+]  # fmt: skip
+TARGETS += [Target(f"files.2000 of 4 KiB {direction}.seconds", most=1.5) for direction in ("up", "down")]
+TARGETS += [Target("files.listing of 100000.seconds", most=2)]
 
 
 def figure(value: float) -> str:

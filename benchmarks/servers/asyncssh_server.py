@@ -94,6 +94,7 @@ async def _main(port: int, host_key: str, authorized_keys: str) -> None:
         "server_host_keys": asyncssh.load_keypairs([host_key]),
         "authorized_client_keys": asyncssh.read_authorized_keys(authorized_keys),
         "process_factory": _serve_session,
+        "sftp_factory": True,
         "encoding": None,
         "line_editor": False,
         "gss_host": None,
