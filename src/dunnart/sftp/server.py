@@ -7,7 +7,7 @@ stops when 256 KiB of answers wait (THREATS R22), and goes on when they were tak
 no doubt about where packets begin is answered with a status; the rest raises `DecodeError`, which ends the session.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # noqa: I001 - a table of numbers below, not a column
 
 import contextlib
 import errno
@@ -19,6 +19,13 @@ from typing import TYPE_CHECKING, ClassVar
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.sftp.attributes import Attributes, encode_status, group_name, long_name, user_name
 from dunnart.sftp.files import OpenMode
+from dunnart.sftp.messages import (
+    ATTRS, BAD_MESSAGE, CLOSE, COPY_DATA, DATA, DATA_BYTES, EOF, EXPAND_PATH, EXTENDED, EXTENDED_ANSWER, EXTENSIONS,
+    FAILURE, FSETSTAT, FSTAT, FSTATVFS, FSYNC, HANDLE, HARDLINK, HOME_DIRECTORY, INIT, KIB, LIMITS, LSETSTAT, LSTAT,
+    MKDIR, NAME, OK, OPEN, OPENDIR, OP_UNSUPPORTED, PACKET_BYTES, POSIX_RENAME, READ, READDIR, READLINK, REALPATH,
+    REMOVE, RENAME, RMDIR, SETSTAT, STAT, STATUS, STATUS_OF_ERROR, STATVFS, SYMLINK, USERS_GROUPS_BY_ID, VERSION,
+    VERSION_ANSWER, WRITE,
+)  # fmt: skip
 from dunnart.wire.encoding import Reader, string, uint32, uint64
 
 if TYPE_CHECKING:
@@ -26,41 +33,17 @@ if TYPE_CHECKING:
 
     from dunnart.sftp.files import File, FileSystem
 
-KIB = 1024
-PACKET_BYTES = 256 * KIB + KIB
-"""The largest packet that is taken."""
-DATA_BYTES = 255 * KIB
-"""The most that one READ gives or one WRITE takes."""
 HANDLES = 1000
 """How many files and directories a session may have open."""
 ANSWER_BYTES = 256 * KIB
 _LISTING_BYTES = 32 * KIB
 _COPY_BYTES = 256 * KIB
-_VERSION = 3
 _LENGTH = 4
 
-OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
-_STATUS = {
-    errno.ENOENT: NO_SUCH_FILE, errno.ENOTDIR: NO_SUCH_FILE, errno.EBADF: NO_SUCH_FILE, errno.ELOOP: NO_SUCH_FILE,
-    errno.EPERM: PERMISSION_DENIED, errno.EACCES: PERMISSION_DENIED, errno.EROFS: PERMISSION_DENIED,
-    errno.EINVAL: BAD_MESSAGE, errno.ENAMETOOLONG: BAD_MESSAGE, errno.ENOSYS: OP_UNSUPPORTED,
-    errno.EOPNOTSUPP: OP_UNSUPPORTED,
-}  # fmt: skip
 _TEXTS = {OK: b"Success", EOF: b"End of file", OP_UNSUPPORTED: b"Operation unsupported"}
 
-_INIT, _READ, _WRITE, _EXTENDED = 1, 5, 6, 200
-_VERSION_ANSWER, _STATUS_ANSWER, _HANDLE_ANSWER, _DATA_ANSWER, _NAME_ANSWER, _ATTRS_ANSWER = 2, 101, 102, 103, 104, 105
-_EXTENDED_ANSWER = 201
 _HEADER = struct.Struct(">IB")
 _DATA_HEADER = struct.Struct(">IBII")
-
-EXTENSIONS: tuple[tuple[bytes, bytes], ...] = (
-    (b"posix-rename@openssh.com", b"1"), (b"statvfs@openssh.com", b"2"), (b"fstatvfs@openssh.com", b"2"),
-    (b"hardlink@openssh.com", b"1"), (b"fsync@openssh.com", b"1"), (b"lsetstat@openssh.com", b"1"),
-    (b"limits@openssh.com", b"1"), (b"expand-path@openssh.com", b"1"), (b"copy-data", b"1"),
-    (b"home-directory", b"1"), (b"users-groups-by-id@openssh.com", b"1"),
-)  # fmt: skip
-"""OpenSSH PROTOCOL §4.3-4.12, and their versions."""
 
 
 class SftpServer:
@@ -134,11 +117,11 @@ class SftpServer:
     def _packet(self, packet: memoryview) -> None:
         kind = packet[0]
         if not self._begun:
-            if kind != _INIT:
+            if kind != INIT:
                 raise DecodeError(f"SFTP begins with message {kind}")
             self._begin(Reader(packet[1:]))
             return
-        if kind == _READ:
+        if kind == READ:
             self._read(Reader(packet[1:]))
             return
         reader = Reader(packet[1:])
@@ -157,11 +140,11 @@ class SftpServer:
             self._failed(number, OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
 
     def _begin(self, reader: Reader) -> None:
-        if reader.uint32() < _VERSION:
+        if reader.uint32() < VERSION:
             raise DecodeError("an SFTP version before 3")
         self._begun = True
         extensions = b"".join(string(name) + string(version) for name, version in EXTENSIONS)
-        self._send(_VERSION_ANSWER, uint32(_VERSION) + extensions)
+        self._send(VERSION_ANSWER, uint32(VERSION) + extensions)
 
     # Answers.
 
@@ -170,30 +153,28 @@ class SftpServer:
         self._answer_bytes += 5 + len(body)
 
     def _status(self, number: int, status: int, text: bytes = b"") -> None:
-        self._send(
-            _STATUS_ANSWER, uint32(number) + uint32(status) + string(text or _TEXTS.get(status, b"")) + string(b"")
-        )
+        self._send(STATUS, uint32(number) + uint32(status) + string(text or _TEXTS.get(status, b"")) + string(b""))
 
     def _failed(self, number: int, error: OSError) -> None:
-        status = _STATUS.get(error.errno or 0, FAILURE)
+        status = STATUS_OF_ERROR.get(error.errno or 0, FAILURE)
         self._status(number, status, (error.strerror or str(error)).encode(errors="replace"))
 
     def _new_handle(self, number: int, opened: File | _Listing) -> None:
         self._next_handle += 1
         handle = uint32(self._next_handle)
         self._handles[handle] = opened
-        self._send(_HANDLE_ANSWER, uint32(number) + string(handle))
+        self._send(HANDLE, uint32(number) + string(handle))
 
     def _room(self) -> None:
         if len(self._handles) >= HANDLES:
             raise OSError(errno.EMFILE, f"{HANDLES} handles are open already")
 
     def _attributes(self, number: int, status: os.stat_result) -> None:
-        self._send(_ATTRS_ANSWER, uint32(number) + encode_status(status))
+        self._send(ATTRS, uint32(number) + encode_status(status))
 
     def _names(self, number: int, entries: list[tuple[bytes, bytes, bytes]]) -> None:
         listed = b"".join(string(name) + string(long) + attributes for name, long, attributes in entries)
-        self._send(_NAME_ANSWER, uint32(number) + uint32(len(entries)) + listed)
+        self._send(NAME, uint32(number) + uint32(len(entries)) + listed)
 
     def _name(self, number: int, name: bytes) -> None:
         self._names(number, [(name, name, uint32(0))])
@@ -244,7 +225,7 @@ class SftpServer:
         if not got and count:
             self._status(number, EOF)
             return
-        _DATA_HEADER.pack_into(answer, 0, 9 + got, _DATA_ANSWER, number, got)
+        _DATA_HEADER.pack_into(answer, 0, 9 + got, DATA, number, got)
         self.answers.append(answer if got == count else memoryview(answer)[: _DATA_HEADER.size + got])
         self._answer_bytes += _DATA_HEADER.size + got
 
@@ -366,7 +347,7 @@ class SftpServer:
         flags = (1 if found.f_flag & os.ST_RDONLY else 0) | (2 if found.f_flag & os.ST_NOSUID else 0)
         numbers = (found.f_bsize, found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail, found.f_files,
                    found.f_ffree, found.f_favail, found.f_fsid & (1 << 64) - 1, flags, found.f_namemax)  # fmt: skip
-        self._send(_EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
+        self._send(EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
 
     def _sync(self, number: int, reader: Reader) -> None:
         handle = reader.string()
@@ -380,7 +361,7 @@ class SftpServer:
     def _limits(self, number: int, reader: Reader) -> None:
         reader.end()
         numbers = (PACKET_BYTES, DATA_BYTES, DATA_BYTES, HANDLES)
-        self._send(_EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
+        self._send(EXTENDED_ANSWER, uint32(number) + b"".join(map(uint64, numbers)))
 
     def _expand_path(self, number: int, reader: Reader) -> None:
         path = reader.string()
@@ -416,18 +397,18 @@ class SftpServer:
         users, groups = reader.string(), reader.string()
         reader.end()
         body = string(_looked_up(users, user_name)) + string(_looked_up(groups, group_name))
-        self._send(_EXTENDED_ANSWER, uint32(number) + body)
+        self._send(EXTENDED_ANSWER, uint32(number) + body)
 
     _requests: ClassVar[dict[int, Callable[[SftpServer, int, Reader], None]]] = {
-        3: _open, 4: _close, _WRITE: _write, 7: _lstat, 8: _stat_handle, 9: _set, 10: _set_handle,
-        11: _open_directory, 12: _read_directory, 13: _remove, 14: _make_directory, 15: _remove_directory,
-        16: _real_path, 17: _stat, 18: _rename, 19: _read_link, 20: _symlink, _EXTENDED: _extended,
+        OPEN: _open, CLOSE: _close, WRITE: _write, LSTAT: _lstat, FSTAT: _stat_handle, SETSTAT: _set,
+        FSETSTAT: _set_handle, OPENDIR: _open_directory, READDIR: _read_directory, REMOVE: _remove,
+        MKDIR: _make_directory, RMDIR: _remove_directory, REALPATH: _real_path, STAT: _stat, RENAME: _rename,
+        READLINK: _read_link, SYMLINK: _symlink, EXTENDED: _extended,
     }  # fmt: skip
     _extensions: ClassVar[dict[bytes, Callable[[SftpServer, int, Reader], None]]] = {
-        b"posix-rename@openssh.com": _posix_rename, b"statvfs@openssh.com": _statvfs,
-        b"fstatvfs@openssh.com": _statvfs_handle, b"hardlink@openssh.com": _hard_link, b"fsync@openssh.com": _sync,
-        b"lsetstat@openssh.com": _set_link, b"limits@openssh.com": _limits, b"expand-path@openssh.com": _expand_path,
-        b"copy-data": _copy, b"home-directory": _home, b"users-groups-by-id@openssh.com": _names_of_numbers,
+        POSIX_RENAME: _posix_rename, STATVFS: _statvfs, FSTATVFS: _statvfs_handle, HARDLINK: _hard_link, FSYNC: _sync,
+        LSETSTAT: _set_link, LIMITS: _limits, EXPAND_PATH: _expand_path, COPY_DATA: _copy, HOME_DIRECTORY: _home,
+        USERS_GROUPS_BY_ID: _names_of_numbers,
     }  # fmt: skip
 
 

@@ -14,16 +14,8 @@ import pytest
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.sftp import LocalFiles, SftpServer, serve
-from dunnart.sftp.server import (
-    BAD_MESSAGE,
-    EOF,
-    FAILURE,
-    HANDLES,
-    NO_SUCH_FILE,
-    OK,
-    OP_UNSUPPORTED,
-    PERMISSION_DENIED,
-)
+from dunnart.sftp.messages import BAD_MESSAGE, EOF, FAILURE, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED
+from dunnart.sftp.server import HANDLES
 from dunnart.wire.encoding import Reader, string, uint32, uint64
 
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
