@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         PasswordCallback,
         PublicKeys,
         RawSession,
+        ScpHandler,
         Server,
         Session,
         SessionEvents,
+        SftpHandler,
         Terminal,
     )
 
@@ -52,9 +54,11 @@ __all__ = [
     "PublicKey",
     "PublicKeys",
     "RawSession",
+    "ScpHandler",
     "Server",
     "Session",
     "SessionEvents",
+    "SftpHandler",
     "Terminal",
 ]
 

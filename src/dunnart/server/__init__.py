@@ -30,6 +30,7 @@ from dunnart.server.blocking import BlockingSession
 from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
 from dunnart.server.facts import Address, ConnectionFacts, Terminal
+from dunnart.server.file_transfer import ScpHandler, SftpHandler
 from dunnart.server.interfaces import (
     AuditEvent,
     AuditSink,
@@ -90,10 +91,12 @@ __all__ = [
     "PublicKeys",
     "RawSession",
     "Refusal",
+    "ScpHandler",
     "Server",
     "ServerConfig",
     "Session",
     "SessionEvents",
+    "SftpHandler",
     "SignalRequest",
     "SourceBits",
     "StartupLimit",

@@ -156,11 +156,12 @@ class CoroutineApplication:
             session.raw.release()
 
 
-class BlockingApplication:
-    """Runs a function for each session in a thread of the application pool."""
+class ThreadApplication:
+    """Serves each session in a thread of the application pool, by what a subclass says; see `BlockingHandler`."""
 
-    def __init__(self, handler: BlockingHandler) -> None:
-        self._handler = handler
+    def serve(self, session: RawSession) -> object:
+        """Serve a session, blocking; gives the exit status, None stands for 0."""
+        raise NotImplementedError
 
     def begin(self, session: RawSession) -> bool:
         """Have a thread begin; without one the session is refused, and its user told why."""
@@ -173,11 +174,7 @@ class BlockingApplication:
         status = 1
         try:
             if not raw.gone:
-                session = BlockingSession(raw)
-                try:
-                    status = _status(self._handler(session))
-                finally:
-                    session.close()
+                status = _status(self.serve(raw))
         except Interrupted:
             status = _INTERRUPTED
         except (BrokenPipeError, ConnectionResetError, ConnectionClosed, EOFError):
@@ -187,6 +184,21 @@ class BlockingApplication:
         finally:
             raw.exit(status)
             raw.release()
+
+
+class BlockingApplication(ThreadApplication):
+    """Runs a function for each session in a thread of the application pool."""
+
+    def __init__(self, handler: BlockingHandler) -> None:
+        self._handler = handler
+
+    def serve(self, session: RawSession) -> object:
+        """Call the function."""
+        made = BlockingSession(session)
+        try:
+            return self._handler(made)
+        finally:
+            made.close()
 
 
 def _status(result: object) -> int:
