@@ -172,7 +172,7 @@ def test_what_is_no_sftp_ends_the_session_alone(embed: Embed, tmp_path: Path) ->
 def test_what_is_no_file_system_is_refused_at_once(files: Any) -> None:
     with pytest.raises(dunnart.ConfigError, match="files: "):
         dunnart.SftpHandler(files)
-    with pytest.raises(dunnart.ConfigError, match="files: |nothing to serve"):
+    with pytest.raises(dunnart.ConfigError, match="files: "):
         dunnart.ScpHandler(files)
     with pytest.raises(dunnart.ConfigError, match="drives: 'CD' is no letter"):
         dunnart.ScpHandler(None, {"CD": LocalFiles()})

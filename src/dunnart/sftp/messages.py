@@ -60,3 +60,18 @@ EXTENSIONS: tuple[tuple[bytes, bytes], ...] = (
     (LIMITS, b"1"), (EXPAND_PATH, b"1"), (COPY_DATA, b"1"), (HOME_DIRECTORY, b"1"), (USERS_GROUPS_BY_ID, b"1"),
 )  # fmt: skip
 """OpenSSH PROTOCOL §4.3-4.12, and their versions."""
+
+REQUESTS: dict[str, int | bytes] = {
+    "open": OPEN, "close": CLOSE, "read": READ, "write": WRITE, "lstat": LSTAT, "fstat": FSTAT, "setstat": SETSTAT,
+    "fsetstat": FSETSTAT, "opendir": OPENDIR, "readdir": READDIR, "remove": REMOVE, "mkdir": MKDIR, "rmdir": RMDIR,
+    "realpath": REALPATH, "stat": STAT, "rename": RENAME, "readlink": READLINK, "symlink": SYMLINK,
+    "posix-rename": POSIX_RENAME, "statvfs": STATVFS, "fstatvfs": FSTATVFS, "hardlink": HARDLINK, "fsync": FSYNC,
+    "lsetstat": LSETSTAT, "limits": LIMITS, "expand-path": EXPAND_PATH, "copy-data": COPY_DATA,
+    "home-directory": HOME_DIRECTORY, "users-groups-by-id": USERS_GROUPS_BY_ID,
+}  # fmt: skip
+"""The requests by the names that sftp-server(8) has for them, in the order of its -Q."""
+WRITING = frozenset((
+    "write", "setstat", "fsetstat", "remove", "mkdir", "rmdir", "rename", "symlink", "posix-rename", "hardlink",
+    "fsync", "lsetstat", "copy-data",
+))  # fmt: skip
+"""Those that nobody needs who only reads."""

@@ -14,7 +14,7 @@ import errno
 import os
 import struct
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.sftp.attributes import Attributes, encode_status, group_name, long_name, user_name
@@ -23,13 +23,13 @@ from dunnart.sftp.messages import (
     ATTRS, BAD_MESSAGE, CLOSE, COPY_DATA, DATA, DATA_BYTES, EOF, EXPAND_PATH, EXTENDED, EXTENDED_ANSWER, EXTENSIONS,
     FAILURE, FSETSTAT, FSTAT, FSTATVFS, FSYNC, HANDLE, HARDLINK, HOME_DIRECTORY, INIT, KIB, LIMITS, LSETSTAT, LSTAT,
     MKDIR, NAME, OK, OPEN, OPENDIR, OP_UNSUPPORTED, PACKET_BYTES, POSIX_RENAME, READ, READDIR, READLINK, REALPATH,
-    REMOVE, RENAME, RMDIR, SETSTAT, STAT, STATUS, STATUS_OF_ERROR, STATVFS, SYMLINK, USERS_GROUPS_BY_ID, VERSION,
-    VERSION_ANSWER, WRITE,
+    REMOVE, RENAME, REQUESTS, RMDIR, SETSTAT, STAT, STATUS, STATUS_OF_ERROR, STATVFS, SYMLINK, USERS_GROUPS_BY_ID,
+    VERSION, VERSION_ANSWER, WRITE,
 )  # fmt: skip
 from dunnart.wire.encoding import Reader, string, uint32, uint64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from dunnart.sftp.files import File, FileSystem
 
@@ -51,13 +51,24 @@ class SftpServer:
 
     Args:
         files: what is served.
+        requests: what a client may ask for, by the names that OpenSSH's `sftp-server -Q requests` lists; None: all.
+        refused: told the name of each request that it may not.
 
     Attributes:
         answers: what is to be sent, in order; whoever sends it clears the list.
+
+    Raises:
+        ValueError: there is no request of such a name.
     """
 
-    def __init__(self, files: FileSystem) -> None:
+    def __init__(
+        self, files: FileSystem, *, requests: Collection[str] | None = None,
+        refused: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self._files = files
+        self._refused = refused
+        self._denied = {} if requests is None else _denied(requests)
+        self._reads = READ not in self._denied
         self._buffer = bytearray()
         self._begun = False
         self._handles: dict[bytes, File | _Listing] = {}
@@ -121,14 +132,16 @@ class SftpServer:
                 raise DecodeError(f"SFTP begins with message {kind}")
             self._begin(Reader(packet[1:]))
             return
-        if kind == READ:
+        if kind == READ and self._reads:
             self._read(Reader(packet[1:]))
             return
         reader = Reader(packet[1:])
         number = reader.uint32()
         try:
             handler = self._requests.get(kind)
-            if handler is None:
+            if kind in self._denied:
+                self._refuse(kind)
+            elif handler is None:
                 self._status(number, OP_UNSUPPORTED)
             else:
                 handler(self, number, reader)
@@ -143,8 +156,15 @@ class SftpServer:
         if reader.uint32() < VERSION:
             raise DecodeError("an SFTP version before 3")
         self._begun = True
-        extensions = b"".join(string(name) + string(version) for name, version in EXTENSIONS)
+        extensions = b"".join(
+            string(name) + string(version) for name, version in EXTENSIONS if name not in self._denied
+        )
         self._send(VERSION_ANSWER, uint32(VERSION) + extensions)
+
+    def _refuse(self, kind: int | bytes) -> NoReturn:
+        if self._refused is not None:
+            self._refused(self._denied[kind])
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     # Answers.
 
@@ -230,8 +250,8 @@ class SftpServer:
         self._answer_bytes += _DATA_HEADER.size + got
 
     def _write(self, number: int, reader: Reader) -> None:
+        # What comes after the data is skipped: Go's sftp, and so rclone, sends all of its buffer with the last piece.
         handle, offset, data = reader.string(), reader.uint64(), reader.view()
-        reader.end()
         self._file(handle).write(data, offset)
         self._status(number, OK)
 
@@ -318,8 +338,11 @@ class SftpServer:
     # Extensions.
 
     def _extended(self, number: int, reader: Reader) -> None:
-        handler = self._extensions.get(reader.string())
-        if handler is None:
+        name = reader.string()
+        handler = self._extensions.get(name)
+        if name in self._denied:
+            self._refuse(name)
+        elif handler is None:
             self._status(number, OP_UNSUPPORTED)
         else:
             handler(self, number, reader)
@@ -434,6 +457,13 @@ class _Listing:
         close = getattr(self._entries, "close", None)  # a generator has one
         if close is not None:
             close()
+
+
+def _denied(requests: Collection[str]) -> dict[int | bytes, str]:
+    for name in requests:
+        if name not in REQUESTS:
+            raise ValueError(f"{name!r} is no request of SFTP")
+    return {kind: name for name, kind in REQUESTS.items() if name not in requests}
 
 
 def _looked_up(numbers: bytes, name: Callable[[int], str]) -> bytes:

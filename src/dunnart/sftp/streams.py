@@ -8,25 +8,32 @@ from typing import TYPE_CHECKING
 from dunnart.sftp.server import SftpServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from dunnart.sftp.files import FileSystem
 
 _READ_BYTES = 1 << 20
 _PIECES = 64
 
 
-def serve(files: FileSystem, source: int, target: int) -> None:
+def serve(
+    files: FileSystem, source: int, target: int, *, requests: Collection[str] | None = None,
+    refused: Callable[[str], None] | None = None,
+) -> None:  # fmt: skip
     """Serve until the client ends its side.
 
     Args:
         files: what is served.
         source: where requests are read.
         target: where answers are written.
+        requests: what a client may ask for, as `SftpServer` has it.
+        refused: told the name of each request that it may not.
 
     Raises:
         DecodeError: the client sent what is no SFTP; so does LimitExceeded.
         OSError: the client is gone.
     """
-    server = SftpServer(files)
+    server = SftpServer(files, requests=requests, refused=refused)
     buffer = memoryview(bytearray(_READ_BYTES))
     try:
         while count := os.readv(source, [buffer]):
