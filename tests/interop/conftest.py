@@ -36,6 +36,23 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def _file_server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    running = serve(tmp_path_factory.mktemp("files"), keys, "--subsystem", "sftp=sftp")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def files(_file_server: Served) -> Iterator[Served]:
+    """The server for programs that move files; what it logs of each test holds no error."""
+    before = len(_file_server.log)
+    yield _file_server
+    log = _file_server.log[before:]
+    assert "Traceback" not in log, log[-4000:]
+    assert " error/" not in log, log[-4000:]
+
+
 Serve = Callable[..., Served]
 
 
