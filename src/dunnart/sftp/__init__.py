@@ -1,9 +1,34 @@
-"""SFTP: the server's side of version 3 without its I/O, and what it can serve."""
+"""SFTP: the server's side of version 3 without its I/O, and what it can serve.
 
-from dunnart.sftp.attributes import Attributes
-from dunnart.sftp.files import File, FileSystem, OpenMode
-from dunnart.sftp.local import LocalFiles
-from dunnart.sftp.server import SftpServer
-from dunnart.sftp.streams import serve
+Names are loaded when they are first used: a process that serves one session starts with what that needs.
+"""
 
-__all__ = ["Attributes", "File", "FileSystem", "LocalFiles", "OpenMode", "SftpServer", "serve"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dunnart.sftp.attributes import Attributes
+    from dunnart.sftp.files import File, FileSystem, OpenMode
+    from dunnart.sftp.layers.read_only import ReadOnly
+    from dunnart.sftp.local import LocalFiles
+    from dunnart.sftp.server import SftpServer
+    from dunnart.sftp.streams import serve
+
+_HOMES = {
+    "Attributes": "attributes", "File": "files", "FileSystem": "files", "LocalFiles": "local", "OpenMode": "files",
+    "ReadOnly": "layers.read_only", "SftpServer": "server", "serve": "streams",
+}  # fmt: skip
+
+__all__ = ["Attributes", "File", "FileSystem", "LocalFiles", "OpenMode", "ReadOnly", "SftpServer", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    """Load a name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dunnart.sftp' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"dunnart.sftp.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

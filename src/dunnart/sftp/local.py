@@ -53,15 +53,13 @@ class LocalFiles:
     Args:
         root: the folder that the client sees as "/"; None: the system's own root.
         start: where relative paths begin, as the client sees it.
-        read_only: refuse everything that changes something.
     """
 
-    def __init__(self, root: str | None = None, *, start: str = "/", read_only: bool = False) -> None:
+    def __init__(self, root: str | None = None, *, start: str = "/") -> None:
         self._root = None if root is None else os.open(root, _HERE | os.O_DIRECTORY)
         if self._root is not None:
             weakref.finalize(self, os.close, self._root)
         self._start = os.fsencode(start)
-        self._read_only = read_only
 
     # Paths.
 
@@ -138,23 +136,17 @@ class LocalFiles:
         opened.clear()
         return directory, name, way
 
-    def _check_writable(self, path: bytes) -> None:
-        if self._read_only:
-            raise _oserror(errno.EROFS, path)
-
     # Files.
 
     def open(self, path: bytes, mode: OpenMode, attributes: Attributes) -> File:
         """Open a file; nothing that would block, as a FIFO without a writer, holds us up."""
-        if mode.write or mode.create or mode.truncate or mode.append:
-            self._check_writable(path)
         permissions = _DEFAULT_FILE if attributes.mode is None else attributes.mode & _PERMISSIONS
         inside = 0 if self._root is None else os.O_NOFOLLOW
         flags = mode.flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | inside
         follow = not (mode.create and mode.exclusive)
         with self._place(path, follow=follow) as place:
             fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
-        return LocalFile(fd, append=mode.append, read_only=self._read_only)
+        return LocalFile(fd, append=mode.append)
 
     def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         """List a directory; what vanishes meanwhile, or may not be looked at, is left out."""
@@ -191,7 +183,6 @@ class LocalFiles:
 
     def set(self, path: bytes, attributes: Attributes, *, follow: bool) -> None:
         """Change what the attributes name, of a file or of the symbolic link itself."""
-        self._check_writable(path)
         with self._place(path, follow=follow) as place:
             inside = place.directory is not None
             if attributes.size is not None:
@@ -228,20 +219,17 @@ class LocalFiles:
 
     def remove(self, path: bytes) -> None:
         """Remove a file, not a directory."""
-        self._check_writable(path)
         with self._place(path, follow=False) as place:
             os.unlink(place.name, dir_fd=place.directory)
 
     def make_directory(self, path: bytes, attributes: Attributes) -> None:
         """Make a directory."""
-        self._check_writable(path)
         mode = _DEFAULT_DIRECTORY if attributes.mode is None else attributes.mode & _PERMISSIONS
         with self._place(path, follow=False) as place:
             os.mkdir(place.name, mode, dir_fd=place.directory)
 
     def remove_directory(self, path: bytes) -> None:
         """Remove an empty directory."""
-        self._check_writable(path)
         with self._place(path, follow=False) as place:
             os.rmdir(place.name, dir_fd=place.directory)
 
@@ -259,7 +247,6 @@ class LocalFiles:
 
     def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
         """Rename; without `replace` by a link and its removal, which cannot overwrite, where that is possible."""
-        self._check_writable(old)
         with self._place(old, follow=False) as source, self._place(new, follow=False) as target:
             if not replace:
                 status = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
@@ -285,7 +272,6 @@ class LocalFiles:
 
     def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
         """Make a link at `path` to `target`."""
-        self._check_writable(path)
         with self._place(path, follow=False) as place:
             if symbolic:
                 if b"\0" in target:
@@ -322,10 +308,9 @@ class LocalFiles:
 class LocalFile:
     """A `File` of this system."""
 
-    def __init__(self, fd: int, *, append: bool, read_only: bool = False) -> None:
+    def __init__(self, fd: int, *, append: bool) -> None:
         self._fd = fd
         self._append = append
-        self._read_only = read_only
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer from `offset` on."""
@@ -346,8 +331,6 @@ class LocalFile:
 
     def set(self, attributes: Attributes) -> None:
         """Change what the attributes name: an owner may do that with a file that is open to read, too."""
-        if self._read_only:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if attributes.size is not None:
             os.ftruncate(self._fd, attributes.size)
         if attributes.mode is not None:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places
 from dunnart.scp.server import serve
+from dunnart.sftp.layers.read_only import ReadOnly
 from dunnart.sftp.local import LocalFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_LOG = 3  # the first descriptor that a call passes on
+    from dunnart.sftp.files import FileSystem
 
 
 def main(arguments: list[str]) -> int:
@@ -21,11 +25,15 @@ def main(arguments: list[str]) -> int:
     settings = json.loads(arguments[0])
     command = ScpCommand.parse(os.fsencode(arguments[1]))
     root, read_only = settings["root"], settings["read_only"]
-    drives = {letter: LocalFiles(folder, read_only=read_only) for letter, folder in settings["drives"].items()}
-    files = None if drives and not root else LocalFiles(root or None, start="/" if root else os.getcwd(),
-                                                        read_only=read_only)  # fmt: skip
+
+    def served(folder: str | None, start: str = "/") -> FileSystem:
+        files = LocalFiles(folder, start=start)
+        return ReadOnly(files) if read_only else files
+
+    drives = {letter: served(folder) for letter, folder in settings["drives"].items()}
+    files = None if drives and not root else served(root or None, "/" if root else os.getcwd())
     try:
-        return serve(command, Places(files, drives), lambda limit: os.read(0, limit), _write, _log(settings["log"]))
+        return serve(command, Places(files, drives), lambda limit: os.read(0, limit), _write, _log(logs=settings["logs"]))
     except (BrokenPipeError, ConnectionResetError):
         return 1
 
@@ -36,13 +44,13 @@ def _write(data: bytes | memoryview) -> None:
         view = view[os.write(1, view) :]
 
 
-def _log(descriptor: int) -> Callable[[str], None]:
-    """Give what writes lines to the server's log, through a pipe; -1: nothing does."""
-    if descriptor < 0:
+def _log(*, logs: bool) -> Callable[[str], None]:
+    """Give what writes lines to the server's log, through a pipe, if there is one."""
+    if not logs:
         return lambda _: None
 
     def log(line: str) -> None:
         with contextlib.suppress(OSError):  # the server is gone
-            os.write(descriptor, line.encode(errors="replace")[:1000].replace(b"\n", b"?") + b"\n")
+            os.write(_LOG, line.encode(errors="replace")[:1000].replace(b"\n", b"?") + b"\n")
 
     return log

@@ -40,11 +40,13 @@ def main(arguments: Sequence[str]) -> int:
 def serve(start: str, *, read_only: bool = False) -> int:
     """Serve this process's files."""
     from dunnart.errors import DunnartError
+    from dunnart.sftp.layers.read_only import ReadOnly
     from dunnart.sftp.local import LocalFiles
     from dunnart.sftp.streams import serve as serve_files
 
+    files = LocalFiles(start=start)
     try:
-        serve_files(LocalFiles(start=start, read_only=read_only), 0, 1)
+        serve_files(ReadOnly(files) if read_only else files, 0, 1)
     except DunnartError as error:
         print(f"dunnart sftp-server: {error}", file=sys.stderr)
         return 1

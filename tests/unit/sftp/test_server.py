@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.errors import DecodeError, LimitExceeded
-from dunnart.sftp import LocalFiles, SftpServer, serve
+from dunnart.sftp import FileSystem, LocalFiles, ReadOnly, SftpServer, serve
 from dunnart.sftp.messages import BAD_MESSAGE, EOF, FAILURE, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED
 from dunnart.sftp.server import HANDLES
 from dunnart.wire.encoding import Reader, string, uint32, uint64
@@ -33,7 +33,7 @@ def size(count: int) -> bytes:
 class Client:
     """Speaks to a server without a connection."""
 
-    def __init__(self, files: LocalFiles) -> None:
+    def __init__(self, files: FileSystem) -> None:
         self.server = SftpServer(files)
         assert self.send(1, uint32(3))[0][0] == 2
         self.requests = 0
@@ -100,6 +100,14 @@ def test_what_is_written_is_read(client: Client, folder: Path) -> None:
     assert client.status(CLOSE, handle) == OK
     assert client.status(CLOSE, handle) == NO_SUCH_FILE
     assert os.listdir(os.fsencode(folder)) == [b"f\xff\n"]
+
+
+def test_what_comes_after_written_data_is_skipped(client: Client, folder: Path) -> None:
+    """Go's sftp, and with it rclone, sends all of its buffer with a last piece that does not fill it."""
+    handle = client.open(b"/f", FOR_WRITING | CREATING)
+    assert client.status(WRITE, handle, uint64(0), string(b"data"), bytes(100)) == OK
+    assert (folder / "f").read_bytes() == b"data"
+    assert client.status(CLOSE, handle, b"more") == BAD_MESSAGE
 
 
 @pytest.mark.parametrize("kind", [*range(2, 21), EXTENDED, 99, 255])
@@ -197,7 +205,7 @@ def test_listings(client: Client, folder: Path) -> None:
 def test_read_only_changes_nothing(folder: Path) -> None:
     (folder / "f").write_bytes(b"x")
     os.chmod(folder / "f", 0o640)
-    client = Client(LocalFiles(str(folder), read_only=True))
+    client = Client(ReadOnly(LocalFiles(str(folder))))
     path, other = string(b"/f"), string(b"/g")
     handle = client.open(b"/f", FOR_READING)
     mode = uint32(4) + uint32(0o777)
