@@ -84,7 +84,7 @@ class Placed(Clients):
 
     def workers(self) -> list[int]:
         """The protocol processes."""
-        return [worker._process.pid for worker in self.server._placement._workers]  # type: ignore[union-attr]
+        return [worker.pid for worker in self.server._placement._workers]  # type: ignore[union-attr]
 
 
 @asynccontextmanager

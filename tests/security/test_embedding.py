@@ -297,7 +297,8 @@ async def test_a_handler_that_heeds_no_cancelling_does_not_stop_close(
 
 
 async def test_a_protocol_process_that_is_stopped_does_not_stop_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dunnart.server.workers._END_SECONDS", 0.1)
+    monkeypatch.setattr("dunnart.server.processes.process._END_SECONDS", 0.1)
+    monkeypatch.setattr("dunnart.server.processes.placement._END_SECONDS", 0.1)
     async with placed(("process", 1)) as server:
         (pid,) = server.workers()
         os.kill(pid, signal.SIGSTOP)
@@ -305,11 +306,29 @@ async def test_a_protocol_process_that_is_stopped_does_not_stop_close(monkeypatc
         assert not exists(pid)
 
 
+async def test_a_protocol_process_that_is_stopped_does_not_stop_the_operator(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dunnart.server.processes.placement._ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("dunnart.server.processes.process._END_SECONDS", 0.1)
+    monkeypatch.setattr("dunnart.server.processes.placement._END_SECONDS", 0.1)
+    async with placed(("process", 2)) as server:
+        first, second = server.workers()
+        os.kill(second, signal.SIGSTOP)
+        status = await server.server.status()
+        assert {each.pid: each.answers for each in status.processes} == {os.getpid(): True, first: True, second: False}
+        assert await server.server.sessions() == ()
+        assert not await server.server.kill(1)
+        assert f"protocol process 1 ({second}) does not answer: status" in caplog.text
+        await server.server.drain(0)  # as it closes, with the stopped one
+        assert not exists(second)
+
+
 async def test_a_process_that_cannot_be_started_again_is_tried_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "dunnart")
-    monkeypatch.setattr("dunnart.server.workers._RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("dunnart.server.processes.placement._RESTART_SECONDS", 0.01)
     start, failures = subprocess.Popen, iter(range(2))
 
     def popen(*arguments: Any, **options: Any) -> Any:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from dunnart.server import Allow, Attempt, AuthReply, PasswordCallback, RawSession, ServerConfig
-from dunnart.server.handover import (
+from dunnart.server.host import Host
+from dunnart.server.processes.frames import (
     AddStderr,
     Attach,
     Audited,
@@ -25,7 +26,6 @@ from dunnart.server.handover import (
     Frame,
     Gone,
     HungUp,
-    Link,
     OpenAsked,
     Opened,
     RequestAsked,
@@ -35,8 +35,8 @@ from dunnart.server.handover import (
     SessionAsked,
     UserIn,
 )
-from dunnart.server.host import Host
-from dunnart.server.workers import _Worker
+from dunnart.server.processes.link import Link
+from dunnart.server.processes.process import ProtocolProcess
 from dunnart.wire.encoding import uint32
 from tests.runtime.driver import HOST_KEY, PASSWORD, USER, Beginning, descriptors, eventually, right_password
 
@@ -73,7 +73,7 @@ class Fake:
         )
         loop = asyncio.get_running_loop()
         self.host = Host(config, loop, loop, Counter())
-        self.worker = _Worker(self.host, 0, [])
+        self.worker = ProtocolProcess(self.host, 0, [])
         self.frames: list[Frame] = []
         self.connect()
 
@@ -85,8 +85,10 @@ class Fake:
         """Start anew with another process."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        self.worker._link = self.link = Link(ours, loop, self.worker._receive, self.worker._lost)
+        self.talk = self.worker._talk(ours)
+        self.link = self.talk._link
         self.process = Link(theirs, loop, lambda frame, _: self.frames.append(frame), lambda: None)
+        self.process.send(Returned(0, failed=False, result=b"null"))  # it is ready
 
     async def answered(self, kind: type[Frame]) -> Frame:
         await eventually(lambda: any(isinstance(frame, kind) for frame in self.frames))
@@ -268,7 +270,7 @@ async def test_an_answer_that_is_none_still_answers(reply: object) -> None:
 async def test_a_process_that_floods_with_questions_is_not_listened_to_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dunnart.server.workers._MOST_QUESTIONS", 10)
+    monkeypatch.setattr("dunnart.server.processes.conversation._MOST_QUESTIONS", 10)
     go = asyncio.Event()
     most = 0
 
@@ -277,7 +279,7 @@ async def test_a_process_that_floods_with_questions_is_not_listened_to_meanwhile
 
         async def authenticate(self, attempt: Attempt) -> AuthReply:
             nonlocal most
-            most = max(most, len(fake.worker._questions))
+            most = max(most, len(fake.talk._questions))
             await go.wait()
             return Allow()
 

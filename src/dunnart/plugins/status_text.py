@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dunnart.server.line_buffer import width
 
 if TYPE_CHECKING:
-    from dunnart.server.status import ChannelStatus, ConnectionStatus, ServerStatus
+    from dunnart.server.status import ChannelStatus, ConnectionStatus, ProcessStatus, ServerStatus
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _RIGHT = frozenset({"ID", "NR", "SINCE", "IDLE", "IN", "OUT", "IN/s", "OUT/s"})
@@ -104,6 +104,12 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
+def _process(seen: ProcessStatus) -> str:
+    if not seen.answers:
+        return "does not answer"
+    return f"{size(seen.memory_bytes)}, {seen.cpu_seconds:.1f} s, {seen.threads} threads"
+
+
 def status(seen: ServerStatus, version: str, columns: int | None = None) -> list[str]:
     """Show a server."""
     pool = seen.application
@@ -125,8 +131,7 @@ def status(seen: ServerStatus, version: str, columns: int | None = None) -> list
     ]  # fmt: skip
     if several:
         lines += [
-            ("process" if each is seen.processes[0] else "",
-             f"{each.pid} {each.role}: {size(each.memory_bytes)}, {each.cpu_seconds:.1f} s, {each.threads} threads")
+            ("process" if each is seen.processes[0] else "", f"{each.pid} {each.role}: {_process(each)}")
             for each in seen.processes
         ]  # fmt: skip
     lines += [(kind.replace("_", " "), _counts(names)) for kind, names in seen.algorithms.items()]

@@ -34,6 +34,9 @@ async def server_status(
             algorithms.setdefault(kind, Counter()).update(counts)
         if "process" in part:
             processes.append(ProcessStatus(**part["process"]))
+    answered = {each.pid for each in processes}
+    silent = {pid: role for pid, role in placement.processes.items() if pid not in answered}
+    processes += [ProcessStatus(pid, role, 0, 0.0, 0, answers=False) for pid, role in silent.items()]
     pool = host.handlers
     return ServerStatus(
         started=started,

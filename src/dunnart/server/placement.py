@@ -31,8 +31,21 @@ class Placement(Protocol):
     async def stop_listening(self) -> None:
         """Accept no more of them."""
 
-    async def each(self, name: str, *arguments: object) -> list[Any]:
-        """Have every part that serves the protocol do one of `dunnart.server.operations`; what they return."""
+    @property
+    def processes(self) -> dict[int, str]:
+        """Further processes that serve the protocol: their numbers, and their roles as in `ProcessStatus`."""
+
+    async def each(self, name: str, *arguments: object, seconds: float = 0.0) -> list[Any]:
+        """Have every part that serves the protocol do one of `dunnart.server.operations`.
+
+        Args:
+            name: which.
+            arguments: its own.
+            seconds: how long it may take by its nature.
+
+        Returns:
+            What they return. Other processes that do not answer in time, 5 s more, are left out.
+        """
 
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""
@@ -49,7 +62,7 @@ class Placement(Protocol):
 def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> Placement:
     """Make the placement that the configuration asks for."""
     if config.placement == "process":
-        from dunnart.server.workers import InProcesses
+        from dunnart.server.processes.placement import InProcesses
 
         return InProcesses(config, app_loop, server)
     return (OnLoop if config.placement == "loop" else InThread)(config, app_loop, server)
@@ -71,7 +84,12 @@ class OnLoop:
         """Accept no more connections."""
         self.protocol.stop_listening()
 
-    async def each(self, name: str, *arguments: object) -> list[Any]:
+    @property
+    def processes(self) -> dict[int, str]:
+        """None."""
+        return {}
+
+    async def each(self, name: str, *arguments: object, seconds: float = 0.0) -> list[Any]:
         """Do it here."""
         return [await self.protocol.operate(name, *arguments)]
 
@@ -123,7 +141,12 @@ class InThread:
         """Accept no more connections."""
         await self.each("stop_listening")
 
-    async def each(self, name: str, *arguments: object) -> list[Any]:
+    @property
+    def processes(self) -> dict[int, str]:
+        """None."""
+        return {}
+
+    async def each(self, name: str, *arguments: object, seconds: float = 0.0) -> list[Any]:
         """Do it there."""
         assert self._inner is not None
         return await self._thread.run(self._inner.each(name, *arguments))

@@ -251,9 +251,9 @@ class Server:
         await placement.stop_listening()
         for address in self._addresses:
             address.remove()
-        for name, argument in (("notify", notice), ("drained", seconds)):
+        for name, argument, limit in (("notify", notice, 0.0), ("drained", seconds, seconds)):
             if self._placement is placement:  # else it was closed meanwhile
-                await placement.each(name, argument)
+                await placement.each(name, argument, seconds=limit)
         await self.close()
 
     async def drain(self, seconds: float, notice: str = "") -> None:

@@ -27,6 +27,7 @@ class ProcessStatus:
         memory_bytes: what it has in memory now, pages that it shares with others included.
         cpu_seconds: what it has used of processors so far.
         threads: how many it has now.
+        answers: False if it has not answered in time: what it serves is not counted, and the numbers above are 0.
     """
 
     pid: int
@@ -34,6 +35,7 @@ class ProcessStatus:
     memory_bytes: int
     cpu_seconds: float
     threads: int
+    answers: bool = True
 
     @classmethod
     def of_this(cls, role: str) -> ProcessStatus:

@@ -88,6 +88,8 @@ def test_status() -> None:
     two = replace(STATUS, workers=2, processes=(*STATUS.processes, ProcessStatus(2, "protocol 0", 1 << 20, 0.5, 1)))
     assert "protocol     in 2 processes" in status_text.status(two, "1.2")
     assert "             2 protocol 0: 1.0 MiB, 0.5 s, 1 threads" in status_text.status(two, "1.2")
+    stuck = replace(two, processes=(*STATUS.processes, ProcessStatus(2, "protocol 0", 0, 0.0, 0, answers=False)))
+    assert "             2 protocol 0: does not answer" in status_text.status(stuck, "1.2")
     assert max(map(len, status_text.status(two, "1.2", 30))) == 30
 
 

@@ -14,242 +14,29 @@ import os
 import pickle
 import socket
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dunnart.protocol.questions import (
-    Allow,
-    AuthReply,
-    Deny,
-    InteractiveCredential,
-    PasswordCredential,
-    Prompt,
-    PublicKeyCredential,
-    Refusal,
-)
-from dunnart.protocol.requests import ExitSignal, ExitStatus, decode_strings, encode_strings
+from dunnart.protocol.questions import AuthReply, Refusal
+from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
 from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
-from dunnart.server.handover import (
-    Abandoned,
-    AcceptAsked,
-    AddStderr,
-    Answered,
-    Attach,
-    Audited,
-    AuthAnswered,
-    AuthAsked,
-    Begun,
-    Call,
-    Dealt,
-    End,
-    Entered,
-    Frame,
-    Gone,
-    Held,
-    HungUp,
-    Left,
-    Link,
-    OpenAnswered,
-    OpenAsked,
-    Opened,
-    Peer,
-    RequestAnswered,
-    RequestAsked,
-    Requested,
-    Returned,
-    Said,
-    SessionAsked,
-    UserIn,
-)
+from dunnart.server.processes import frames
+from dunnart.server.processes.link import Link
+from dunnart.server.processes.remote import RemoteHost
 from dunnart.server.protocol_server import ProtocolServer
-from dunnart.wire.encoding import uint32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.admission import Admission
-    from dunnart.server.authentication import Attempt, Authenticator
-    from dunnart.server.channel import ChannelControl, Serving
+    from dunnart.server.authentication import Attempt
     from dunnart.server.connection import ServerConnection
-    from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
     from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+    from dunnart.server.processes.order import Order
 
-Key = tuple[int, int]
-"""A session: its connection's number and its channel's."""
 _LOG = logging.getLogger("dunnart.server")
 _ATTACHED = (1, 3)
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
-DENIED, ALLOWED, PROMPTED = 0, 1, 2
-SILENT, UNKNOWN_USER, TOUCH, VERIFY = 1, 2, 4, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a protocol process is started with. It comes from the process that starts it, pickled."""
-
-    index: int
-    workers: int
-    options: dict[str, Any] = field(repr=False)
-    host_keys: tuple[bytes, ...] = field(repr=False)
-    asks_accept: bool
-    audited: bool
-    methods: tuple[str, ...]
-    authenticators: tuple[Authenticator, ...]
-    """Those that decide here."""
-    channel_types: tuple[str, ...]
-    global_requests: tuple[str, ...]
-    levels: dict[str, int]
-    first: int
-    """The first connection's number."""
-
-
-class _Elsewhere:
-    """Stands for plug-ins of the application's process, which `RemoteHost` asks in the place of this."""
-
-    def __init__(self, method: str = "") -> None:
-        self.method = method
-
-    async def authenticate(self, attempt: Attempt) -> AuthReply:
-        """Never called."""
-        raise NotImplementedError
-
-    async def open(self, opening: ChannelOpening) -> Refusal:
-        """Never called."""
-        raise NotImplementedError
-
-    async def answer(self, request: ConnectionRequest) -> bool:
-        """Never called."""
-        raise NotImplementedError
-
-    def record(self, event: AuditEvent) -> None:
-        """Never called."""
-        raise NotImplementedError
-
-
-class RemoteSession:
-    """A session that the application's process serves: the counterpart of its channel."""
-
-    def __init__(self, host: RemoteHost, facts: SessionFacts, control: ChannelControl) -> None:
-        self.facts = facts
-        self.control = control
-        self.key: Key = (facts.connection.id, facts.channel)
-        self._host = host
-
-    def requested(self, request: ChannelRequest) -> bool:
-        """Pass it on."""
-        self._host.link.send(Requested(*self.key, request.name, request.encode()))
-        return True
-
-    def hung_up(self) -> None:
-        """Say so, once."""
-        if self._host.sessions.pop(self.key, None) is not None:
-            self._host.link.send(HungUp(*self.key))
-
-
-class RemoteHost:
-    """Asks the application's process; see `HostLink`."""
-
-    def __init__(self, link: Link, authenticators: tuple[Authenticator, ...]) -> None:
-        self.link = link
-        self._authenticators = {each.method: each for each in authenticators}
-        self.sessions: dict[Key, RemoteSession] = {}
-        self.begun: dict[Key, Callable[[bool], None]] = {}
-        self.waiting: dict[int, asyncio.Future[Any]] = {}
-        self.introduced: set[int] = set()
-        self._next_token = 1
-
-    async def _ask(self, make: Callable[[int], Frame]) -> Any:  # noqa: ANN401 - the frame says what
-        token = self._next_token
-        self._next_token = token + 1 & 0xFFFFFFFF
-        self.waiting[token] = future = asyncio.get_running_loop().create_future()
-        self.link.send(make(token))
-        try:
-            return await future
-        finally:
-            del self.waiting[token]
-
-    async def accepts(self, peer: Address) -> bool:
-        """May this client connect?"""
-        answer: bool = await self._ask(lambda token: AcceptAsked(token, peer.host, peer.port))
-        return answer
-
-    async def authenticate(self, attempt: Attempt) -> AuthReply:
-        """Decide on one authentication request."""
-        credential = attempt.credential
-        if (here := self._authenticators.get(credential.method)) is not None:
-            return await here.authenticate(attempt)
-        text, algorithm, signed, data, answered = "", "", False, b"", False
-        if isinstance(credential, PasswordCredential):
-            text = credential.password
-        elif isinstance(credential, PublicKeyCredential):
-            algorithm, signed, data = credential.algorithm, credential.signed, credential.key.blob
-        elif isinstance(credential, InteractiveCredential):
-            text, answered = credential.submethods, credential.responses is not None
-            data = encode_strings([item.encode() for item in credential.responses or ()])
-        answer: AuthAnswered = await self._ask(lambda token: AuthAsked(
-            token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
-            text, algorithm, signed, data, answered))  # fmt: skip
-        texts = [item.decode() for item in decode_strings(answer.texts)]
-        if answer.kind == ALLOWED:
-            return Allow(answer.grant or None, bool(answer.flags & TOUCH), bool(answer.flags & VERIFY))
-        if answer.kind == PROMPTED:
-            prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))
-            return Prompt(prompts, texts[0], texts[1])
-        return Deny(texts[0], bool(answer.flags & SILENT), bool(answer.flags & UNKNOWN_USER))
-
-    async def open(self, opening: ChannelOpening) -> int | Refusal:
-        """May a channel that is no session be opened?"""
-        self._introduce(opening.connection)
-        answer: OpenAnswered = await self._ask(lambda token: OpenAsked(
-            token, opening.connection.id, opening.channel_type, opening.data))  # fmt: skip
-        return answer.opening or Refusal(answer.reason_code, answer.description)
-
-    def abandon(self, opening: int) -> None:
-        """Nothing came of a channel that was to be opened."""
-        self.link.send(Abandoned(opening))
-
-    async def answer(self, request: ConnectionRequest) -> bool | bytes:
-        """Answer a global request."""
-        self._introduce(request.connection)
-        answer: RequestAnswered = await self._ask(lambda token: RequestAsked(
-            token, request.connection.id, request.name, request.data))  # fmt: skip
-        return answer.yes and (answer.data or True)
-
-    def audit(self, event: AuditEvent) -> None:
-        """Something happened that has to be recorded."""
-        self.link.send(Audited(
-            int(event.time * 1e6), event.kind, event.connection, event.user, *event.peer,
-            json.dumps(event.details).encode()))  # fmt: skip
-
-    def _introduce(self, whose: ConnectionFacts) -> None:
-        if whose.id not in self.introduced:
-            self.introduced.add(whose.id)
-            # Grants are numbers here; the application's process knows what they stand for.
-            grants = b"".join(uint32(grant if isinstance(grant, int) else 0) for grant in whose.grants)
-            key = b"" if whose.key is None else whose.key.blob
-            self.link.send(UserIn(whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants))
-
-    def session(self, facts: SessionFacts, control: ChannelControl) -> Serving:
-        """A session is to be served."""
-        made = RemoteSession(self, facts, control)
-        self.sessions[made.key] = made
-        return made
-
-    def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
-        """Ask the application's process to serve it."""
-        assert isinstance(session, RemoteSession)
-        facts, terminal = session.facts, session.facts.terminal
-        self._introduce(facts.connection)
-        self.begun[session.key] = then
-        variables = [item.encode() for pair in facts.environment.items() for item in pair]
-        self.link.send(SessionAsked(
-            *session.key, facts.kind, facts.command or b"", facts.subsystem or "", encode_strings(variables),
-            b"" if terminal is None else terminal.request().encode(), facts.opening,
-        ))  # fmt: skip
 
 
 class Worker:
@@ -273,46 +60,46 @@ class Worker:
     async def run(self) -> None:
         """Serve until the application's process says it is enough, or is gone."""
         self._server.start(self._listeners)
-        self._link.send(Returned(0, failed=False, result=b"null"))
+        self._link.send(frames.Returned(0, failed=False, result=b"null"))
         await self._ended.wait()
         await self._server.close(seconds=0)
 
     # From the application's process.
 
-    def _receive(self, frame: Frame, descriptors: list[int]) -> None:
+    def _receive(self, frame: frames.Frame, descriptors: list[int]) -> None:
         match frame:
-            case Answered():
+            case frames.Answered():
                 self._settle(frame.token, frame.yes)
-            case AuthAnswered() | OpenAnswered() | RequestAnswered():
+            case frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered():
                 self._settle(frame.token, frame)
-            case Begun():
+            case frames.Begun():
                 then = self._host.begun.pop((frame.connection, frame.channel), None)
                 if then is not None:
                     then(frame.yes)
-            case Attach():
+            case frames.Attach():
                 self._attach(frame, descriptors)
-            case AddStderr():
+            case frames.AddStderr():
                 self._add_stderr(frame, descriptors)
-            case End():
+            case frames.End():
                 session = self._host.sessions.get((frame.connection, frame.channel))
                 if session is not None:
                     how = ExitSignal(frame.signal, core_dumped=False, message="") if frame.signal else ExitStatus(
                         frame.status)  # fmt: skip
                     session.control.end(how, frame.text)
-            case Call():
+            case frames.Call():
                 task = self._loop.create_task(self._call(frame))
                 self._server.keep(task)
-            case Peer() if descriptors:
+            case frames.Peer() if descriptors:
                 self._meet(frame, socket.socket(fileno=descriptors[0]))
 
     def _settle(self, token: int, answer: object) -> None:
         future = self._host.waiting.get(token)
         if future is not None and not future.done():
             future.set_result(answer)
-        elif isinstance(answer, OpenAnswered) and answer.opening:  # who asked is gone
+        elif isinstance(answer, frames.OpenAnswered) and answer.opening:  # who asked is gone
             self._host.abandon(answer.opening)
 
-    def _add_stderr(self, frame: AddStderr, descriptors: list[int]) -> None:
+    def _add_stderr(self, frame: frames.AddStderr, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
         for fd in descriptors:
             if session is None:
@@ -321,7 +108,7 @@ class Worker:
                 os.set_blocking(fd, False)
                 session.control.add_stderr(fd)
 
-    def _attach(self, frame: Attach, descriptors: list[int]) -> None:
+    def _attach(self, frame: frames.Attach, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
         if len(descriptors) not in _ATTACHED:
             for fd in descriptors:
@@ -345,7 +132,7 @@ class Worker:
         else:
             session.control.attach(streams)
 
-    async def _call(self, frame: Call) -> None:
+    async def _call(self, frame: frames.Call) -> None:
         arguments = json.loads(frame.arguments)
         result: object = None
         try:
@@ -353,24 +140,24 @@ class Worker:
                 await self._server.close(*arguments)
             else:
                 result = await self._server.operate(frame.name, *arguments)
-            self._link.send(Returned(frame.token, failed=False, result=json.dumps(result).encode()))
+            self._link.send(frames.Returned(frame.token, failed=False, result=json.dumps(result).encode()))
         except Exception as error:  # noqa: BLE001 - who has called must not wait for ever; a result may be too large
             _LOG.error("%s failed: %r", frame.name, error)
-            self._link.send(Returned(frame.token, failed=True, result=json.dumps(repr(error)[:1000]).encode()))
+            self._link.send(frames.Returned(frame.token, failed=True, result=json.dumps(repr(error)[:1000]).encode()))
         if frame.name == "close":
             self._ended.set()
 
     # The other workers.
 
-    def _meet(self, frame: Peer, sock: socket.socket) -> None:
+    def _meet(self, frame: frames.Peer, sock: socket.socket) -> None:
         if frame.acceptor:
             self._acceptor = Link(sock, self._loop, self._dealt, lambda: None)
-            self._acceptor.send(Held(self._server.connections))
+            self._acceptor.send(frames.Held(self._server.connections))
         else:
             self._peers[frame.index] = _Dealer(frame.index, sock, self)
 
-    def _dealt(self, frame: Frame, descriptors: list[int]) -> None:
-        if not isinstance(frame, Dealt):
+    def _dealt(self, frame: frames.Frame, descriptors: list[int]) -> None:
+        if not isinstance(frame, frames.Dealt):
             return
         if descriptors:
             self._server.let_in(socket.socket(fileno=descriptors[0]), frame.host, frame.port)
@@ -403,12 +190,12 @@ class Worker:
     def entered(self, address: str) -> None:
         """Tell the acceptor that a dealt connection's user has logged in."""
         if self._acceptor is not None:
-            self._acceptor.send(Entered(address))
+            self._acceptor.send(frames.Entered(address))
 
     def left(self, address: str, outcome: str) -> None:
         """Tell the acceptor that a dealt connection has ended."""
         if self._acceptor is not None:
-            self._acceptor.send(Left(address, outcome))
+            self._acceptor.send(frames.Left(address, outcome))
 
 
 class _Dealer:
@@ -424,18 +211,18 @@ class _Dealer:
     def deal(self, sock: socket.socket, address: str, port: int) -> None:
         self.connections += 1
         self._waiting[address] += 1
-        self._link.send(Dealt(address, port), (sock.detach(),))
+        self._link.send(frames.Dealt(address, port), (sock.detach(),))
 
-    def _receive(self, frame: Frame, _descriptors: list[int]) -> None:
+    def _receive(self, frame: frames.Frame, _descriptors: list[int]) -> None:
         admission = self._worker.admission
-        if isinstance(frame, Held):
+        if isinstance(frame, frames.Held):
             self.connections += frame.connections
-        elif isinstance(frame, Left):
+        elif isinstance(frame, frames.Left):
             self.connections -= 1
         # What an acceptor before this one has dealt, admission knows nothing of.
-        if not isinstance(frame, Entered | Left) or self._waiting[frame.host] <= 0:
+        if not isinstance(frame, frames.Entered | frames.Left) or self._waiting[frame.host] <= 0:
             return
-        if isinstance(frame, Entered):
+        if isinstance(frame, frames.Entered):
             self._waiting[frame.host] -= 1
             if admission is not None:
                 admission.finished_login(frame.host)
@@ -451,6 +238,29 @@ class _Dealer:
         for address in self._waiting.elements():
             if admission is not None:
                 admission.closed(address, Outcome.BLAMELESS, self._worker.loop.time())
+
+
+class _Elsewhere:
+    """Stands for plug-ins of the application's process, which `RemoteHost` asks in the place of this."""
+
+    def __init__(self, method: str = "") -> None:
+        self.method = method
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Never called."""
+        raise NotImplementedError
+
+    async def open(self, opening: ChannelOpening) -> Refusal:
+        """Never called."""
+        raise NotImplementedError
+
+    async def answer(self, request: ConnectionRequest) -> bool:
+        """Never called."""
+        raise NotImplementedError
+
+    def record(self, event: AuditEvent) -> None:
+        """Never called."""
+        raise NotImplementedError
 
 
 class _WorkerServer(ProtocolServer):
@@ -488,7 +298,7 @@ class _WorkerServer(ProtocolServer):
 
     def let_in(self, sock: socket.socket, address: str, port: int) -> ServerConnection:
         """Serve a connection."""
-        self._link.send(Opened(self._next_number))  # before it can end
+        self._link.send(frames.Opened(self._next_number))  # before it can end
         return super().let_in(sock, address, port)
 
     def login_done(self, connection: ServerConnection) -> None:
@@ -507,7 +317,7 @@ class _WorkerServer(ProtocolServer):
         self._introduced.discard(connection.id)
         if connection.logged_in:
             self._worker.left(connection.address, "")
-        self._link.send(Gone(connection.id))
+        self._link.send(frames.Gone(connection.id))
 
 
 class _LinkHandler(logging.Handler):
@@ -526,7 +336,7 @@ class _LinkHandler(logging.Handler):
                 message += " | " + " | ".join(logging.Formatter().formatException(record.exc_info).splitlines())
             message = message.encode(errors="backslashreplace").decode()
             number, user, peer = (0, "", "") if context is None else (context.id, context.user, str(context.peer))
-            self._link.send(Said(record.levelno, record.name, message, number, user, peer))
+            self._link.send(frames.Said(record.levelno, record.name, message, number, user, peer))
         except Exception:  # noqa: BLE001 - what is no line must not become its writer's fault
             self.handleError(record)
 

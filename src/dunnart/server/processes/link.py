@@ -1,19 +1,7 @@
-"""What the protocol's processes and the application's say to each other, and the local socket that carries it.
+"""The local socket between two processes of a server, which carries frames and descriptors.
 
-A frame is a length, a number that says which, and the fields of its structure; descriptors travel beside it. Nothing is
-believed that comes from a protocol process beyond what its structure says: it is the one that strangers talk to. What
-is no frame closes the link. A process that has no room for a descriptor gets the frame without it.
-
-    worker ► host                                  host ► worker
-    AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
-    OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
-    UserIn, SessionAsked        serve this         Begun, Attach, AddStderr, End
-    Requested, HungUp           from its client    Call             operate
-    Opened, Gone                connections        Peer             another worker
-    Said, Audited               for the records
-    Returned                    a call's result
-
-    acceptor ► worker: Dealt, with a connection    worker ► acceptor: Held, Entered, Left
+A frame is a length, a number that says which, and the fields of its structure; descriptors travel beside it. What is no
+frame closes the link. A process that has no room for a descriptor gets the frame without it.
 """
 
 from __future__ import annotations
@@ -24,315 +12,23 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dunnart.errors import DecodeError
-from dunnart.wire.messages import Boolean, Rest, SecretText, String, Structure, Text, UInt32, UInt64, structure
+from dunnart.server.processes.frames import FRAMES, MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
+    from dunnart.server.processes.frames import Frame
+
 _HEADER_BYTES = 6  # length of what follows, number, descriptors
 _READ_BYTES = 64 * 1024
 _LARGEST_FRAME = 16 << 20  # a table of 15,000 connections
-_DESCRIPTORS = 3
 _MOST_QUEUED_BYTES = 64 << 20
 _NOT_SENT = (errno.EBADF, errno.ETOOMANYREFS)  # the application has closed it; too many are on their way
 _LOG = logging.getLogger("dunnart.server")
-
-
-class Frame(Structure):
-    """One message between processes."""
-
-    __slots__ = ()
-    number: ClassVar[int] = 0
-    most_descriptors: ClassVar[int] = 0
-
-
-@structure
-class AcceptAsked(Frame):
-    """May this client connect?"""
-
-    token: UInt32
-    host: Text
-    port: UInt32
-
-
-@structure
-class AuthAsked(Frame):
-    """May this user in? The method says which of the last fields count."""
-
-    token: UInt32
-    connection: UInt64
-    user: Text
-    address: Text
-    port: UInt32
-    rounds: UInt32
-    method: Text
-    text: SecretText
-    algorithm: Text
-    signed: Boolean
-    data: String
-    answered: Boolean
-
-
-@structure
-class UserIn(Frame):
-    """A user has logged in: `ConnectionFacts`; `grants` are the numbers that `AuthAnswered` gave, 32 bits each."""
-
-    connection: UInt64
-    user: Text
-    peer_host: Text
-    peer_port: UInt32
-    local_host: Text
-    local_port: UInt32
-    method: Text
-    key: String
-    grants: String
-
-
-@structure
-class SessionAsked(Frame):
-    """A session is to be served: `SessionFacts`; `terminal` is a `PtyRequest`, or empty."""
-
-    connection: UInt64
-    channel: UInt32
-    kind: Text
-    command: String
-    subsystem: Text
-    environment: String
-    terminal: String
-    opening: UInt32
-
-
-@structure
-class OpenAsked(Frame):
-    """May a channel that is no session be opened?"""
-
-    token: UInt32
-    connection: UInt64
-    channel_type: Text
-    data: Rest
-
-
-@structure
-class Abandoned(Frame):
-    """Nothing came of a channel that was to be opened."""
-
-    opening: UInt32
-
-
-@structure
-class RequestAsked(Frame):
-    """Answer a global request."""
-
-    token: UInt32
-    connection: UInt64
-    name: Text
-    data: Rest
-
-
-@structure
-class Audited(Frame):
-    """An `AuditEvent`: the time is in microseconds, the details are JSON."""
-
-    time: UInt64
-    kind: Text
-    connection: UInt64
-    user: Text
-    host: Text
-    port: UInt32
-    details: Rest
-
-
-@structure
-class Requested(Frame):
-    """The client asks something of a session."""
-
-    connection: UInt64
-    channel: UInt32
-    name: Text
-    data: Rest
-
-
-@structure
-class HungUp(Frame):
-    """A session's channel is gone."""
-
-    connection: UInt64
-    channel: UInt32
-
-
-@structure
-class Opened(Frame):
-    """A connection was accepted."""
-
-    connection: UInt64
-
-
-@structure
-class Gone(Frame):
-    """A connection has ended."""
-
-    connection: UInt64
-
-
-@structure
-class Said(Frame):
-    """A log line; `connection` 0 belongs to none."""
-
-    level: UInt32
-    logger: Text
-    message: Text
-    connection: UInt64
-    user: Text
-    peer: Text
-
-
-@structure
-class Returned(Frame):
-    """What a call gave, as JSON; or, if it `failed`, why as a text in JSON."""
-
-    token: UInt32
-    failed: Boolean
-    result: Rest
-
-
-@structure
-class Answered(Frame):
-    """Yes or no."""
-
-    token: UInt32
-    yes: Boolean
-
-
-@structure
-class AuthAnswered(Frame):
-    """An `AuthReply`: `kind` 0 denies, 1 allows, 2 prompts; `texts` are detail, or name, instruction and prompts."""
-
-    token: UInt32
-    kind: UInt32
-    flags: UInt32
-    grant: UInt32
-    texts: String
-
-
-@structure
-class OpenAnswered(Frame):
-    """`opening` is `SessionFacts.opening`; 0 refuses for the reason that follows."""
-
-    token: UInt32
-    opening: UInt32
-    reason_code: UInt32
-    description: Text
-
-
-@structure
-class RequestAnswered(Frame):
-    """The answer to a global request."""
-
-    token: UInt32
-    yes: Boolean
-    data: Rest
-
-
-@structure
-class Begun(Frame):
-    """Whether something serves a session."""
-
-    connection: UInt64
-    channel: UInt32
-    yes: Boolean
-
-
-@structure
-class Attach(Frame):
-    """A session's descriptors travel beside this: one of a socket or of a pty's master side, or three pipes."""
-
-    connection: UInt64
-    channel: UInt32
-    terminal: Boolean
-    typed: Boolean
-    joined: Boolean
-
-
-@structure
-class AddStderr(Frame):
-    """A descriptor for a session's stderr travels beside this."""
-
-    connection: UInt64
-    channel: UInt32
-
-
-@structure
-class End(Frame):
-    """A session has ended: by a signal if one is named, else with a status."""
-
-    connection: UInt64
-    channel: UInt32
-    status: UInt32
-    signal: Text
-    text: Text
-
-
-@structure
-class Call(Frame):
-    """Do something: a method's name, and its arguments as JSON. Returned follows."""
-
-    token: UInt32
-    name: Text
-    arguments: Rest
-
-
-@structure
-class Peer(Frame):
-    """A link to another worker travels beside this; to the acceptor if `acceptor`."""
-
-    index: UInt32
-    acceptor: Boolean
-
-
-@structure
-class Dealt(Frame):
-    """A connection travels beside this: serve it."""
-
-    host: Text
-    port: UInt32
-
-
-@structure
-class Held(Frame):
-    """A worker serves so many connections, which the acceptor that it meets has not dealt."""
-
-    connections: UInt32
-
-
-@structure
-class Entered(Frame):
-    """The user of a dealt connection has logged in."""
-
-    host: Text
-
-
-@structure
-class Left(Frame):
-    """A dealt connection has ended; `outcome` is empty if its user had logged in."""
-
-    host: Text
-    outcome: Text
-
-
-_FRAMES: tuple[type[Frame], ...] = (
-    AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
-    Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
-    End, Call, Peer, Held, Dealt, Entered, Left,
-)  # fmt: skip
-for _number, _frame in enumerate(_FRAMES, 1):
-    _frame.number = _number
-for _frame in (AddStderr, Peer, Dealt):
-    _frame.most_descriptors = 1
-Attach.most_descriptors = _DESCRIPTORS
 
 
 class Link:
@@ -427,7 +123,7 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data, descriptors, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, 16 * _DESCRIPTORS)
+            data, descriptors, flags, _ = socket.recv_fds(self._sock, _READ_BYTES, 16 * MOST_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -453,9 +149,9 @@ class Link:
         while len(buffer) >= _HEADER_BYTES and not self.closed and not self._paused:
             size = int.from_bytes(buffer[:4], "big") + 4
             number, count = buffer[4], buffer[5]
-            if not _HEADER_BYTES <= size <= _LARGEST_FRAME or not 1 <= number <= len(_FRAMES):
+            if not _HEADER_BYTES <= size <= _LARGEST_FRAME or not 1 <= number <= len(FRAMES):
                 raise DecodeError("no frame")
-            kind = _FRAMES[number - 1]
+            kind = FRAMES[number - 1]
             if count > kind.most_descriptors:
                 raise DecodeError(f"{kind.__name__} with {count} descriptors")
             if len(buffer) < size:

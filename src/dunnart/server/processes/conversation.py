@@ -1,0 +1,411 @@
+"""What one protocol process asks and says, and how it is answered; on the control loop.
+
+The process meets strangers, and may be theirs: it can lie about what its own connections send, and that is all. What it
+cannot mean ends the conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from dunnart.errors import ConnectionClosed, DecodeError, PluginError
+from dunnart.keys.public import PublicKey
+from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
+from dunnart.protocol.requests import (
+    BreakRequest,
+    ExitSignal,
+    ExitStatus,
+    PtyRequest,
+    SignalRequest,
+    WindowChange,
+    decode_channel_request,
+)
+from dunnart.server.facts import Address, ConnectionFacts, SessionFacts, Terminal
+from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+from dunnart.server.processes import decisions, frames
+from dunnart.server.processes.link import Link
+from dunnart.wire.encoding import Reader
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+
+    from dunnart.runtime.streams import Streams
+    from dunnart.server.authentication import Attempt
+    from dunnart.server.host import Host
+    from dunnart.server.raw import RawSession
+
+_LOG = logging.getLogger("dunnart.server")
+_CONNECT_FAILED = 2
+_MOST_QUESTIONS = 4096
+_MOST_CONNECTIONS = 1_000_000
+
+
+class _Whose(NamedTuple):
+    """A connection of the process, for its log lines."""
+
+    id: int
+    user: str
+    peer: str
+
+
+class _Connection:
+    """A connection that the process has spoken of.
+
+    Attributes:
+        allowed: the logins that were allowed here: method, user, public key.
+        grants: what they granted, which the process knows by number.
+        facts: once a user is in.
+        sessions: those that run, by channel.
+        openings: channels that may be opened, but are not yet.
+    """
+
+    __slots__ = ("allowed", "facts", "grants", "openings", "sessions")
+
+    def __init__(self) -> None:
+        self.allowed: set[tuple[str, str, bytes]] = set()
+        self.grants: list[object] = []
+        self.facts: ConnectionFacts | None = None
+        self.sessions: dict[int, RawSession] = {}
+        self.openings: set[int] = set()
+
+    @property
+    def whose(self) -> ConnectionFacts:
+        """Who has logged in."""
+        if self.facts is None:
+            raise DecodeError("nobody has logged in on this connection")
+        return self.facts
+
+
+class Conversation:
+    """The talk with one process, from its start to its end.
+
+    Args:
+        host: what answers.
+        index: which process it is.
+        sock: leads there; closed with the conversation.
+        first: the number of its first connection.
+        lost: called once it is over.
+    """
+
+    def __init__(self, host: Host, index: int, sock: socket.socket, first: int, lost: Callable[[], None]) -> None:
+        self._host = host
+        self._index = index
+        self._next_number = first
+        self._lost = lost
+        self._calls: dict[int, asyncio.Future[Any]] = {0: host.loop.create_future()}
+        self._next_token = 1
+        self._connections: dict[int, _Connection] = {}
+        self._questions: set[asyncio.Task[None]] = set()
+        self._travelling = {each.method for each in host.config.authenticators if getattr(each, "travels", False)}
+        self._link = Link(sock, host.loop, self._receive, self._ended)
+        self.ready = self._calls[0]
+
+    @property
+    def over(self) -> bool:
+        """The process is not there any more."""
+        return self._link.closed
+
+    @property
+    def connections(self) -> int:
+        """How many it serves."""
+        return len(self._connections)
+
+    @property
+    def next_number(self) -> int:
+        """A number that it has used for no connection, nor any after it."""
+        return self._next_number
+
+    def send(self, frame: frames.Frame, descriptors: tuple[int, ...] = ()) -> None:
+        """Send it a frame."""
+        self._link.send(frame, descriptors)
+
+    async def call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - the method says what
+        """Have it do something: "close", or one of `dunnart.server.operations`.
+
+        Raises:
+            ConnectionClosed: the process is gone.
+            PluginError: it failed there.
+        """
+        if self.over:
+            raise ConnectionClosed("the protocol process is gone")
+        token = self._next_token
+        self._next_token = token + 1 & 0xFFFFFFFF
+        self._calls[token] = future = self._host.loop.create_future()
+        self.send(frames.Call(token, name, json.dumps(arguments).encode()))
+        return await future
+
+    def end(self) -> None:
+        """Hang up."""
+        self._link.close()
+
+    def _ended(self) -> None:
+        calls, self._calls = self._calls, {}
+        for future in calls.values():
+            if not future.done():
+                future.set_exception(ConnectionClosed("the protocol process is gone"))
+        for task in self._questions:
+            task.cancel()
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            self._forget(connection)
+        self._next_number += self._host.config.workers * (1 + len(connections))
+        self._lost()
+
+    def _forget(self, connection: _Connection) -> None:
+        for session in tuple(connection.sessions.values()):
+            session.hung_up()
+        for opening in connection.openings:
+            self._host.abandon(opening)
+
+    # What comes.
+
+    def _receive(self, frame: frames.Frame, descriptors: list[int]) -> None:
+        handler = self._handlers.get(type(frame))
+        if handler is None or descriptors:
+            for fd in descriptors:
+                os.close(fd)
+            raise DecodeError(f"a protocol process does not send {type(frame).__name__}")
+        handler(self, frame)
+
+    def _known(self, number: int) -> _Connection:
+        connection = self._connections.get(number)
+        if connection is None:
+            raise DecodeError(f"there is no connection {number}")
+        return connection
+
+    def _opened(self, frame: frames.Opened) -> None:
+        # Numbers come in order, so that no process can speak for the connections of another, nor use one twice.
+        if frame.connection != self._next_number or len(self._connections) >= _MOST_CONNECTIONS:
+            raise DecodeError(f"connection {frame.connection} is not the next one")
+        self._connections[frame.connection] = _Connection()
+        self._next_number += self._host.config.workers
+
+    def _gone(self, frame: frames.Gone) -> None:
+        self._forget(self._known(frame.connection))
+        del self._connections[frame.connection]
+
+    def _returned(self, frame: frames.Returned) -> None:
+        future = self._calls.pop(frame.token, None)
+        if future is None:
+            raise DecodeError("a result that nobody asked for")
+        result = frames.parse_json(frame.result)
+        if future.done():
+            return
+        if frame.failed:
+            future.set_exception(PluginError(str(result), f"protocol process {self._index}"))
+        else:
+            future.set_result(result)
+
+    def _said(self, frame: frames.Said) -> None:
+        whose = _Whose(frame.connection, frame.user, frame.peer) if frame.connection else None
+        extra = None if whose is None else {"connection": whose}
+        # Loggers are never freed; and a line is one line.
+        name = frame.logger if frame.logger in logging.root.manager.loggerDict else "dunnart.server"
+        message = frame.message if frame.message.isprintable() else repr(frame.message)[1:-1]
+        logging.getLogger(name).log(min(frame.level, logging.CRITICAL), "%s", message, extra=extra)
+
+    def _audited(self, frame: frames.Audited) -> None:
+        peer, details = Address(frame.host, frame.port), frames.parse_json(frame.details)
+        if not isinstance(details, dict):
+            raise DecodeError("an event without details")
+        self._host.audit(AuditEvent(frame.time / 1e6, frame.kind, frame.connection, frame.user, peer, details))
+
+    def _user_in(self, frame: frames.UserIn) -> None:
+        connection = self._known(frame.connection)
+        if connection.facts is not None:
+            raise DecodeError("a second user has logged in")
+        # What was decided by a copy over there cannot be known here; all else was.
+        login = (frame.method, frame.user, frame.key)
+        if frame.method not in self._travelling and login not in connection.allowed:
+            raise DecodeError("a user has logged in whom nobody has allowed in")
+        granted, connection.grants = connection.grants, []
+        connection.allowed.clear()
+        reader = Reader(frame.grants)
+        # 0 stands for nothing; queries of keys may have left more than what counts.
+        numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
+        grants = tuple(granted[number - 1] if 0 < number <= len(granted) else None for number in numbers)
+        connection.facts = ConnectionFacts(
+            frame.connection, frame.user, Address(frame.peer_host, frame.peer_port),
+            Address(frame.local_host, frame.local_port), frame.method,
+            PublicKey.decode(frame.key) if frame.key else None, grants,
+        )  # fmt: skip
+
+    def _serve(self, frame: frames.SessionAsked) -> None:
+        connection = self._known(frame.connection)
+        if frame.opening:
+            if frame.opening not in connection.openings:
+                raise DecodeError("a channel that nobody has allowed")
+            connection.openings.discard(frame.opening)
+        if frame.channel in connection.sessions or len(connection.sessions) >= self._host.config.limits.channels:
+            raise DecodeError("a session too many")
+        terminal = Terminal.of(PtyRequest.decode(frame.terminal)) if frame.terminal else None
+        variables = frames.split_texts(frame.environment)
+        facts = SessionFacts(
+            connection.whose, frame.channel, frame.kind,
+            frame.command if frame.kind == "exec" else None, frame.subsystem if frame.kind == "subsystem" else None,
+            dict(zip(variables[::2], variables[1::2], strict=False)), terminal, frame.opening,
+        )  # fmt: skip
+        key = (frame.connection, frame.channel)
+        session = self._host.session(facts, _Channel(self._link, key))
+        connection.sessions[frame.channel] = session
+        self._host.begin(session, lambda yes: self.send(frames.Begun(*key, yes)))
+
+    def _requested(self, frame: frames.Requested) -> None:
+        request = decode_channel_request(frame.name, frame.data)
+        if not isinstance(request, WindowChange | SignalRequest | BreakRequest):
+            raise DecodeError(f"{frame.name!r} is no request for what runs")
+        session = self._known(frame.connection).sessions.get(frame.channel)
+        if session is not None:
+            session.requested(request)
+
+    def _hung_up(self, frame: frames.HungUp) -> None:
+        session = self._known(frame.connection).sessions.pop(frame.channel, None)
+        if session is not None:
+            session.hung_up()
+
+    def _abandoned(self, frame: frames.Abandoned) -> None:
+        for connection in self._connections.values():  # it happens seldom
+            if frame.opening in connection.openings:
+                connection.openings.discard(frame.opening)
+                self._host.abandon(frame.opening)
+
+    # What is asked. Each check that can end the conversation comes before the answer is looked for.
+
+    def _ask(self, work: Coroutine[Any, Any, None]) -> None:
+        """Find an answer. A process that asks faster than it is answered is not listened to for so long."""
+        task = self._host.keep(work)
+        self._questions.add(task)
+        if len(self._questions) == _MOST_QUESTIONS:
+            self._link.pause()
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._questions.discard(task)
+            if len(self._questions) < _MOST_QUESTIONS:
+                self._link.resume()
+
+        task.add_done_callback(done)
+
+    def _answer(self, make: Callable[[], frames.Frame], instead: frames.Frame) -> None:
+        """Send an answer; if the application's is none, another in its place: who asked must not wait for ever."""
+        try:
+            self.send(make())
+        except Exception as error:  # noqa: BLE001 - whatever the application has answered
+            self._host.counters["failures"] += 1
+            _LOG.error("an answer cannot be told: %r", error)
+            self.send(instead)
+
+    def _accept_asked(self, frame: frames.AcceptAsked) -> None:
+        self._ask(self._accept(frame))
+
+    async def _accept(self, frame: frames.AcceptAsked) -> None:
+        yes = False
+        try:
+            yes = await self._host.accepts(Address(frame.host, frame.port)) is True
+        finally:
+            self.send(frames.Answered(frame.token, yes))
+
+    def _auth_asked(self, frame: frames.AuthAsked) -> None:
+        connection = self._known(frame.connection)
+        self._ask(self._authenticate(frame, decisions.attempt_of(frame), connection))
+
+    async def _authenticate(self, frame: frames.AuthAsked, attempt: Attempt, connection: _Connection) -> None:
+        reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
+        try:
+            reply = await self._host.authenticate(attempt)
+        finally:
+            instead = decisions.answered(frame.token, Deny("the authenticator's answer is none"))
+            self._answer(lambda: self._decided(frame, reply, connection), instead)
+
+    def _decided(self, frame: frames.AuthAsked, reply: AuthReply, connection: _Connection) -> frames.AuthAnswered:
+        if not isinstance(reply, Allow):
+            return decisions.answered(frame.token, reply)
+        answer = decisions.answered(frame.token, reply, 0 if reply.grant is None else len(connection.grants) + 1)
+        if reply.grant is not None:
+            connection.grants.append(reply.grant)
+        connection.allowed.add((frame.method, frame.user, frame.data if frame.method == "publickey" else b""))
+        return answer
+
+    def _open_asked(self, frame: frames.OpenAsked) -> None:
+        connection = self._known(frame.connection)
+        if frame.channel_type not in self._host.config.channel_types:
+            raise DecodeError("a channel of no type")
+        opening = ChannelOpening(connection.whose, frame.channel_type, frame.data)
+        self._ask(self._open(frame, opening, connection))
+
+    async def _open(self, frame: frames.OpenAsked, opening: ChannelOpening, connection: _Connection) -> None:
+        failed = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        reply: int | Refusal = failed
+        try:
+            reply = await self._host.open(opening)
+        finally:
+            opened, refusal = (0, reply) if isinstance(reply, Refusal) else (reply, Refusal())
+            if opened and self._connections.get(frame.connection) is connection:
+                connection.openings.add(opened)
+            elif opened:  # it has ended meanwhile
+                self._host.abandon(opened)
+                opened = 0
+            self._answer(
+                lambda: frames.OpenAnswered(frame.token, opened, refusal.reason_code, refusal.description),
+                frames.OpenAnswered(frame.token, 0, failed.reason_code, failed.description),
+            )
+
+    def _request_asked(self, frame: frames.RequestAsked) -> None:
+        whose = self._known(frame.connection).whose
+        if frame.name not in self._host.config.global_requests:
+            raise DecodeError("a request of no name")
+        self._ask(self._request(frame, ConnectionRequest(whose, frame.name, frame.data)))
+
+    async def _request(self, frame: frames.RequestAsked, request: ConnectionRequest) -> None:
+        answer: bool | bytes = False
+        try:
+            answer = await self._host.answer(request)
+        finally:
+            data = answer if isinstance(answer, bytes) else b""
+            self._answer(
+                lambda: frames.RequestAnswered(frame.token, answer is not False, data),
+                frames.RequestAnswered(frame.token, yes=False, data=b""),
+            )
+
+    _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+        frames.AcceptAsked: _accept_asked,
+        frames.AuthAsked: _auth_asked,
+        frames.OpenAsked: _open_asked,
+        frames.RequestAsked: _request_asked,
+        frames.UserIn: _user_in,
+        frames.Abandoned: _abandoned,
+        frames.SessionAsked: _serve,
+        frames.Requested: _requested,
+        frames.HungUp: _hung_up,
+        frames.Opened: _opened,
+        frames.Gone: _gone,
+        frames.Said: _said,
+        frames.Audited: _audited,
+        frames.Returned: _returned,
+    }
+
+
+class _Channel:
+    """A channel in the process, for the session that serves it: a `ChannelControl`."""
+
+    def __init__(self, link: Link, key: tuple[int, int]) -> None:
+        self._link = link
+        self._key = key
+
+    def attach(self, streams: Streams) -> None:
+        """Join the channel with descriptors."""
+        frame = frames.Attach(*self._key, streams.terminal is not None, streams.typed, streams.joined)
+        self._link.send(frame, streams.detach())
+
+    def add_stderr(self, fd: int) -> None:
+        """Join the channel's stderr with a descriptor."""
+        self._link.send(frames.AddStderr(*self._key), (fd,))
+
+    def end(self, how: ExitStatus | ExitSignal, text: str = "") -> None:
+        """Close the channel once all output is sent."""
+        status, signal = (how.status, "") if isinstance(how, ExitStatus) else (0, how.signal)
+        self._link.send(frames.End(*self._key, status, signal, text))

@@ -1,0 +1,90 @@
+"""Logins in frames: what an authenticator is asked, and what it decides, from one process to the other and back."""
+
+from __future__ import annotations
+
+from dunnart.keys.public import PublicKey
+from dunnart.protocol.questions import (
+    Allow,
+    AuthReply,
+    Credential,
+    Deny,
+    InteractiveCredential,
+    NoneCredential,
+    PasswordCredential,
+    Prompt,
+    PublicKeyCredential,
+)
+from dunnart.server.authentication import Attempt
+from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts, split_texts
+
+_DENIED, _ALLOWED, _PROMPTED = 0, 1, 2
+_SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY = 1, 2, 4, 8
+
+
+def asked(token: int, attempt: Attempt) -> AuthAsked:
+    """Put an attempt into a frame."""
+    credential = attempt.credential
+    text, algorithm, signed, data, answered = "", "", False, b"", False
+    if isinstance(credential, PasswordCredential):
+        text = credential.password
+    elif isinstance(credential, PublicKeyCredential):
+        algorithm, signed, data = credential.algorithm, credential.signed, credential.key.blob
+    elif isinstance(credential, InteractiveCredential):
+        text, answered = credential.submethods, credential.responses is not None
+        data = join_texts(credential.responses or ())
+    return AuthAsked(
+        token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
+        text, algorithm, signed, data, answered,
+    )  # fmt: skip
+
+
+def attempt_of(frame: AuthAsked) -> Attempt:
+    """Make the attempt again.
+
+    Raises:
+        DecodeError: its fields are not what its method wants.
+    """
+    return Attempt(frame.user, _credential(frame), frame.address, frame.rounds, frame.connection, frame.port)
+
+
+def _credential(frame: AuthAsked) -> Credential:
+    match frame.method:
+        case "password":
+            return PasswordCredential(frame.text)
+        case "publickey":
+            return PublicKeyCredential(PublicKey.decode(frame.data), frame.algorithm, frame.signed)
+        case "keyboard-interactive":
+            responses = tuple(split_texts(frame.data)) if frame.answered else None
+            return InteractiveCredential(frame.text, responses)
+    return NoneCredential()
+
+
+def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
+    """Put a decision into a frame; what is none denies.
+
+    Args:
+        token: the question's.
+        reply: what the authenticator has given.
+        grant: the number of what an `Allow` grants; 0: nothing.
+    """
+    if isinstance(reply, Allow):
+        return AuthAnswered(token, _ALLOWED, _TOUCH * reply.touch | _VERIFY * reply.verify, grant, b"")
+    if isinstance(reply, Prompt):
+        texts = [reply.name, reply.instruction]
+        texts += [item for text, echo in reply.prompts for item in (text, "echo" if echo else "")]
+        return AuthAnswered(token, _PROMPTED, 0, 0, join_texts(texts))
+    denied = reply if isinstance(reply, Deny) else Deny("no answer")
+    flags = _SILENT * denied.silent | _UNKNOWN_USER * denied.unknown_user
+    detail = denied.detail.encode(errors="backslashreplace").decode()
+    return AuthAnswered(token, _DENIED, flags, 0, join_texts([detail]))
+
+
+def reply_of(frame: AuthAnswered) -> AuthReply:
+    """Make the decision again; what it grants is a number here."""
+    if frame.kind == _ALLOWED:
+        return Allow(frame.grant or None, bool(frame.flags & _TOUCH), bool(frame.flags & _VERIFY))
+    texts = split_texts(frame.texts)
+    if frame.kind == _PROMPTED:
+        prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))
+        return Prompt(prompts, texts[0], texts[1])
+    return Deny(texts[0], bool(frame.flags & _SILENT), bool(frame.flags & _UNKNOWN_USER))

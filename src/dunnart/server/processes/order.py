@@ -1,0 +1,64 @@
+"""What a protocol process is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dunnart.server.authentication import Authenticator
+    from dunnart.server.config import ServerConfig
+
+# What a protocol process does not have to know is the application's.
+_TRAVELS = (
+    "methods", "accept_env", "algorithms", "limits", "admission", "banner", "accept_delay_seconds", "retry_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """It comes from the process that starts it, pickled.
+
+    Attributes:
+        index: the process's number; 0 is the acceptor, `workers` is how many there are.
+        options: those of `ServerConfig` that concern it.
+        host_keys: the private keys, in OpenSSH's format.
+        asks_accept: the application wants to be asked about each client.
+        audited: somebody records what happens.
+        methods: the authentication methods, by name.
+        authenticators: those that decide there.
+        channel_types: what channels may be asked for; `global_requests` likewise.
+        levels: how much each logger says.
+        first: the first connection's number.
+    """
+
+    index: int
+    workers: int
+    options: dict[str, Any] = field(repr=False)
+    host_keys: tuple[bytes, ...] = field(repr=False)
+    asks_accept: bool
+    audited: bool
+    methods: tuple[str, ...]
+    authenticators: tuple[Authenticator, ...]
+    channel_types: tuple[str, ...]
+    global_requests: tuple[str, ...]
+    levels: dict[str, int]
+    first: int
+
+    @classmethod
+    def of(cls, config: ServerConfig, index: int, levels: dict[str, int], first: int) -> Order:
+        """Make one from a server's configuration."""
+        return cls(
+            index=index,
+            workers=config.workers,
+            options={name: getattr(config, name) for name in _TRAVELS},
+            host_keys=tuple(key.openssh() for key in config.keys),
+            asks_accept=config.accept is not None,
+            audited=bool(config.audit),
+            methods=tuple(each.method for each in config.authenticators),
+            authenticators=tuple(each for each in config.authenticators if getattr(each, "travels", False)),
+            channel_types=tuple(config.channel_types),
+            global_requests=tuple(config.global_requests),
+            levels=levels,
+            first=first,
+        )

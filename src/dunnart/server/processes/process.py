@@ -1,0 +1,140 @@
+"""The life of one protocol process: it is started, given its order, and seen to its end. On the control loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dunnart.errors import ConnectionClosed
+from dunnart.runtime.logs import PARTS
+from dunnart.server.processes.conversation import Conversation
+from dunnart.server.processes.order import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.server.host import Host
+    from dunnart.server.processes.frames import Frame
+
+_END_SECONDS = 5.0
+_BOOT = """\
+import json, sys
+sys.modules.setdefault("ssl", None)  # asyncio can do without, and it is 4.5 MB
+sys.path[:] = json.loads(sys.argv[2])
+from dunnart.server.processes.worker import main
+main(int(sys.argv[1]))
+"""
+
+
+class ProtocolProcess:
+    """One protocol process, and the one that takes its place when it is lost.
+
+    Args:
+        host: what answers its questions.
+        index: its number among the server's; 0 is the acceptor.
+        listeners: what the acceptor listens on.
+
+    Attributes:
+        on_lost: called once it has ended unexpectedly.
+    """
+
+    def __init__(self, host: Host, index: int, listeners: list[socket.socket]) -> None:
+        self._host = host
+        self._listeners = listeners
+        self._process: subprocess.Popen[bytes] | None = None
+        self._conversation: Conversation | None = None
+        self._first = index + 1
+        self.index = index
+        self.on_lost: Callable[[ProtocolProcess], None] = lambda _: None
+
+    @property
+    def role(self) -> str:
+        """What it is, as `ProcessStatus` has it."""
+        return f"protocol {self.index}"
+
+    @property
+    def pid(self) -> int:
+        """Its number in the system; 0 before it was started."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def lost(self) -> bool:
+        """It is not there any more."""
+        return self._conversation is None or self._conversation.over
+
+    @property
+    def connections(self) -> int:
+        """How many it serves."""
+        return 0 if self._conversation is None else self._conversation.connections
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            ConnectionClosed: it ended instead.
+            OSError: it cannot be started.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)]
+                self._process = subprocess.Popen(  # noqa: ASYNC220 - vfork and exec take a millisecond
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
+                )
+            self._order(ours)
+        except BaseException:
+            ours.close()
+            raise
+        await self._talk(ours).ready
+
+    def _order(self, sock: socket.socket) -> None:
+        config = self._host.config
+        levels = {f"dunnart.{part}": logging.getLogger(f"dunnart.{part}").getEffectiveLevel() for part in PARTS}
+        data = pickle.dumps(Order.of(config, self.index, levels, self._first))
+        listeners = [listener.fileno() for listener in self._listeners] if self.index == 0 else []
+        socket.send_fds(sock, [len(data).to_bytes(4, "big")], listeners)
+        sock.sendall(data)
+
+    def _talk(self, sock: socket.socket) -> Conversation:
+        self._conversation = Conversation(self._host, self.index, sock, self._first, self._lost)
+        return self._conversation
+
+    def _lost(self) -> None:
+        assert self._conversation is not None
+        self._first = self._conversation.next_number
+        self.on_lost(self)
+
+    def send(self, frame: Frame, descriptors: tuple[int, ...] = ()) -> None:
+        """Send it a frame."""
+        assert self._conversation is not None
+        self._conversation.send(frame, descriptors)
+
+    async def call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - the method says what
+        """Have it do something: "close", or one of `dunnart.server.operations`.
+
+        Raises:
+            ConnectionClosed: the process is gone.
+            PluginError: it failed there.
+        """
+        if self._conversation is None:
+            raise ConnectionClosed("the protocol process was not started")
+        return await self._conversation.call(name, *arguments)
+
+    async def end(self) -> None:
+        """See it to its end: it goes when its link does. Nobody is told that it is lost."""
+        on_lost, self.on_lost = self.on_lost, lambda _: None
+        if self._conversation is not None:
+            self._conversation.end()
+        self.on_lost = on_lost
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, _END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()

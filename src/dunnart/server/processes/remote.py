@@ -1,0 +1,129 @@
+"""The application, as a protocol process sees it: its `HostLink` asks at the other end of a link."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from dunnart.protocol.questions import AuthReply, Refusal
+from dunnart.server.processes import decisions, frames
+from dunnart.wire.encoding import uint32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.protocol.requests import ChannelRequest
+    from dunnart.server.authentication import Attempt, Authenticator
+    from dunnart.server.channel import ChannelControl, Serving
+    from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
+    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+    from dunnart.server.processes.link import Link
+
+Key = tuple[int, int]
+"""A session: its connection's number and its channel's."""
+
+
+class RemoteSession:
+    """A session that the application's process serves: the counterpart of its channel."""
+
+    def __init__(self, host: RemoteHost, facts: SessionFacts, control: ChannelControl) -> None:
+        self.facts = facts
+        self.control = control
+        self.key: Key = (facts.connection.id, facts.channel)
+        self._host = host
+
+    def requested(self, request: ChannelRequest) -> bool:
+        """Pass it on."""
+        self._host.link.send(frames.Requested(*self.key, request.name, request.encode()))
+        return True
+
+    def hung_up(self) -> None:
+        """Say so, once."""
+        if self._host.sessions.pop(self.key, None) is not None:
+            self._host.link.send(frames.HungUp(*self.key))
+
+
+class RemoteHost:
+    """Asks the application's process; see `HostLink`."""
+
+    def __init__(self, link: Link, authenticators: tuple[Authenticator, ...]) -> None:
+        self.link = link
+        self._authenticators = {each.method: each for each in authenticators}
+        self.sessions: dict[Key, RemoteSession] = {}
+        self.begun: dict[Key, Callable[[bool], None]] = {}
+        self.waiting: dict[int, asyncio.Future[Any]] = {}
+        self.introduced: set[int] = set()
+        self._next_token = 1
+
+    async def _ask(self, make: Callable[[int], frames.Frame]) -> Any:  # noqa: ANN401 - the frame says what
+        token = self._next_token
+        self._next_token = token + 1 & 0xFFFFFFFF
+        self.waiting[token] = future = asyncio.get_running_loop().create_future()
+        self.link.send(make(token))
+        try:
+            return await future
+        finally:
+            del self.waiting[token]
+
+    async def accepts(self, peer: Address) -> bool:
+        """May this client connect?"""
+        answer: bool = await self._ask(lambda token: frames.AcceptAsked(token, peer.host, peer.port))
+        return answer
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Decide on one authentication request."""
+        if (here := self._authenticators.get(attempt.credential.method)) is not None:
+            return await here.authenticate(attempt)
+        answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
+        return decisions.reply_of(answer)
+
+    async def open(self, opening: ChannelOpening) -> int | Refusal:
+        """May a channel that is no session be opened?"""
+        self._introduce(opening.connection)
+        answer: frames.OpenAnswered = await self._ask(lambda token: frames.OpenAsked(
+            token, opening.connection.id, opening.channel_type, opening.data))  # fmt: skip
+        return answer.opening or Refusal(answer.reason_code, answer.description)
+
+    def abandon(self, opening: int) -> None:
+        """Nothing came of a channel that was to be opened."""
+        self.link.send(frames.Abandoned(opening))
+
+    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+        """Answer a global request."""
+        self._introduce(request.connection)
+        answer: frames.RequestAnswered = await self._ask(lambda token: frames.RequestAsked(
+            token, request.connection.id, request.name, request.data))  # fmt: skip
+        return answer.yes and (answer.data or True)
+
+    def audit(self, event: AuditEvent) -> None:
+        """Something happened that has to be recorded."""
+        self.link.send(frames.Audited(
+            int(event.time * 1e6), event.kind, event.connection, event.user, *event.peer,
+            json.dumps(event.details).encode()))  # fmt: skip
+
+    def _introduce(self, whose: ConnectionFacts) -> None:
+        if whose.id not in self.introduced:
+            self.introduced.add(whose.id)
+            # Grants are numbers here; the application's process knows what they stand for.
+            grants = b"".join(uint32(grant if isinstance(grant, int) else 0) for grant in whose.grants)
+            key = b"" if whose.key is None else whose.key.blob
+            self.link.send(frames.UserIn(whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants))
+
+    def session(self, facts: SessionFacts, control: ChannelControl) -> Serving:
+        """A session is to be served."""
+        made = RemoteSession(self, facts, control)
+        self.sessions[made.key] = made
+        return made
+
+    def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
+        """Ask the application's process to serve it."""
+        assert isinstance(session, RemoteSession)
+        facts, terminal = session.facts, session.facts.terminal
+        self._introduce(facts.connection)
+        self.begun[session.key] = then
+        variables = frames.join_texts(item for pair in facts.environment.items() for item in pair)
+        self.link.send(frames.SessionAsked(
+            *session.key, facts.kind, facts.command or b"", facts.subsystem or "", variables,
+            b"" if terminal is None else terminal.request().encode(), facts.opening,
+        ))  # fmt: skip
