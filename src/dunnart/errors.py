@@ -103,6 +103,14 @@ class KeyFormatError(DunnartError):
     """A key, certificate or signature is malformed, unsupported, or locked by a passphrase."""
 
 
+class KeyLocked(KeyFormatError):
+    """A private key is locked by a passphrase, and none was given."""
+
+
+class AgentError(DunnartError):
+    """An SSH agent cannot be reached, refused, or said what makes no sense."""
+
+
 class ConfigError(DunnartError):
     """A configuration, flag or file that cannot be used.
 

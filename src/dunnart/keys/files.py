@@ -14,15 +14,16 @@ from dunnart.keys.private import PrivateKey
 _LARGEST = 1 << 20
 
 
-def read_private_key(path: str, *, key: str | None = None) -> PrivateKey:
+def read_private_key(path: str, *, key: str | None = None, passphrase: str | None = None) -> PrivateKey:
     """Read a private key file.
 
     Args:
         path: the file.
         key: the option that named it, for errors.
+        passphrase: what unlocks it.
 
     Raises:
-        ConfigError: it is missing, open to others, encrypted, or no private key.
+        ConfigError: it is missing, open to others, locked (then a KeyLocked is its cause), or no private key.
     """
     try:
         found, data = _read_regular(path)
@@ -38,7 +39,7 @@ def read_private_key(path: str, *, key: str | None = None) -> PrivateKey:
                 key=key,
             )
     try:
-        return PrivateKey.load(data)
+        return PrivateKey.load(data, passphrase)
     except KeyFormatError as error:
         raise ConfigError(str(error), path=path, key=key) from error
 

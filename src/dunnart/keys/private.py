@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
-from dunnart.errors import DecodeError, KeyFormatError, LocalProtocolError
+from dunnart.errors import DecodeError, KeyFormatError, KeyLocked, LocalProtocolError
 from dunnart.keys.public import PublicKey, ecdsa_curve, ecdsa_hash, rsa_hash
 from dunnart.wire.encoding import Reader, mpint, string, text, uint32
 
@@ -303,7 +303,7 @@ def _load_by_library(data: bytes, passphrase: bytes | None) -> PrivateKey:
                 loaded = load(data, None)
             except TypeError:
                 if passphrase is None:
-                    raise KeyFormatError("the private key is locked by a passphrase") from None
+                    raise KeyLocked("the private key is locked by a passphrase") from None
                 loaded = load(data, passphrase)
     except UnsupportedAlgorithm as error:
         raise KeyFormatError(f"a private key of an unsupported type: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from dunnart.wire.messages import (
     UserauthFailure,
     UserauthInfoRequest,
     UserauthInfoResponse,
+    UserauthPkOk,
     UserauthRequest,
     UserauthSuccess,
 )
@@ -76,6 +78,8 @@ class ClientAuthentication:
             core.emit(BannerReceived(UserauthBanner.decode(payload).text))
         elif isinstance(self._tried, InteractiveCredential):
             self._receive_prompts(UserauthInfoRequest.decode(payload))
+        elif isinstance(self._tried, PublicKeyCredential) and not self._tried.signed:
+            self._receive_ok(UserauthPkOk.decode(payload), self._tried)
         elif isinstance(self._tried, PasswordCredential):
             # PASSWD_CHANGEREQ: we have no new password to offer (RFC 4252 §8).
             core.ask(CredentialQuestion, partial(self._chosen, ()), (), False)  # noqa: FBT003
@@ -104,14 +108,19 @@ class ClientAuthentication:
             method = credential.method
             data = InteractiveData(b"", credential.submethods).encode()
         elif isinstance(credential, PublicKeyCredential):
-            # The signature is sent at once: a query first would cost a round trip.
             method = credential.method
-            data = PublicKeyQuery(has_signature=True, algorithm=credential.algorithm, key=credential.key.blob).encode()
-            request = UserauthRequest(core.config.user, _SERVICE, method, data).encode()
-            signed = string(core.session_id) + request
-            core.ask(SignQuestion, partial(self._signed, request), credential.key, credential.algorithm, signed)
-            return
+            data = PublicKeyQuery(credential.signed, credential.algorithm, credential.key.blob).encode()
+            if credential.signed:
+                request = UserauthRequest(core.config.user, _SERVICE, method, data).encode()
+                signed = string(core.session_id) + request
+                core.ask(SignQuestion, partial(self._signed, request), credential.key, credential.algorithm, signed)
+                return
         core.send(UserauthRequest(core.config.user, _SERVICE, method, data).encode())
+
+    def _receive_ok(self, message: UserauthPkOk, asked: PublicKeyCredential) -> None:
+        if message.algorithm != asked.algorithm or message.key != asked.key.blob:
+            raise UnexpectedMessage("the server would take another key than was asked about")
+        self._try(replace(asked, signed=True))
 
     def _signed(self, request: bytes, signature: object) -> None:
         if self._core.stage is Stage.CONNECTION:

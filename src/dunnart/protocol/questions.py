@@ -147,7 +147,8 @@ class CredentialQuestion(Question):
     """The client's: which credential is to be tried next?
 
     Reply: a `PasswordCredential`, a `PublicKeyCredential`, an `InteractiveCredential` with responses None, or None to
-    give up. `methods` are those that can go on.
+    give up. `methods` are those that can go on. A key that is not `signed` is asked about first, which costs a round
+    trip, and its signature is wanted only if the server would take it.
     """
 
     methods: tuple[str, ...]

@@ -1,0 +1,35 @@
+"""The client: connections to SSH servers for asyncio programs.
+
+    from dunnart.client import connect
+
+    async with connect("example.org", user="alice") as connection:
+        done = await connection.run("uname -a")
+        print(done.status, done.stdout.decode())
+
+`dunnart.client.blocking` is the same for programs without an event loop.
+"""
+
+from __future__ import annotations
+
+from dunnart.client.agent import Agent
+from dunnart.client.channel import Channel, Incoming
+from dunnart.client.connecting import CLIENT_LIMITS, Connecting, connect
+from dunnart.client.connection import Connection
+from dunnart.client.host_keys import TrustAnyHostKey, UnknownHost
+from dunnart.client.session import Completed, Exit, Session, Terminal
+
+__all__ = [
+    "CLIENT_LIMITS",
+    "Agent",
+    "Channel",
+    "Completed",
+    "Connecting",
+    "Connection",
+    "Exit",
+    "Incoming",
+    "Session",
+    "Terminal",
+    "TrustAnyHostKey",
+    "UnknownHost",
+    "connect",
+]

@@ -1,0 +1,167 @@
+"""The way to a connection: an address, a socket, a host key that is right, a login."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dunnart.client.connection import Connection
+from dunnart.client.host_keys import HostKeyCheck, KnownHostsSource, UnknownHostCallback
+from dunnart.client.login import KeySource, Login, PassphraseCallback, PasswordCallback, PromptCallback
+from dunnart.crypto.profiles import PROFILES, Algorithms
+from dunnart.errors import ConfigError, ConnectionClosed
+from dunnart.protocol.core import EngineConfig
+from dunnart.protocol.limits import Limits
+from dunnart.protocol.phases import Role
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+CLIENT_LIMITS = Limits(identification_seconds=30.0, login_grace_seconds=120.0, keepalive_seconds=30.0)
+"""Two minutes for the login, with all that a person has to type; a server that is silent for two is given up."""
+
+
+class Connecting:
+    """A connection in the making: `await` it, or use it as an asynchronous context manager."""
+
+    def __init__(
+        self, host: str, port: int, sock: socket.socket | None, config: EngineConfig, host_key: HostKeyCheck,
+        login: Login, connect_seconds: float,
+    ) -> None:  # fmt: skip
+        self._host = host
+        self._port = port
+        self._sock = sock
+        self._config = config
+        self._host_key = host_key
+        self._login = login
+        self._connect_seconds = connect_seconds
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[object, None, Connection]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._connect()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._connection is not None
+        await self._connection.close()
+
+    async def _connect(self) -> Connection:
+        sock, self._sock = self._sock, None
+        if sock is None:
+            sock = await _dial(self._host, self._port, self._connect_seconds)
+        try:
+            sock.setblocking(False)  # noqa: FBT003 - the name says it
+            connection = Connection(sock, self._config, self._host_key, self._login)
+        except BaseException:
+            sock.close()
+            raise
+        await connection.start()
+        return connection
+
+
+def connect(
+    host: str,
+    port: int = 22,
+    *,
+    user: str | None = None,
+    keys: Sequence[KeySource] | None = None,
+    agent: bool | str | os.PathLike[str] = True,
+    password: str | PasswordCallback | None = None,
+    passphrase: str | PassphraseCallback | None = None,
+    prompt: PromptCallback | None = None,
+    known_hosts: KnownHostsSource | None = None,
+    unknown_host: UnknownHostCallback | None = None,
+    algorithms: Algorithms | str = "default",
+    limits: Limits = CLIENT_LIMITS,
+    connect_seconds: float = 30.0,
+    sock: socket.socket | None = None,
+) -> Connecting:
+    """Connect to a server and log in. The server's key is always checked before anything secret is sent.
+
+        async with connect("example.org", user="alice") as connection:
+            done = await connection.run("uname -a")
+
+    The way in is, in this order: the agent's keys, `keys`, the server's questions, the password.
+
+    Args:
+        host: the server's name or address. It is also the name under which its key is known.
+        port: its port.
+        user: who to log in as; None for the user who runs this.
+        keys: private keys, or the names of their files; None for `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa`,
+            as far as they are there.
+        agent: True for the agent at $SSH_AUTH_SOCK if there is one, False for none, or the path of an agent's socket.
+        password: the password, or a coroutine function that gives it, or None to give up. It is asked up to three
+            times. It also answers a server that asks one question with hidden answer.
+        passphrase: the passphrase of locked key files, or a coroutine function of the file's name that gives it.
+        prompt: a coroutine function that answers the server's questions (keyboard-interactive), or None to give up.
+        known_hosts: where the servers' keys are known from: a file, files, or a `KnownHosts`; None for those that ssh
+            reads. `TrustAnyHostKey()` switches the check off.
+        unknown_host: a coroutine function that is asked whether to trust a server that is not known; None: it is not.
+        algorithms: the name of a profile, or the names themselves.
+        limits: bounds put on the server; `login_grace_seconds` and `keepalive_seconds` are those for time.
+        connect_seconds: how long the TCP connection may take.
+        sock: a connected socket to use, which now belongs to the connection.
+
+    Raises:
+        HostKeyError: the server's key is not known, has changed, or is revoked; says where and what to do.
+        AuthenticationFailed: nothing of what was tried lets the user in.
+        NegotiationError: both sides have no algorithm in common.
+        ConnectionClosed: the server cannot be reached, or went away.
+        ConfigError: a file or an option cannot be used.
+        AgentError: an agent that was named cannot be used.
+    """
+    if isinstance(algorithms, str):
+        if algorithms not in PROFILES:
+            raise ConfigError(f"there is no profile {algorithms!r}; there are {', '.join(PROFILES)}", key="algorithms")
+        algorithms = PROFILES[algorithms]
+    user = getpass.getuser() if user is None else user
+    host_key = HostKeyCheck(host, port, known_hosts, unknown_host)
+    # A host's certificate cannot be checked yet, so none is asked for.
+    plain = tuple(name for name in algorithms.host_key if not name.endswith("-cert-v01@openssh.com"))
+    offered = replace(algorithms, host_key=host_key.preferred(plain))
+    config = EngineConfig(Role.CLIENT, offered, limits, user=user)
+    login = Login(
+        user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,
+        prompt=prompt,
+    )  # fmt: skip
+    return Connecting(host, port, sock, config, host_key, login, connect_seconds)
+
+
+async def _dial(host: str, port: int, seconds: float) -> socket.socket:
+    """Try the host's addresses one after the other."""
+    loop = asyncio.get_running_loop()
+    failure: Exception = OSError("it has no address")
+    try:
+        async with asyncio.timeout(seconds):
+            for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                try:
+                    return await _connected(socket.socket(family, kind, protocol), address)
+                except OSError as error:
+                    failure = error
+    except TimeoutError:
+        failure = TimeoutError(f"no answer within {seconds:g} s")
+    except (OSError, UnicodeError) as error:
+        failure = error
+    raise ConnectionClosed(f"{host} port {port} cannot be reached: {failure}") from failure
+
+
+async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
