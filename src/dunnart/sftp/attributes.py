@@ -69,6 +69,21 @@ class Attributes:
                 reader.string()
         return made
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is known to be a directory; `is_file` and `is_link` likewise."""
+        return stat.S_ISDIR(self.mode or 0)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is known to be a regular file."""
+        return stat.S_ISREG(self.mode or 0)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is known to be a symbolic link."""
+        return stat.S_ISLNK(self.mode or 0)
+
     def encode(self) -> bytes:
         """The bytes that `decode` takes."""
         flags, fields = 0, []

@@ -1,0 +1,442 @@
+"""Copies of files and trees between two sides, each of them here or at a server; one walk for all directions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Protocol
+
+from dunnart.client.sftp_file import WriteBehind, read_ahead
+from dunnart.errors import LimitExceeded
+from dunnart.sftp.attributes import Attributes
+from dunnart.sftp.files import OpenMode
+
+if TYPE_CHECKING:
+    from dunnart.client.sftp import Sftp
+
+_DEPTH = 100
+_PERMISSIONS = 0o777  # no setuid from or for a peer
+_READ_BYTES = 1024 * 1024
+_HERE = frozenset((b"", b".", b".."))
+
+
+class TransferWatch:
+    """What is told of a transfer; a subclass overrides what it wants to know. Paths are the source's."""
+
+    def moved(self, path: str, done: int, size: int | None) -> None:
+        """`done` of `size` bytes of a file have been copied; `size` is None if nobody knows it."""
+
+    def finished(self, path: str) -> None:
+        """A file has been copied."""
+
+    def skipped(self, path: str, why: str) -> None:
+        """Something was left out, because it is no regular file."""
+
+    def failed(self, path: str, error: OSError) -> None:
+        """A file of a tree could not be copied. Here the error is raised; whoever returns goes on with the rest."""
+        raise error
+
+
+class Reading(Protocol):
+    """A file that is being read."""
+
+    attributes: Attributes
+
+    def chunks(self, offset: int) -> AsyncGenerator[bytes, None]:
+        """What there is from `offset` on."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+
+class Writing(Protocol):
+    """A file that is being written, from `size` on."""
+
+    size: int
+
+    async def write(self, data: bytes) -> None:
+        """Write behind what is written already."""
+
+    async def finish(self, attributes: Attributes, *, sync: bool) -> None:
+        """See that all is written, set the attributes, and let go of it."""
+
+    async def abandon(self) -> None:
+        """Let go of it unfinished: it ends where it is certain to be whole."""
+
+
+class Side(Protocol):
+    """Files here or at a server. Paths are bytes."""
+
+    separator: bytes
+
+    async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
+        """What is known of a file, or of the symbolic link itself."""
+
+    async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
+        """List a directory."""
+
+    async def make_directory(self, path: bytes, mode: int) -> None:
+        """Make a directory."""
+
+    async def set(self, path: bytes, attributes: Attributes) -> None:
+        """Change what the attributes name."""
+
+    async def read(self, path: bytes, known: Attributes) -> Reading:
+        """Open a file to read it; `known` is what was heard of it before."""
+
+    async def write(self, path: bytes, mode: int, *, resume: bool) -> Writing:
+        """Open a file to write it, anew or on behind what is there."""
+
+
+class Transfer:
+    """A copy from one side to the other; the arguments are those of `Sftp.get`."""
+
+    def __init__(
+        self, source: Side, target: Side, *, recursive: bool = False, preserve: bool = False, resume: bool = False,
+        follow_links: bool = False, sync: bool = False, watch: TransferWatch | None = None,
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._target = target
+        self._recursive = recursive
+        self._preserve = preserve
+        self._resume = resume
+        self._follow_links = follow_links
+        self._sync = sync
+        self._watch = watch or TransferWatch()
+
+    async def run(self, source: bytes, target: bytes) -> None:
+        """Copy a file or directory to a new path, or into a directory that is there."""
+        found = await self._source.attributes(source, follow=True)
+        if await self._is_directory(target):
+            name = source.rstrip(self._source.separator).rpartition(self._source.separator)[2]
+            if name not in _HERE:
+                target = self._below(self._target, target, name)
+        if not found.is_directory:
+            if found.mode is not None and not found.is_file:
+                raise OSError(errno.EINVAL, "is not a regular file", source)
+            await self._file(source, target, found)
+        elif self._recursive:
+            await self._directory(source, target, found, 0)
+        else:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", source)
+
+    async def _is_directory(self, path: bytes) -> bool:
+        try:
+            return (await self._target.attributes(path, follow=True)).is_directory
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _below(side: Side, path: bytes, name: bytes) -> bytes:
+        if name in _HERE or side.separator in name or b"/" in name or (os.altsep and b":" in name):
+            raise OSError(errno.EINVAL, "is no name for a file here", name)
+        return (path if path.endswith(side.separator) else path + side.separator) + name
+
+    async def _directory(self, source: bytes, target: bytes, found: Attributes, depth: int) -> None:
+        if depth >= _DEPTH:
+            raise LimitExceeded(f"directories are more than {_DEPTH} deep; is there a loop?")
+        names = await self._source.names(source)
+        mode = 0o777 if found.mode is None else found.mode & _PERMISSIONS
+        made = not await self._is_directory(target)
+        if made:
+            await self._target.make_directory(target, mode | 0o700)  # or nothing could be put in
+        for name, attributes in sorted(names, key=lambda each: each[0]):
+            path = source + name if source.endswith(self._source.separator) else source + self._source.separator + name
+            try:
+                await self._entry(path, self._below(self._target, target, name), attributes, depth)
+            except OSError as error:
+                self._watch.failed(_text(path), error)
+        await self._set_directory(target, found, mode, made=made)
+
+    async def _set_directory(self, target: bytes, found: Attributes, mode: int, *, made: bool) -> None:
+        wanted = Attributes()
+        if self._preserve:
+            wanted = Attributes(mode=mode, atime=found.atime, mtime=found.mtime)
+        elif made and mode & 0o700 != 0o700:
+            wanted.mode = mode
+        if wanted != Attributes():
+            await self._target.set(target, wanted)
+
+    async def _entry(self, source: bytes, target: bytes, attributes: Attributes, depth: int) -> None:
+        if attributes.is_link or attributes.mode is None:
+            if attributes.is_link and not self._follow_links:
+                self._watch.skipped(_text(source), "is a symbolic link")
+                return
+            attributes = await self._source.attributes(source, follow=True)
+        if attributes.is_directory:
+            await self._directory(source, target, attributes, depth + 1)
+        elif attributes.is_file:
+            await self._file(source, target, attributes)
+        else:
+            self._watch.skipped(_text(source), "is not a regular file")
+
+    async def _file(self, source: bytes, target: bytes, known: Attributes) -> None:
+        reading = await self._source.read(source, known)
+        try:
+            await self._copy(reading, source, target)
+        finally:
+            await reading.close()
+
+    async def _copy(self, reading: Reading, source: bytes, target: bytes) -> None:
+        found, shown = reading.attributes, _text(source)
+        mode = 0o666 if found.mode is None else found.mode & _PERMISSIONS
+        writing = await self._target.write(target, mode, resume=self._resume)
+        done = writing.size
+        try:
+            if found.size is not None and done > found.size:
+                text = "cannot be resumed: what there is of it is longer"
+                raise OSError(errno.EFBIG, text, source)  # noqa: TRY301 - what is open is closed below
+            self._watch.moved(shown, done, found.size)
+            async with contextlib.aclosing(reading.chunks(done)) as chunks:
+                async for data in chunks:
+                    await writing.write(data)
+                    done += len(data)
+                    self._watch.moved(shown, done, found.size)
+        except BaseException:
+            await writing.abandon()
+            raise
+        wanted = Attributes(mode=mode, atime=found.atime, mtime=found.mtime) if self._preserve else Attributes()
+        await writing.finish(wanted, sync=self._sync)
+        self._watch.finished(shown)
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+class RemoteSide:
+    """Files at a server."""
+
+    separator = b"/"
+
+    def __init__(self, sftp: Sftp) -> None:
+        self._sftp = sftp
+
+    async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
+        """What is known of a file, or of the symbolic link itself."""
+        return await (self._sftp.stat(path) if follow else self._sftp.lstat(path))
+
+    async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
+        """List a directory."""
+        return [
+            (entry.name.encode("utf-8", "surrogateescape"), entry.attributes)
+            for entry in await self._sftp.entries(path)
+        ]
+
+    async def make_directory(self, path: bytes, mode: int) -> None:
+        """Make a directory."""
+        await self._sftp.mkdir(path, mode)
+
+    async def set(self, path: bytes, attributes: Attributes) -> None:
+        """Change what the attributes name."""
+        await self._sftp.set(path, attributes)
+
+    async def read(self, path: bytes, known: Attributes) -> Reading:
+        """Open a file to read it."""
+        sftp = self._sftp
+        handle = await sftp.result(sftp.core.open(path, OpenMode(read=True)))
+        return _RemoteReading(sftp, handle, path, known)
+
+    async def write(self, path: bytes, mode: int, *, resume: bool) -> Writing:
+        """Open a file to write it, anew or on behind what is there."""
+        sftp = self._sftp
+        wanted = OpenMode(write=True, create=True, truncate=not resume)
+        handle = await sftp.result(sftp.core.open(path, wanted, Attributes(mode=mode | 0o200)))
+        size = (await sftp.result(sftp.core.stat_handle(handle, path))).size or 0 if resume else 0
+        return _RemoteWriting(sftp, handle, path, size)
+
+
+class _RemoteReading:
+    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, attributes: Attributes) -> None:
+        self._sftp = sftp
+        self._handle = handle
+        self._path = path
+        self.attributes = attributes
+
+    def chunks(self, offset: int) -> AsyncGenerator[bytes, None]:
+        return read_ahead(self._sftp, self._handle, self._path, offset, expected=self.attributes.size or 0)
+
+    async def close(self) -> None:
+        self._sftp.submit(self._sftp.core.close(self._handle, self._path))  # nothing is lost, whatever it says
+
+
+class _RemoteWriting:
+    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, size: int) -> None:
+        self._sftp = sftp
+        self._handle = handle
+        self._path = path
+        self._behind = WriteBehind(sftp, handle, path, size)
+        self.size = size
+
+    async def write(self, data: bytes) -> None:
+        await self._behind.write(self.size, memoryview(data))
+        self.size += len(data)
+
+    async def finish(self, attributes: Attributes, *, sync: bool) -> None:
+        sftp, core = self._sftp, self._sftp.core
+        try:
+            await self._behind.finish()
+        except BaseException:
+            await self.abandon()
+            raise
+        try:
+            answers = []
+            if attributes != Attributes():
+                answers.append(sftp.submit(core.set_handle(self._handle, attributes, self._path)))
+            if sync:
+                answers.append(sftp.submit(core.sync(self._handle, self._path)))
+        finally:
+            answers.append(sftp.submit(core.close(self._handle, self._path)))
+        for answer in answers:
+            await answer
+
+    async def abandon(self) -> None:
+        # Behind a write that failed others may have worked, and would pass for whole when the file is resumed.
+        await self._behind.settle()
+        core = self._sftp.core
+        if self._behind.sure < self.size:
+            self._sftp.submit(core.set_handle(self._handle, Attributes(size=self._behind.sure), self._path))
+        self._sftp.submit(core.close(self._handle, self._path))
+
+
+class LocalSide:
+    """Files here; every call that may block is made in a thread."""
+
+    separator = os.fsencode(os.sep)
+
+    async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
+        """What is known of a file, or of the symbolic link itself."""
+        return Attributes.of(await asyncio.to_thread(os.stat, path, follow_symlinks=follow))
+
+    async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
+        """List a directory."""
+
+        def scan() -> list[tuple[bytes, Attributes]]:
+            found = []
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        found.append((entry.name, Attributes.of(entry.stat(follow_symlinks=False))))
+            return found
+
+        return await asyncio.to_thread(scan)
+
+    async def make_directory(self, path: bytes, mode: int) -> None:
+        """Make a directory."""
+        await asyncio.to_thread(os.mkdir, path, mode)
+
+    async def set(self, path: bytes, attributes: Attributes) -> None:
+        """Change what the attributes name."""
+
+        def change() -> None:
+            if attributes.mode is not None:
+                os.chmod(path, attributes.mode)
+            if attributes.atime is not None and attributes.mtime is not None:
+                os.utime(path, (attributes.atime, attributes.mtime))
+
+        await asyncio.to_thread(change)
+
+    async def read(self, path: bytes, known: Attributes) -> Reading:
+        """Open a file to read it."""
+
+        def begin() -> tuple[int, os.stat_result]:
+            fd = os.open(path, os.O_RDONLY | _NONBLOCK)
+            return fd, os.fstat(fd)
+
+        return _LocalReading(*await asyncio.to_thread(begin))
+
+    async def write(self, path: bytes, mode: int, *, resume: bool) -> Writing:
+        """Open a file to write it, anew or on behind what is there."""
+
+        def begin() -> tuple[int, int]:
+            truncate = 0 if resume else os.O_TRUNC
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | truncate, mode | 0o200)
+            return fd, os.fstat(fd).st_size if resume else 0
+
+        return _LocalWriting(*await asyncio.to_thread(begin), path)
+
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hold us up
+
+
+class _LocalReading:
+    def __init__(self, fd: int, status: os.stat_result) -> None:
+        self._fd = fd
+        self._regular = stat.S_ISREG(status.st_mode)
+        self.attributes = Attributes.of(status)
+
+    async def chunks(self, offset: int) -> AsyncGenerator[bytes, None]:
+        if not self._regular:
+            raise OSError(errno.EINVAL, "is not a regular file")
+        while data := await asyncio.to_thread(self._some, offset):
+            yield data
+            offset += len(data)
+
+    def _some(self, offset: int) -> bytes:
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        return os.read(self._fd, _READ_BYTES)
+
+    async def close(self) -> None:
+        os.close(self._fd)
+
+
+class _LocalWriting:
+    """Collects what comes, so that a thread has something to do when it is asked."""
+
+    def __init__(self, fd: int, size: int, path: bytes) -> None:
+        self._fd = fd
+        self._path = path
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._thread: asyncio.Future[int] | None = None
+        self.size = size
+
+    async def write(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= _READ_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._thread = asyncio.ensure_future(asyncio.to_thread(self._write, waiting, self.size))
+        self.size = await asyncio.shield(self._thread)
+
+    def _write(self, waiting: list[bytes], offset: int) -> int:
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        for data in waiting:
+            view = memoryview(data)
+            while view:
+                written = os.write(self._fd, view)
+                view = view[written:]
+                offset += written
+        return offset
+
+    async def finish(self, attributes: Attributes, *, sync: bool) -> None:
+        def end(waiting: list[bytes]) -> None:
+            try:
+                self._write(waiting, self.size)
+                if sync:
+                    os.fsync(self._fd)
+            finally:
+                os.close(self._fd)
+            if attributes.mode is not None:
+                os.chmod(self._path, attributes.mode)
+            if attributes.atime is not None and attributes.mtime is not None:
+                os.utime(self._path, (attributes.atime, attributes.mtime))
+
+        await asyncio.shield(asyncio.to_thread(end, self._waiting))
+
+    async def abandon(self) -> None:
+        """What has come is written: all of it is in order."""
+        try:
+            if self._thread is not None:
+                self.size = await self._thread  # it may still run
+        except OSError:  # as the disk is full, what waits need not be tried
+            self._waiting = []
+        with contextlib.suppress(OSError):  # what went wrong first is what counts
+            await self.finish(Attributes(), sync=False)
