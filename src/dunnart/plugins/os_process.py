@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dunnart.plugins import os_account
 from dunnart.plugins.os_account import Account
 from dunnart.runtime.logs import clean, report
-from dunnart.server import Command
+from dunnart.server import Call, Command
 
 if TYPE_CHECKING:
     from dunnart.server import RawSession
@@ -58,17 +58,34 @@ def account_of(session: RawSession) -> Account:
     return account
 
 
-def run(
-    session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str, passed: tuple[int, ...] = ()
-) -> bool:
+def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:
     """Serve a session by a program with the user's rights, in the user's home; whether it could be started."""
     directory = account.home if os.path.isdir(account.home) else "/"
-    user = None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
+    return _start(session, Command(argv, executable, environment(session, account), directory, _other(account)))
+
+
+def call(
+    session: RawSession, account: Account, target: str, arguments: tuple[str, ...], passed: tuple[int, ...] = ()
+) -> bool:
+    """The same by a function of Python, which sees nothing of what the client may set; see `Call`."""
+    variables = {"USER": account.name, "LOGNAME": account.name, "HOME": account.home}
+    if zone := os.environ.get("TZ"):
+        variables["TZ"] = zone
+    return _start(session, Call(target, arguments, variables, account.home, _other(account), passed))
+
+
+def _other(account: Account) -> tuple[int, int, tuple[int, ...]] | None:
+    """Who to become; None to stay who we are."""
+    return None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
+
+
+def _start(session: RawSession, program: Command | Call) -> bool:
     try:
-        session.run(Command(argv, executable, environment(session, account), directory, user, passed=passed))
+        session.run(program)
     except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
+        what = program.executable if isinstance(program, Command) else program.target
         report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s cannot be started: %s", session.channel,
-               clean(executable), error.strerror)  # fmt: skip
+               clean(what), error.strerror)  # fmt: skip
         return False
     return True
 

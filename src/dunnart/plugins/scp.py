@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,12 +19,6 @@ from dunnart.server.plugins import Context, plugin
 if TYPE_CHECKING:
     from dunnart.server import RawSession
 
-_BOOT = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from dunnart.tools.scp_server import main
-sys.exit(main(sys.argv[2:]))
-"""
 _LOG_BYTES = 64 * 1024
 
 
@@ -59,7 +52,6 @@ class Scp:
     def __init__(self, context: Context[Options]) -> None:
         self._options = context.options
         self._log = context.logger
-        self._path = json.dumps([os.path.abspath(entry) for entry in sys.path])
 
     def begin(self, session: RawSession) -> bool:
         """Start it, or tell the user what is wrong with the command."""
@@ -79,12 +71,12 @@ class Scp:
         reader, writer = os.pipe() if self._log.isEnabledFor(logging.DEBUG) else (-1, -1)
         settings = {
             "root": place(options.root), "drives": {letter: place(folder) for letter, folder in options.drives.items()},
-            "read_only": options.read_only, "log": writer,
+            "read_only": options.read_only, "logs": writer >= 0,
         }  # fmt: skip
-        argv = ("dunnart-scp", "-I", "-S", "-c", _BOOT, self._path, json.dumps(settings), command)
+        arguments = (json.dumps(settings), os.fsdecode(command))
         passed = () if writer < 0 else (writer,)
         try:
-            return os_process.run(session, account, argv, sys.executable, passed)
+            return os_process.call(session, account, "dunnart.tools.scp_server:main", arguments, passed)
         finally:
             if writer >= 0:
                 os.close(writer)

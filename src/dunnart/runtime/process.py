@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.requests import ExitSignal, ExitStatus, SignalRequest
 from dunnart.runtime.streams import Streams
@@ -60,6 +60,41 @@ class Command:
         return replace(self, environment={**self.environment, name: value})
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of Python to run in a process of its own, and as whom; see `dunnart.runtime.fork_server`.
+
+    Attributes:
+        target: "module:function"; the function takes `arguments` as a list and gives the exit status.
+        arguments: bytes that are no UTF-8 as `os.fsdecode` gives them.
+        environment: all of it.
+        directory: where it starts.
+        user: (uid, gid, groups), or None to stay what we are.
+        passed: descriptors that it gets beside its streams, as 3, 4, …
+    """
+
+    target: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str
+    user: tuple[int, int, tuple[int, ...]] | None = None
+    passed: tuple[int, ...] = ()
+
+
+class Child(Protocol):
+    """A child process."""
+
+    @property
+    def pid(self) -> int:
+        """Its number; 0 as long as it is not known."""
+
+    def watch(self, loop: asyncio.AbstractEventLoop, then: Callable[[int], None]) -> None:
+        """Call `then(returncode)` on the loop once it has ended, and reap it."""
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and those it started in its group; whether it still runs."""
+
+
 class Program:
     """A running child process, as the counterpart of its streams. Lives on one event loop.
 
@@ -72,12 +107,11 @@ class Program:
     __slots__ = ("_child", "_ended")
 
     def __init__(
-        self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop,
-        ended: Callable[[ExitStatus | ExitSignal], None],
-    ) -> None:  # fmt: skip
+        self, child: Child, loop: asyncio.AbstractEventLoop, ended: Callable[[ExitStatus | ExitSignal], None]
+    ) -> None:
         self._child = child
         self._ended = ended
-        watch(child, loop, self._reaped)
+        child.watch(loop, self._reaped)
 
     @property
     def pid(self) -> int:
@@ -91,14 +125,11 @@ class Program:
         """Send a signal to the process and those it started. A pty's new size the kernel tells it."""
         if not isinstance(request, SignalRequest):
             return True
-        if request.signal not in SIGNALS or self._child.returncode is not None:
-            return False
-        signal_group(self._child, getattr(signal, f"SIG{request.signal}"))
-        return True
+        return request.signal in SIGNALS and self._child.signal(getattr(signal, f"SIG{request.signal}"))
 
     def hung_up(self) -> None:
         """Its user is gone; it is reaped when it ends."""
-        signal_group(self._child, signal.SIGHUP)
+        self._child.signal(signal.SIGHUP)
 
 
 def how_ended(returncode: int) -> ExitStatus | ExitSignal:
@@ -109,7 +140,7 @@ def how_ended(returncode: int) -> ExitStatus | ExitSignal:
     return ExitSignal(name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message="")
 
 
-def spawn(command: Command, terminal: Terminal | None) -> tuple[subprocess.Popen[bytes], Streams]:
+def spawn(command: Command, terminal: Terminal | None) -> tuple[Child, Streams]:
     """Start a process in a session of its own, on pipes or on a terminal, and give our ends of its streams.
 
     Raises:
@@ -117,6 +148,11 @@ def spawn(command: Command, terminal: Terminal | None) -> tuple[subprocess.Popen
     """
     if terminal is not None:
         return _spawn_on_terminal(command, terminal)
+    return on_pipes(lambda streams: Spawned(_popen(command, *streams)))
+
+
+def on_pipes(start: Callable[[tuple[int, int, int]], Child]) -> tuple[Child, Streams]:
+    """Start a process on three pipes; `start` gets its ends of them, and may raise."""
     parent: list[int] = []
     child: list[int] = []
     try:
@@ -124,7 +160,7 @@ def spawn(command: Command, terminal: Terminal | None) -> tuple[subprocess.Popen
             reader, writer = os.pipe()
             parent.append(writer if writes else reader)
             child.append(reader if writes else writer)
-        process = _popen(command, child[0], child[1], child[2])
+        process = start((child[0], child[1], child[2]))
     except BaseException:
         _close(parent)
         raise
@@ -135,7 +171,7 @@ def spawn(command: Command, terminal: Terminal | None) -> tuple[subprocess.Popen
     return process, Streams(parent[0], parent[1], parent[2])
 
 
-def _spawn_on_terminal(command: Command, terminal: Terminal) -> tuple[subprocess.Popen[bytes], Streams]:
+def _spawn_on_terminal(command: Command, terminal: Terminal) -> tuple[Child, Streams]:
     def take_terminal() -> None:
         # In the child, after setsid: make the pty its controlling terminal.
         import fcntl
@@ -144,7 +180,7 @@ def _spawn_on_terminal(command: Command, terminal: Terminal) -> tuple[subprocess
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     try:
-        process = _popen(command, terminal.slave, terminal.slave, terminal.slave, take_terminal)
+        process = Spawned(_popen(command, terminal.slave, terminal.slave, terminal.slave, take_terminal))
     finally:
         terminal.close_slave()
     return process, Streams.of_terminal(terminal)
@@ -198,38 +234,49 @@ def widen(fd: int) -> None:
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _WIDE_PIPE_BYTES)
 
 
-def watch(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, then: Callable[[int], None]) -> None:
-    """Call `then(returncode)` on the loop once the process has ended, and reap it."""
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):  # no descriptor left, or a sandbox that knows no pidfds: a thread will do
-            _watch_pidfd(os.pidfd_open(process.pid), process, loop, then)
-            return
-    import threading
+class Spawned:
+    """A child of this process."""
 
-    def wait() -> None:
-        returncode = process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(then, returncode)
+    __slots__ = ("_process",)
 
-    threading.Thread(target=wait, daemon=True, name="dunnart-wait").start()
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
 
-def _watch_pidfd(
-    fd: int, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, then: Callable[[int], None]
-) -> None:
-    def ended() -> None:
-        loop.remove_reader(fd)
-        os.close(fd)
-        then(process.wait())
+    def watch(self, loop: asyncio.AbstractEventLoop, then: Callable[[int], None]) -> None:
+        """Call `then(returncode)` on the loop once it has ended, and reap it."""
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # no descriptor left, or no pidfds in a sandbox: a thread will do
+                self._watch_pidfd(os.pidfd_open(self.pid), loop, then)
+                return
+        import threading
 
-    loop.add_reader(fd, ended)
+        def wait() -> None:
+            returncode = self._process.wait()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(then, returncode)
 
+        threading.Thread(target=wait, daemon=True, name="dunnart-wait").start()
 
-def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to the process and those it started in its group, if it still runs."""
-    if process.returncode is None:
+    def _watch_pidfd(self, fd: int, loop: asyncio.AbstractEventLoop, then: Callable[[int], None]) -> None:
+        def ended() -> None:
+            loop.remove_reader(fd)
+            os.close(fd)
+            then(self._process.wait())
+
+        loop.add_reader(fd, ended)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and those it started in its group; whether it still runs."""
+        if self._process.returncode is not None:
+            return False
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
+            os.killpg(self.pid, number)
+        return True
 
 
 def _close(fds: list[int]) -> None:

@@ -16,7 +16,7 @@ from dunnart.protocol.questions import (
 from dunnart.protocol.requests import BreakRequest, SignalRequest, WindowChange
 from dunnart.runtime.admission import Admission, Network, Penalties, SourceBits, StartupLimit
 from dunnart.runtime.listeners import ListenAddress
-from dunnart.runtime.process import Command
+from dunnart.runtime.process import Call, Command
 from dunnart.server.applications import AsyncHandler, BlockingHandler, Handler, Middleware
 from dunnart.server.authentication import (
     AllowAnyone,
@@ -63,6 +63,7 @@ __all__ = [
     "BlockingHandler",
     "BlockingSession",
     "BreakRequest",
+    "Call",
     "ChannelOpening",
     "ChannelType",
     "Command",

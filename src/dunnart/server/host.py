@@ -25,7 +25,10 @@ from dunnart.server.raw import RawSession
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.logs import Context
+    from dunnart.runtime.process import Call, Child, Command
+    from dunnart.runtime.streams import Streams
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
@@ -91,6 +94,7 @@ class Host:
         self.counters = counters
         self.sessions: dict[tuple[int, int], RawSession] = {}
         self.programs = 0
+        self._forks: ForkServer | None = None
         self._idle: asyncio.Event | None = None
         self.handlers = ThreadPool(
             "dunnart-handler", config.application_threads, config.application_queue,
@@ -289,12 +293,26 @@ class Host:
 
     async def hung_up(self, seconds: float) -> None:
         """Wait until all child processes have ended, at most so long; on the service loop."""
-        if not self.programs:
-            return
-        self._idle = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+        if self.programs:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
+        if self._forks is not None:
+            await self._forks.close()
+
+    def start(self, program: Command | Call) -> tuple[Child, Streams]:
+        """Start a program, or a function in a process of its own, on pipes; on the service loop. Raises OSError."""
+        from dunnart.runtime import process
+
+        if isinstance(program, process.Command):
+            return process.spawn(program, None)
+        if self._forks is None:
+            from dunnart.runtime.fork_server import ForkServer
+
+            self._forks = ForkServer(self.loop)
+        forks = self._forks
+        return process.on_pipes(lambda streams: forks.start(program, streams))
 
     async def close(self) -> None:
         """End what still runs. On the application's loop; a handler that does not heed its cancelling is left alone."""

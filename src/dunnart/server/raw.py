@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.requests import ChannelRequest
-    from dunnart.runtime.process import Command, Program
+    from dunnart.runtime.process import Call, Child, Command, Program
     from dunnart.server.channel import ChannelControl
     from dunnart.server.facts import SessionFacts
     from dunnart.server.host import Host
@@ -209,8 +209,11 @@ class RawSession(Facts):
         self.host.call(self._control.add_stderr, ours.detach())
         return theirs
 
-    def run(self, command: Command) -> None:
-        """Serve the session by a child process, on a pty if the client asked for one. On the protocol's loop only.
+    def run(self, program: Command | Call) -> None:
+        """Serve the session by a child process. On the protocol's loop only.
+
+        Args:
+            program: a `Command`, on a pty if the client asked for one; or a `Call`, never on a pty.
 
         Raises:
             LocalProtocolError: the session is served already.
@@ -219,26 +222,29 @@ class RawSession(Facts):
         from dunnart.runtime import process
 
         self._check_free()
-        pty = None
-        terminal = self.terminal
-        if terminal is not None:
-            from dunnart.runtime.terminal import Terminal as Pty
-
-            pty = Pty()
-            try:
-                pty.resize(terminal.columns, terminal.rows, terminal.width_pixels, terminal.height_pixels)
-                pty.apply(terminal.modes)
-                if command.user is not None:
-                    pty.give_to(command.user[0], command.user[1])
-                child, streams = process.spawn(command.with_variable("SSH_TTY", pty.name), pty)
-            except BaseException:
-                pty.close()
-                raise
+        if self.terminal is not None and isinstance(program, process.Command):
+            child, streams = self._on_terminal(program, self.terminal)
         else:
-            child, streams = process.spawn(command, None)
+            child, streams = self.host.start(program)
         self.host.programs += 1
         self._program = process.Program(child, self.host.loop, self._program_ended)
         self._control.attach(streams)
+
+    @staticmethod
+    def _on_terminal(command: Command, terminal: Terminal) -> tuple[Child, Streams]:
+        from dunnart.runtime import process
+        from dunnart.runtime.terminal import Terminal as Pty
+
+        pty = Pty()
+        try:
+            pty.resize(terminal.columns, terminal.rows, terminal.width_pixels, terminal.height_pixels)
+            pty.apply(terminal.modes)
+            if command.user is not None:
+                pty.give_to(command.user[0], command.user[1])
+            return process.spawn(command.with_variable("SSH_TTY", pty.name), pty)
+        except BaseException:
+            pty.close()
+            raise
 
     def exit(self, status: int = 0) -> None:
         """End the session with an exit status; what was written before goes out first. Later calls do nothing.

@@ -16,8 +16,9 @@ from dunnart.sftp.local import LocalFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LOG = 3  # the first descriptor that a call passes on
     from dunnart.sftp.files import FileSystem
+
+_LOG = 3  # the first descriptor that a call passes on
 
 
 def main(arguments: list[str]) -> int:
@@ -32,8 +33,9 @@ def main(arguments: list[str]) -> int:
 
     drives = {letter: served(folder) for letter, folder in settings["drives"].items()}
     files = None if drives and not root else served(root or None, "/" if root else os.getcwd())
+    log = _log(logs=settings["logs"])
     try:
-        return serve(command, Places(files, drives), lambda limit: os.read(0, limit), _write, _log(logs=settings["logs"]))
+        return serve(command, Places(files, drives), lambda limit: os.read(0, limit), _write, log)
     except (BrokenPipeError, ConnectionResetError):
         return 1
 

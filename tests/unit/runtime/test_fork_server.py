@@ -1,0 +1,214 @@
+"""Functions in processes of their own, forked where they are loaded: `ForkServer`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from dunnart.runtime import process
+from dunnart.runtime.fork_server import Forked, ForkServer
+from dunnart.runtime.process import Call
+from dunnart.runtime.streams import Streams
+
+SECONDS = 30.0
+PROGRAM = """
+import os, sys, time
+
+def say(arguments):
+    print(*arguments)
+    return len(arguments)
+
+def look(arguments):
+    print(sorted(os.environ), os.getcwd(), sorted(map(int, os.listdir("/proc/self/fd"))), os.getsid(0) == os.getpid())
+    return 0
+
+def write_passed(arguments):
+    os.write(3, b"passed")
+    return 0
+
+def who(arguments):
+    print(os.getresuid(), os.getresgid(), os.getgroups())
+    return 0
+
+def leave(arguments):
+    sys.exit(9)
+
+def stay(arguments):
+    print("here", flush=True)
+    time.sleep(60)
+
+def fail(arguments):
+    raise RuntimeError("on purpose")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "called_functions.py").write_text(PROGRAM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "called_functions"
+
+
+class Started:
+    """A child, and what came of it."""
+
+    def __init__(self, child: Forked, streams: Streams) -> None:
+        self.child = child
+        self.streams = streams
+        self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        child.watch(asyncio.get_running_loop(), self.end.set_result)
+
+    async def output(self, stream: str = "stdout") -> str:
+        """Read all that it writes to one of its streams."""
+        fd = getattr(self.streams, stream)
+        os.set_blocking(fd, True)
+        data = b""
+        while piece := await asyncio.to_thread(os.read, fd, 4096):
+            data += piece
+        return os.fsdecode(data)
+
+
+def start(server: ForkServer, call: Call) -> Started:
+    child, streams = process.on_pipes(lambda ends: server.start(call, ends))
+    assert isinstance(child, Forked)
+    return Started(child, streams)
+
+
+def with_server(work: Callable[[ForkServer], Awaitable[None]], idle_seconds: int = 60) -> None:
+    async def run() -> None:
+        server = ForkServer(asyncio.get_running_loop(), idle_seconds)
+        try:
+            await asyncio.wait_for(work(server), SECONDS)
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
+def call(target: str, *arguments: str, passed: tuple[int, ...] = (), directory: str = "/") -> Call:
+    return Call(target, arguments, {"HOME": "/"}, directory, passed=passed)
+
+
+def test_a_function_is_run_and_its_status_told(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        for words in (("a",), ("b", "ü", "\udcff")):
+            started = start(server, call(f"{module}:say", *words))
+            assert await started.output() == " ".join(words) + "\n"
+            assert await started.end == len(words)
+            assert started.child.pid > 0
+            assert not started.child.signal(signal.SIGTERM)
+            started.streams.close()
+
+    with_server(work)
+
+
+def test_nothing_but_what_was_ordered_is_there(module: str, tmp_path: Path) -> None:
+    async def work(server: ForkServer) -> None:
+        started = start(server, call(f"{module}:look", directory=str(tmp_path)))
+        assert await started.output() == f"['HOME'] {tmp_path} [0, 1, 2, 3] True\n"  # 3 is the listing's own
+        started.streams.close()
+        started = start(server, call(f"{module}:look", directory="/nowhere"))
+        assert await started.output() == "['HOME'] / [0, 1, 2, 3] True\n"
+        started.streams.close()
+
+    with_server(work)
+
+
+def test_descriptors_are_passed_on_from_3(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        reader, writer = os.pipe()
+        started = start(server, call(f"{module}:write_passed", passed=(writer,)))
+        os.close(writer)
+        assert await started.end == 0
+        assert os.read(reader, 100) == b"passed"
+        os.close(reader)
+        started.streams.close()
+
+    with_server(work)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_it_becomes_the_user_for_good(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        wanted = Call(f"{module}:who", (), {}, "/", (65534, 65533, (65533, 65532)))
+        started = start(server, wanted)
+        assert await started.output() == "(65534, 65534, 65534) (65533, 65533, 65533) [65532, 65533]\n"
+        started.streams.close()
+
+    with_server(work)
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "said"),
+    [("leave", 9, ""), ("fail", 1, "on purpose"), ("nothing", 1, "has no attribute 'nothing'")],
+)
+def test_its_faults_are_its_own(module: str, function: str, status: int, said: str) -> None:
+    async def work(server: ForkServer) -> None:
+        started = start(server, call(f"{module}:{function}"))
+        assert said in await started.output("stderr")
+        assert await started.end == status
+        started.streams.close()
+        again = start(server, call(f"{module}:say"))
+        assert await again.end == 0
+        again.streams.close()
+
+    with_server(work)
+
+
+def test_signals_reach_it(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        started = start(server, call(f"{module}:stay"))
+        os.set_blocking(started.streams.stdout, True)
+        assert await asyncio.to_thread(os.read, started.streams.stdout, 10) == b"here\n"
+        assert started.child.signal(signal.SIGTERM)
+        assert await started.end == -signal.SIGTERM
+        started.streams.close()
+
+    with_server(work)
+
+
+def test_a_killed_fork_server_is_started_anew(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        started = start(server, call(f"{module}:stay"))
+        os.set_blocking(started.streams.stdout, True)
+        assert await asyncio.to_thread(os.read, started.streams.stdout, 10) == b"here\n"
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGKILL)
+        assert await started.end == 255
+        os.kill(started.child.pid, signal.SIGKILL)  # an orphan now
+        started.streams.close()
+        await server._ended.wait()
+        again = start(server, call(f"{module}:say", "again"))
+        assert await again.output() == "again\n"
+        again.streams.close()
+
+    with_server(work)
+
+
+def test_it_ends_when_idle_and_comes_back(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        for word in ("one", "two"):
+            started = start(server, call(f"{module}:say", word))
+            assert await started.output() == word + "\n"
+            started.streams.close()
+            await started.end
+            await server._ended.wait()
+
+    with_server(work, idle_seconds=1)
+
+
+def test_what_cannot_be_ordered_is_an_error(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for bad in (call(f"{module}:say", "x" * 70_000), call(f"{module}:say", passed=(0,) * 13)):
+            with pytest.raises(OSError, match=r"Argument list too long|too many descriptors"):
+                start(server, bad)
+        await server.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    with_server(work)
