@@ -1,4 +1,4 @@
-"""SCP: the server's side of the protocol that `scp -O` and older clients speak, and where its paths lead."""
+"""SCP: the protocol that `scp -O` and older clients speak, and where its paths lead."""
 
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places

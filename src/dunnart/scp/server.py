@@ -1,4 +1,4 @@
-"""The server's side of SCP, over two blocking functions: source (`-f`) and sink (`-t`).
+"""SCP over two blocking functions: source (`-f`) and sink (`-t`), of which a server is one and its client the other.
 
     record, a line                 answered by
     C<mode> <size> <name>          0; then size bytes and 0, answered by 0 again
@@ -43,23 +43,47 @@ _WILD = frozenset(b"*?[")
 
 
 class _Ended(Exception):
-    """The client has ended the transfer."""
+    """The peer has ended the transfer."""
 
 
-def serve(command: ScpCommand, places: Places, read: Read, write: Write, log: Log = lambda _: None) -> int:
-    """Do what the client asks for.
+class Watch:
+    """What a client wants to know of a transfer, and has a say in; a server wants nothing.
+
+    Attributes:
+        expands: whether wildcards in a source's paths are expanded; a client's shell has done that.
+    """
+
+    expands = True
+
+    def told(self, text: str) -> None:
+        """Something went wrong at the peer, or the peer was told so."""
+
+    def wanted(self, name: bytes) -> bool:
+        """Whether a sink takes this into its target."""
+        return True
+
+    def moved(self, name: bytes, done: int, size: int) -> None:
+        """`done` of `size` bytes of a file have been copied."""
+
+
+def serve(
+    command: ScpCommand, places: Places, read: Read, write: Write, log: Log = lambda _: None,
+    watch: Watch = Watch(),  # noqa: B008 - it has no state
+) -> int:  # fmt: skip
+    """Do what the command asks for.
 
     Args:
         command: what it is.
         places: what is served.
-        read: from the client.
-        write: all of the bytes, to the client.
+        read: from the peer.
+        write: all of the bytes, to the peer.
         log: gets a line for each record.
+        watch: what a client wants.
 
     Returns:
-        The exit status: 0, or 1 when something went wrong, which the client was told.
+        The exit status: 0, or 1 when something went wrong, which the peer was told.
     """
-    peer = _Peer(read, write, log)
+    peer = _Peer(read, write, log, watch)
     try:
         if command.sink:
             _Sink(command, places, peer).run()
@@ -74,12 +98,13 @@ def serve(command: ScpCommand, places: Places, read: Read, write: Write, log: Lo
 
 
 class _Peer:
-    """The client: records and answers."""
+    """The other side: records and answers."""
 
-    def __init__(self, read: Read, write: Write, log: Log) -> None:
+    def __init__(self, read: Read, write: Write, log: Log, watch: Watch) -> None:
         self._read = read
         self.write = write
         self.log = log
+        self.watch = watch
         self.failed = False
         self._ahead = b""
 
@@ -109,37 +134,43 @@ class _Peer:
         return line
 
     def answer(self) -> bool:
-        """The client's answer: whether it goes on with what was announced."""
+        """The peer's answer: whether it goes on with what was announced."""
         kind = self.some(1)
         if kind == b"\0":
             return True
-        text = self.line().decode(errors="replace")
-        self.log(f"client: {text}")
-        self.failed = True
+        self.complained(self.line())
         if kind == b"\1":
             return False
         raise _Ended
 
+    def complained(self, line: bytes) -> None:
+        """The peer tells of an error."""
+        text = line.lstrip(b"\1\2").decode(errors="replace")
+        self.log(f"peer: {text}")
+        self.failed = True
+        self.watch.told(text)
+
     def ok(self) -> None:
-        """Tell the client to go on."""
+        """Tell the peer to go on."""
         self.write(b"\0")
 
     def warn(self, text: str) -> None:
-        """Tell the client of an error that lets the rest go on."""
+        """Tell the peer of an error that lets the rest go on."""
         self._tell(b"\1", text)
 
     def fatal(self, text: str) -> None:
-        """Tell the client of an error that ends everything."""
+        """Tell the peer of an error that ends everything."""
         self._tell(b"\2", text)
 
     def _tell(self, kind: bytes, text: str) -> None:
         self.failed = True
         self.log(f"error: {text}")
+        self.watch.told(text)
         line = "".join(character if character.isprintable() else "?" for character in text)
         self.write(kind + f"scp: {line}\n".encode(errors="replace"))
 
     def oserror(self, path: bytes, error: OSError) -> None:
-        """Tell the client what could not be done with a file."""
+        """Tell the peer what could not be done with a file."""
         self.warn(f"{path.decode(errors='replace')}: {error.strerror or error}")
 
 
@@ -155,7 +186,7 @@ class _Source:
             try:
                 files, place = self._places.find(path)
                 drive = self._places.bare_drive(path)  # clients compare the name with what they asked for
-                for found in _expanded(files, place):
+                for found in _expanded(files, place) if self._peer.watch.expands else [place]:
                     self._send(files, found, drive + _base(found), 0)
             except OSError as error:
                 self._peer.oserror(path, error)
@@ -214,6 +245,7 @@ class _Source:
                     got = len(chunk)
                 peer.write(chunk[:got])
                 offset += got
+                peer.watch.moved(name, offset, status.st_size)
         finally:
             file.close()
         if error is None:
@@ -269,10 +301,10 @@ class _Sink:
                 return
             line = peer.line(kind)
             peer.log(line.decode(errors="replace"))
-            if kind == b"\1":
-                peer.failed = True
-            elif kind == b"\2":
-                raise _Ended
+            if kind in {b"\1", b"\2"}:
+                peer.complained(line)
+                if kind == b"\2":
+                    raise _Ended
             elif kind == b"E" and line == b"E" and depth:
                 peer.ok()
                 return
@@ -281,6 +313,8 @@ class _Sink:
                 peer.ok()
             elif kind in {b"C", b"D"}:
                 mode, size, name = _record(line)
+                if not depth and not peer.watch.wanted(name):
+                    raise DecodeError(f"{name.decode(errors='replace')!r}, which was not asked for")
                 path = target.rstrip(b"/") + b"/" + name if folder or depth else target
                 times, self._times = self._times, None
                 if kind == b"C":
@@ -329,7 +363,7 @@ class _Sink:
             return
         peer.ok()
         try:
-            failure = self._fill(file, size, times, mode)
+            failure = self._fill(file, path, size, times, mode)
             complete = peer.answer() and failure is None
         except BaseException:
             with contextlib.suppress(OSError):
@@ -347,7 +381,7 @@ class _Sink:
         else:
             peer.oserror(path, failure)
 
-    def _fill(self, file: File, size: int, times: tuple[int, int] | None, mode: int) -> OSError | None:
+    def _fill(self, file: File, path: bytes, size: int, times: tuple[int, int] | None, mode: int) -> OSError | None:
         """Take a file's bytes, all of them whatever happens, and then its times and mode."""
         failure: OSError | None = None
         offset = 0
@@ -359,6 +393,7 @@ class _Sink:
                 except OSError as error:
                     failure = error
             offset += len(data)
+            self._peer.watch.moved(path, offset, size)
         made = Attributes(mode=mode if self._command.preserve else None)
         if times is not None:
             made.mtime, made.atime = times
