@@ -13,7 +13,7 @@ import argparse
 import hmac
 
 import dunnart
-from dunnart.server.line_editor import LineEditor
+from dunnart.line_editor import LineEditor
 
 _VERSION = """Marsupial Operating System, Version 15.2(4)M1
 {0} uptime is 4 weeks, 2 days, 1 hour

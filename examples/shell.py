@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from dunnart import PrivateKey
 from dunnart.ecos import DropbearData, Handle, init
-from dunnart.server.line_editor import EndOfInput, Line, LineEditor
+from dunnart.line_editor import EndOfInput, Line, LineEditor
 
 _STARTED = time.monotonic()
 _WRONG, _NOT_FOUND = 2, 127

@@ -6,9 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dunnart.server.line_editor import EndOfInput, Event, Line, LineEditor
-from dunnart.server.line_history import History
-from tests.unit.server.emulator import Emulator, picture
+from dunnart.line_editor import EndOfInput, Event, History, Line, LineEditor
+from tests.unit.line_editor.emulator import Emulator, picture
 
 LIMIT = 60
 NAMES = ("show", "shutdown", "sessions", "漢字", "漢語", "dir/")

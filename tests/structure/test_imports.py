@@ -33,7 +33,7 @@ HEAVY = frozenset({
     "urllib.request", "uuid",
 })
 # fmt: on
-SANS_IO = ("wire", "crypto", "keys", "protocol", "sftp", "scp")
+SANS_IO = ("wire", "crypto", "keys", "protocol", "sftp", "scp", "line_editor")
 
 
 def impurities(source: str) -> list[str]:

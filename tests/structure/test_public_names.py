@@ -11,7 +11,7 @@ import pytest
 import dunnart
 
 PACKAGE = Path(dunnart.__path__[0])
-PUBLIC = ("errors", "keys", "protocol", "sftp", "server", "client", "ecos", "apps", "testing")
+PUBLIC = ("errors", "keys", "protocol", "sftp", "line_editor", "server", "client", "ecos", "apps", "testing")
 
 
 def public_modules() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dunnart.server.line_buffer import width
+from dunnart.line_editor import width
 
 if TYPE_CHECKING:
     from dunnart.server.status import ChannelStatus, ConnectionStatus, ProcessStatus, ServerStatus

@@ -9,15 +9,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from dunnart.errors import Interrupted
-from dunnart.server.line_editor import Interrupted as Dropped
-from dunnart.server.line_editor import Line, LineEditor
+from dunnart.line_editor import Interrupted as Dropped
+from dunnart.line_editor import Line, LineEditor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import WriteableBuffer
 
-    from dunnart.server.line_editor import Complete, Event
+    from dunnart.line_editor import Complete, Event
     from dunnart.server.raw import Facts
 
 _READ_BYTES = 64 * 1024

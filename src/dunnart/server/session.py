@@ -15,8 +15,8 @@ from dunnart.server.raw import Facts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from dunnart.line_editor import Complete, LineEditor
     from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest
-    from dunnart.server.line_editor import Complete, LineEditor
     from dunnart.server.raw import RawSession
     from dunnart.server.server import Server
 
@@ -155,8 +155,8 @@ class Session(Facts):
 
     async def _edit(self, prompt: str, *, echo: bool) -> str:
         """Have a line edited at the client's terminal."""
-        from dunnart.server.line_editor import Interrupted as Dropped
-        from dunnart.server.line_editor import Line
+        from dunnart.line_editor import Interrupted as Dropped
+        from dunnart.line_editor import Line
 
         editor = self.editor
         if self._lines:  # typed ahead, while somebody read bytes

@@ -19,8 +19,8 @@ from dunnart.protocol.requests import PtyRequest, WindowChange
 from dunnart.server.plugins import Context
 from dunnart.server.status import ChannelStatus, ConnectionStatus, PoolStatus, ProcessStatus, ServerStatus
 from tests.runtime.driver import USER, Running
+from tests.unit.line_editor.emulator import Emulator
 from tests.unit.server.api import Api, begin, ended, every_placement, serving
-from tests.unit.server.emulator import Emulator
 
 XTERM = PtyRequest("xterm", 80, 24, 0, 0, b"")
 

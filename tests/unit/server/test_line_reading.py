@@ -13,8 +13,8 @@ from dunnart.errors import Interrupted
 from dunnart.protocol.requests import EnvironmentRequest, PtyRequest, WindowChange
 from dunnart.server import BlockingSession, Session
 from tests.runtime.driver import Channel, Client
+from tests.unit.line_editor.emulator import Emulator
 from tests.unit.server.api import begin, ended, every_placement, serving
-from tests.unit.server.emulator import Emulator
 
 XTERM = PtyRequest("xterm", 40, 10, 0, 0, b"")
 

@@ -15,6 +15,7 @@ import pytest
 
 from dunnart.errors import ConnectionClosed
 from dunnart.keys.private import PrivateKey
+from dunnart.line_editor import LineEditor
 from dunnart.protocol.questions import CredentialQuestion, PublicKeyCredential, SignQuestion
 from dunnart.protocol.requests import (
     BreakRequest,
@@ -36,7 +37,6 @@ from dunnart.server import (
     SessionEvents,
 )
 from dunnart.server.applications import AsyncHandler
-from dunnart.server.line_editor import LineEditor
 from tests.runtime.driver import KIB, MIB, USER, Beginning, Running, eventually
 from tests.unit.server.api import begin, ended, every_placement, flood, serving
 

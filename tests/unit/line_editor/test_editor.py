@@ -7,10 +7,8 @@ import unicodedata
 import pytest
 from wcwidth import wcwidth
 
-from dunnart.server.line_buffer import width
-from dunnart.server.line_editor import EndOfInput, Event, Interrupted, Line, LineEditor
-from dunnart.server.line_history import History
-from tests.unit.server.emulator import Emulator, picture
+from dunnart.line_editor import EndOfInput, Event, History, Interrupted, Line, LineEditor, width
+from tests.unit.line_editor.emulator import Emulator, picture
 
 LEFT, RIGHT, UP, DOWN = b"\x1b[D", b"\x1b[C", b"\x1b[A", b"\x1b[B"
 HOME, END, DELETE = b"\x1b[H", b"\x1b[F", b"\x1b[3~"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from dunnart.server.line_buffer import width
+from dunnart.line_editor.buffer import width
 
 _STYLE = re.compile(r"(\x1b\[[0-9;:]*m)")
 _TAB_COLUMNS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from dunnart.server.line_buffer import clean
+from dunnart.line_editor.buffer import clean
 
 _MOST_CHARACTERS = 128 * 1024
 """All lines together: a search looks at them for every key."""
