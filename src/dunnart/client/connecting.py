@@ -43,10 +43,10 @@ class Connecting:
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[object, None, Connection]:
-        return self._connect().__await__()
+        return self.connect().__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._connect()
+        self._connection = await self.connect()
         return self._connection
 
     async def __aexit__(
@@ -55,7 +55,8 @@ class Connecting:
         assert self._connection is not None
         await self._connection.close()
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Connect and log in, once."""
         sock, self._sock = self._sock, None
         if sock is None:
             sock = await _dial(self._host, self._port, self._connect_seconds)
@@ -124,7 +125,7 @@ def connect(
         if algorithms not in PROFILES:
             raise ConfigError(f"there is no profile {algorithms!r}; there are {', '.join(PROFILES)}", key="algorithms")
         algorithms = PROFILES[algorithms]
-    user = getpass.getuser() if user is None else user
+    user = _this_user() if user is None else user
     host_key = HostKeyCheck(host, port, known_hosts, unknown_host)
     # A host's certificate cannot be checked yet, so none is asked for.
     plain = tuple(name for name in algorithms.host_key if not name.endswith("-cert-v01@openssh.com"))
@@ -135,6 +136,13 @@ def connect(
         prompt=prompt,
     )  # fmt: skip
     return Connecting(host, port, sock, config, host_key, login, connect_seconds)
+
+
+def _this_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # a process without an account
+        raise ConfigError("say who to log in as: this process's user has no name", key="user") from error
 
 
 async def _dial(host: str, port: int, seconds: float) -> socket.socket:

@@ -143,8 +143,9 @@ class Connection:
             ChannelError: the server refuses it.
             ConnectionClosed: the connection is gone.
         """
+        data = memoryview(input).cast("B")
         async with await self.session(command, environment=environment) as session:
-            return await session.complete(input)
+            return await session.complete(data)
 
     async def open_direct(self, host: str, port: int) -> Channel:
         """Have the server connect to a TCP port, and give the bytes both ways (RFC 4254 §7.2).

@@ -158,7 +158,7 @@ class Session(Channel):
             return super().received_request(request)
         return True
 
-    async def complete(self, data: bytes | bytearray | memoryview) -> Completed:
+    async def complete(self, data: memoryview) -> Completed:
         """Send all input, read all output, wait for the end."""
         feeding = asyncio.create_task(self._feed(data))
         errors = asyncio.create_task(self.stderr.read_all())
@@ -170,7 +170,7 @@ class Session(Channel):
             errors.cancel()
             await asyncio.gather(feeding, errors, return_exceptions=True)
 
-    async def _feed(self, data: bytes | bytearray | memoryview) -> None:
+    async def _feed(self, data: memoryview) -> None:
         with contextlib.suppress(ChannelError):  # a program need not read all of its input
             await self.write(data)
             await self.write_eof()

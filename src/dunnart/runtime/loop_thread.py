@@ -31,14 +31,39 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            self._cancel_all()
         finally:
             self.loop.close()
+
+    def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    @property
+    def running(self) -> bool:
+        """Whether coroutines can run there."""
+        return self._thread.is_alive()
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine there, and give its result here."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine there, and wait for its result here, where no loop runs. Control-C here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # does nothing once it is done
+            raise
+
     async def stop(self) -> None:
-        """End the loop and the thread. What runs there must have ended."""
+        """End the loop and the thread. What still runs there is cancelled."""
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """As `stop`, for where no loop runs."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        self._thread.join()

@@ -1,0 +1,132 @@
+"""The client for programs without an event loop: the same calls, which return when they are done.
+
+    from dunnart.client.blocking import connect
+
+    with connect("example.org", user="alice") as connection:
+        print(connection.run("uname -a").stdout.decode())
+
+Each connection has an event loop in a thread of its own; a call hands its work to that loop and waits. Calls may come
+from several threads. What a call of `dunnart.client` takes, gives and raises, the one here does too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from dunnart import client
+from dunnart.client.delegation import Facade, blocking
+from dunnart.runtime.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dunnart.client.channel import StderrUse
+
+__all__ = ["Channel", "Connection", "Incoming", "Session", "connect"]
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=client.Channel)
+
+
+class Incoming(Facade[client.Incoming]):
+    """A program's stderr."""
+
+    read = blocking(client.Incoming.read)
+    read_exactly = blocking(client.Incoming.read_exactly)
+    read_all = blocking(client.Incoming.read_all)
+
+    def close(self) -> None:
+        """Nothing is to be done."""
+
+
+class _Stream(Facade[C]):
+    read = blocking(client.Channel.read)
+    read_exactly = blocking(client.Channel.read_exactly)
+    read_all = blocking(client.Channel.read_all)
+    write = blocking(client.Channel.write)
+    write_eof = blocking(client.Channel.write_eof)
+    close = blocking(client.Channel.close)
+    wait_closed = blocking(client.Channel.wait_closed)
+
+
+class Channel(_Stream[client.Channel]):
+    """A channel to the server: reads, writes, and their ends."""
+
+
+class Session(_Stream[client.Session]):
+    """A program at the server."""
+
+    wait = blocking(client.Session.wait)
+    send_signal = blocking(client.Session.send_signal)
+    send_break = blocking(client.Session.send_break)
+    resize = blocking(client.Session.resize)
+
+    @property
+    def stderr(self) -> Incoming:
+        """The program's stderr."""
+        return Incoming(self._thread, self._target.stderr)
+
+    @property
+    def exit(self) -> client.Exit:
+        """How the program ended, as far as the server has said by now."""
+        return self._target.exit
+
+
+class Connection(Facade[client.Connection]):
+    """A connection to a server, logged in."""
+
+    run = blocking(client.Connection.run)
+
+    def session(
+        self,
+        command: str | bytes | None = None,
+        *,
+        subsystem: str | None = None,
+        terminal: client.Terminal | None = None,
+        environment: Mapping[str, str] | None = None,
+        stderr: StderrUse | None = None,
+    ) -> Session:
+        """Start a program at the server: a command, a subsystem, or the user's shell if neither is named."""
+        begun = self._target.session(
+            command, subsystem=subsystem, terminal=terminal, environment=environment, stderr=stderr
+        )
+        return Session(self._thread, self.wait_for(begun))
+
+    def open_direct(self, host: str, port: int) -> Channel:
+        """Have the server connect to a TCP port, and give the bytes both ways."""
+        return Channel(self._thread, self.wait_for(self._target.open_direct(host, port)))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._target.closed
+
+    def close(self) -> None:
+        """End it in order, and its thread."""
+        if self._thread.running:
+            try:
+                self.wait_for(self._target.close())
+            finally:
+                self._thread.end()
+
+
+def _blocking_connect(make: Callable[P, client.Connecting]) -> Callable[P, Connection]:
+    def connect(*args: P.args, **kwargs: P.kwargs) -> Connection:
+        """Connect to a server and log in.
+
+        The arguments are those of `dunnart.client.connect`. Callbacks are coroutine functions here too; they run on the
+        connection's own loop, where they may block.
+        """
+        connecting = make(*args, **kwargs)
+        thread = LoopThread("dunnart-client")
+        thread.start()
+        try:
+            return Connection(thread, thread.call(connecting.connect()))
+        except BaseException:
+            thread.end()
+            raise
+
+    return connect
+
+
+connect = _blocking_connect(client.connect)
