@@ -18,7 +18,7 @@ from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import ConnectionEnded
 from dunnart.protocol.phases import Role
 from dunnart.protocol.requests import decode_channel_request, decode_modes
-from dunnart.sftp import LocalFiles, SftpServer
+from dunnart.sftp import LocalFiles, ReadOnly, SftpServer
 from dunnart.wire.encoding import string, uint32
 from dunnart.wire.messages import KexInit
 
@@ -43,9 +43,12 @@ def _packet(payload: bytes) -> bytes:
 
 def _sftp(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        server = SftpServer(LocalFiles(folder, read_only=True))
+        server = SftpServer(ReadOnly(LocalFiles(folder)))
         try:
-            server.receive(uint32(5) + b"\1" + uint32(3) + data)
+            said = uint32(5) + b"\1" + uint32(3) + data
+            room = server.room()
+            room[: len(said)] = said
+            server.received(len(said))
         finally:
             server.close()
 

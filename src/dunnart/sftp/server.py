@@ -2,9 +2,13 @@
 
     length │ type │ id │ …        one packet, one answer, in the order of the requests
 
-`receive` takes bytes in any chunking, does what complete requests ask of the file system, and queues the answers. It
-stops when 256 KiB of answers wait (THREATS R22), and goes on when they were taken. What a client does wrong that leaves
-no doubt about where packets begin is answered with a status; the rest raises `DecodeError`, which ends the session.
+Bytes are read into `room` in any chunking; `received` does what complete requests ask of the file system, and lays out
+the answers. It stops when 256 KiB of `answers` wait (THREATS R22), and `go_on` goes on when they were `taken`. What a
+client does wrong that leaves no doubt about where packets begin is answered with a status; the rest raises
+`DecodeError`, which ends the session.
+
+Two buffers last as long as the session: files are written from the one and read into the other. Memory that is new for
+each packet would cost more time, in page faults, than all the rest.
 """
 
 from __future__ import annotations  # noqa: I001 - a table of numbers below, not a column
@@ -38,7 +42,11 @@ HANDLES = 1000
 ANSWER_BYTES = 256 * KIB
 _LISTING_BYTES = 32 * KIB
 _COPY_BYTES = 256 * KIB
+_LOOKUPS = 4096
+"""How many users and groups one request may ask for: each may cost a question to a directory service, and all names
+fit into one answer (LOGIN_NAME_MAX is at most 256 bytes, names are rarely longer than 32)."""
 _LENGTH = 4
+_INPUT_BYTES = 1024 * KIB
 
 _TEXTS = {OK: b"Success", EOF: b"End of file", OP_UNSUPPORTED: b"Operation unsupported"}
 
@@ -54,9 +62,6 @@ class SftpServer:
         requests: what a client may ask for, by the names that OpenSSH's `sftp-server -Q requests` lists; None: all.
         refused: told the name of each request that it may not.
 
-    Attributes:
-        answers: what is to be sent, in order; whoever sends it clears the list.
-
     Raises:
         ValueError: there is no request of such a name.
     """
@@ -69,12 +74,13 @@ class SftpServer:
         self._refused = refused
         self._denied = {} if requests is None else _denied(requests)
         self._reads = READ not in self._denied
-        self._buffer = bytearray()
+        self._input = memoryview(bytearray(_INPUT_BYTES))
+        self._start = self._end = 0  # what was received and not done yet
+        self._output = memoryview(bytearray(ANSWER_BYTES + PACKET_BYTES + _LENGTH))
+        self._answered = 0
         self._begun = False
         self._handles: dict[bytes, File | _Listing] = {}
         self._next_handle = 0
-        self._answer_bytes = 0
-        self.answers: list[bytes | bytearray | memoryview] = []
 
     def close(self) -> None:
         """Let go of what the client left open: such uploads are unfinished."""
@@ -88,42 +94,50 @@ class SftpServer:
 
     # Packets.
 
-    def receive(self, data: bytes | memoryview) -> None:
-        """Take bytes; then take `answers`, and call `go_on` until it says that nothing is left to do.
+    def room(self) -> memoryview:
+        """Give where the next bytes go, from its start on. Never empty when the answers were taken and all is done."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start and len(self._input) - self._end < PACKET_BYTES:
+            rest = self._end - self._start
+            self._input[:rest] = self._input[self._start : self._end]
+            self._start, self._end = 0, rest
+        return self._input[self._end :]
+
+    def received(self, count: int) -> None:
+        """There are so many bytes more. Then send `answers`, and `go_on` until it says that nothing is left to do.
 
         Raises:
             DecodeError: they are no SFTP.
             LimitExceeded: a packet is too large.
         """
-        self._buffer += data
+        self._end += count
         self.go_on()
 
     def go_on(self) -> bool:
         """Do what was received and not done yet, until too many answers wait; whether there may be more to do."""
-        buffer = self._buffer
-        view = memoryview(buffer)
-        position, end = 0, len(buffer)
-        full = False
-        while end - position >= _LENGTH:
-            size = int.from_bytes(view[position : position + _LENGTH], "big")
+        received = self._input
+        while self._end - self._start >= _LENGTH:
+            begin = self._start + _LENGTH
+            size = int.from_bytes(received[self._start : begin], "big")
             if not 1 <= size <= PACKET_BYTES:
                 raise LimitExceeded(f"an SFTP packet of {size} bytes")
-            if end - position - _LENGTH < size:
+            if self._end - begin < size:
                 break
-            full = self._answer_bytes >= ANSWER_BYTES
-            if full:
-                break
-            position += _LENGTH
-            self._packet(view[position : position + size])
-            position += size
-        view.release()
-        del buffer[:position]
-        return full
+            if self._answered >= ANSWER_BYTES:
+                return True
+            self._start = begin + size
+            self._packet(received[begin : begin + size])
+        return False
+
+    @property
+    def answers(self) -> memoryview:
+        """What is to be sent, until it is `taken`."""
+        return self._output[: self._answered]
 
     def taken(self) -> None:
-        """The answers were taken."""
-        self.answers = []
-        self._answer_bytes = 0
+        """The answers were sent."""
+        self._answered = 0
 
     def _packet(self, packet: memoryview) -> None:
         kind = packet[0]
@@ -169,8 +183,11 @@ class SftpServer:
     # Answers.
 
     def _send(self, kind: int, body: bytes) -> None:
-        self.answers.append(_HEADER.pack(1 + len(body), kind) + body)
-        self._answer_bytes += 5 + len(body)
+        if len(body) >= PACKET_BYTES:
+            raise OSError(errno.E2BIG, "the answer would be too long")
+        end = self._answered + _HEADER.size + len(body)
+        self._output[self._answered : end] = _HEADER.pack(1 + len(body), kind) + body
+        self._answered = end
 
     def _status(self, number: int, status: int, text: bytes = b"") -> None:
         self._send(STATUS, uint32(number) + uint32(status) + string(text or _TEXTS.get(status, b"")) + string(b""))
@@ -185,7 +202,7 @@ class SftpServer:
         self._handles[handle] = opened
         self._send(HANDLE, uint32(number) + string(handle))
 
-    def _room(self) -> None:
+    def _check_handles(self) -> None:
         if len(self._handles) >= HANDLES:
             raise OSError(errno.EMFILE, f"{HANDLES} handles are open already")
 
@@ -210,13 +227,13 @@ class SftpServer:
     def _open(self, number: int, reader: Reader) -> None:
         path, flags, attributes = reader.string(), reader.uint32(), Attributes.decode(reader)
         reader.end()
-        self._room()
+        self._check_handles()
         self._new_handle(number, self._files.open(path, OpenMode.of(flags), attributes))
 
     def _open_directory(self, number: int, reader: Reader) -> None:
         path = reader.string()
         reader.end()
-        self._room()
+        self._check_handles()
         self._new_handle(number, _Listing(self._files.scan(path)))
 
     def _close(self, number: int, reader: Reader) -> None:
@@ -233,9 +250,8 @@ class SftpServer:
         try:
             handle, offset, count = reader.string(), reader.uint64(), min(reader.uint32(), DATA_BYTES)
             reader.end()
-            # One buffer for header and data: the file is read straight into the answer.
-            answer = bytearray(_DATA_HEADER.size + count)
-            got = self._file(handle).read_into(memoryview(answer)[_DATA_HEADER.size :], offset)
+            begin = self._answered + _DATA_HEADER.size
+            got = self._file(handle).read_into(self._output[begin : begin + count], offset)
         except DecodeError:
             self._status(number, BAD_MESSAGE, b"Bad message")
             return
@@ -245,9 +261,8 @@ class SftpServer:
         if not got and count:
             self._status(number, EOF)
             return
-        _DATA_HEADER.pack_into(answer, 0, 9 + got, DATA, number, got)
-        self.answers.append(answer if got == count else memoryview(answer)[: _DATA_HEADER.size + got])
-        self._answer_bytes += _DATA_HEADER.size + got
+        _DATA_HEADER.pack_into(self._output, self._answered, 9 + got, DATA, number, got)
+        self._answered = begin + got
 
     def _write(self, number: int, reader: Reader) -> None:
         # What comes after the data is skipped: Go's sftp, and so rclone, sends all of its buffer with the last piece.
@@ -419,6 +434,8 @@ class SftpServer:
     def _names_of_numbers(self, number: int, reader: Reader) -> None:
         users, groups = reader.string(), reader.string()
         reader.end()
+        if len(users) + len(groups) > 4 * _LOOKUPS:
+            raise OSError(errno.E2BIG, f"more than {_LOOKUPS} names at once")
         body = string(_looked_up(users, user_name)) + string(_looked_up(groups, group_name))
         self._send(EXTENDED_ANSWER, uint32(number) + body)
 

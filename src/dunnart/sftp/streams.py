@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from dunnart.sftp.files import FileSystem
 
-_READ_BYTES = 1 << 20
-_PIECES = 64
-
 
 def serve(
     files: FileSystem, source: int, target: int, *, requests: Collection[str] | None = None,
@@ -34,10 +31,9 @@ def serve(
         OSError: the client is gone.
     """
     server = SftpServer(files, requests=requests, refused=refused)
-    buffer = memoryview(bytearray(_READ_BYTES))
     try:
-        while count := os.readv(source, [buffer]):
-            server.receive(buffer[:count])
+        while count := os.readv(source, [server.room()]):
+            server.received(count)
             _send(server, target)
             while server.go_on():
                 _send(server, target)
@@ -48,12 +44,6 @@ def serve(
 
 def _send(server: SftpServer, target: int) -> None:
     answers = server.answers
+    while answers:
+        answers = answers[os.write(target, answers) :]
     server.taken()
-    at = 0
-    while at < len(answers):
-        sent = os.writev(target, answers[at : at + _PIECES])
-        while at < len(answers) and sent >= len(answers[at]):
-            sent -= len(answers[at])
-            at += 1
-        if sent:
-            answers[at] = memoryview(answers[at])[sent:]

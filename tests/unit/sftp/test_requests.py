@@ -9,13 +9,13 @@ import pytest
 from dunnart.sftp import LocalFiles, SftpServer
 from dunnart.sftp.messages import EXTENDED, EXTENSIONS, INIT, PERMISSION_DENIED, READ, REQUESTS
 from dunnart.wire.encoding import Reader, string, uint32
+from tests.unit.sftp.driver import feed, taken
 
 
 def ask(server: SftpServer, kind: int, body: bytes) -> Reader:
-    server.receive(uint32(1 + len(body)) + bytes((kind,)) + body)
-    (answer,) = server.answers
-    server.taken()
-    return Reader(bytes(answer)[5:])
+    feed(server, uint32(1 + len(body)) + bytes((kind,)) + body)
+    (answer,) = taken(server)
+    return Reader(answer[1:])
 
 
 def advertised(server: SftpServer) -> list[bytes]:

@@ -17,6 +17,7 @@ from dunnart.sftp import FileSystem, LocalFiles, ReadOnly, SftpServer, serve
 from dunnart.sftp.messages import BAD_MESSAGE, EOF, FAILURE, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED
 from dunnart.sftp.server import HANDLES
 from dunnart.wire.encoding import Reader, string, uint32, uint64
+from tests.unit.sftp.driver import feed, taken
 
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK, EXTENDED = 13, 14, 15, 16, 17, 18, 19, 20, 200
@@ -39,14 +40,11 @@ class Client:
         self.requests = 0
 
     def send(self, kind: int, body: bytes) -> list[bytes]:
-        self.server.receive(uint32(1 + len(body)) + bytes((kind,)) + body)
+        feed(self.server, uint32(1 + len(body)) + bytes((kind,)) + body)
         return self.taken()
 
     def taken(self) -> list[bytes]:
-        answers = [bytes(answer) for answer in self.server.answers]
-        self.server.taken()
-        assert all(int.from_bytes(answer[:4], "big") == len(answer) - 4 for answer in answers)
-        return [answer[4:] for answer in answers]
+        return taken(self.server)
 
     def ask(self, kind: int, *parts: bytes) -> tuple[int, Reader]:
         self.requests += 1
@@ -127,7 +125,7 @@ def test_what_is_no_sftp_ends_the_session(folder: Path) -> None:
         (uint32(5) + b"\x01" + uint32(3) + uint32(2) + b"\x03\0", DecodeError),  # no number to answer to
     ):
         with pytest.raises(error):
-            SftpServer(LocalFiles(str(folder))).receive(said)
+            feed(SftpServer(LocalFiles(str(folder))), said)
 
 
 def test_absurd_numbers_are_a_status(client: Client, folder: Path) -> None:
@@ -340,7 +338,7 @@ def test_a_client_that_does_not_read_is_not_answered_without_end(client: Client,
     handle = client.open(b"/f", FOR_READING)
     body = handle + uint64(0) + uint32(32768)
     packets = b"".join(uint32(5 + len(body)) + bytes((READ,)) + uint32(each) + body for each in range(64))
-    client.server.receive(packets)
+    feed(client.server, packets)
     answers = client.taken()
     assert 0 < len(answers) < 64
     while client.server.go_on():
