@@ -75,6 +75,7 @@ async def serving(**options: Any) -> AsyncIterator[Running]:
     """Run a server that lets KEY in."""
     options.setdefault("authenticators", [dunnart.PublicKeys(KEY.public.line())])
     options.setdefault("subsystems", {"cat": program})
-    server = dunnart.Server(program, exec=program, host_keys=[HOST_KEY], listen="127.0.0.1:0", **options)
+    options.setdefault("host_keys", [HOST_KEY])
+    server = dunnart.Server(program, exec=program, listen="127.0.0.1:0", **options)
     async with server:
         yield Running(server)
