@@ -20,6 +20,7 @@ from dunnart.runtime.loop_thread import LoopThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dunnart.client.blocking_sftp import Sftp
     from dunnart.client.channel import StderrUse
 
 __all__ = ["Channel", "Connection", "Incoming", "Session", "connect"]
@@ -91,6 +92,13 @@ class Connection(Facade[client.Connection]):
             command, subsystem=subsystem, terminal=terminal, environment=environment, stderr=stderr
         )
         return Session(self._thread, self.wait_for(begun))
+
+    def sftp(self, *, requests: int = 64, chunk_bytes: int = 0) -> Sftp:
+        """Begin an SFTP session."""
+        from dunnart.client.blocking_sftp import Sftp
+
+        begun = self._target.sftp(requests=requests, chunk_bytes=chunk_bytes)
+        return Sftp(self._thread, self._thread.call(begun))
 
     def open_direct(self, host: str, port: int) -> Channel:
         """Have the server connect to a TCP port, and give the bytes both ways."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from dunnart.client.host_keys import HostKeyCheck
     from dunnart.client.login import Login
+    from dunnart.client.sftp import Sftp
     from dunnart.protocol.core import EngineConfig
 
 _LOG = logging.getLogger("dunnart.client")
@@ -146,6 +147,18 @@ class Connection:
         data = memoryview(input).cast("B")
         async with await self.session(command, environment=environment) as session:
             return await session.complete(data)
+
+    async def sftp(self, *, requests: int = 64, chunk_bytes: int = 0) -> Sftp:
+        """Begin an SFTP session; see `Sftp.begin` for the arguments.
+
+        Raises:
+            ChannelError: the server has no SFTP.
+            DecodeError: what it has is none.
+            ConnectionClosed: the connection is gone.
+        """
+        from dunnart.client.sftp import Sftp
+
+        return await Sftp.begin(await self.session(subsystem="sftp"), requests=requests, chunk_bytes=chunk_bytes)
 
     async def open_direct(self, host: str, port: int) -> Channel:
         """Have the server connect to a TCP port, and give the bytes both ways (RFC 4254 §7.2).
