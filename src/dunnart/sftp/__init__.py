@@ -10,17 +10,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dunnart.sftp.attributes import Attributes
     from dunnart.sftp.files import File, FileSystem, OpenMode
+    from dunnart.sftp.fsspec_files import FsspecFiles
+    from dunnart.sftp.layers.atomic import Atomic
+    from dunnart.sftp.layers.name_filter import NameFilter
+    from dunnart.sftp.layers.observed import FileEvent, Observed
+    from dunnart.sftp.layers.quota import Quota
     from dunnart.sftp.layers.read_only import ReadOnly
     from dunnart.sftp.local import LocalFiles
+    from dunnart.sftp.memory import MemoryFiles
     from dunnart.sftp.server import SftpServer
     from dunnart.sftp.streams import serve
 
 _HOMES = {
-    "Attributes": "attributes", "File": "files", "FileSystem": "files", "LocalFiles": "local", "OpenMode": "files",
-    "ReadOnly": "layers.read_only", "SftpServer": "server", "serve": "streams",
+    "Atomic": "layers.atomic", "Attributes": "attributes", "File": "files", "FileEvent": "layers.observed",
+    "FileSystem": "files", "FsspecFiles": "fsspec_files", "LocalFiles": "local", "MemoryFiles": "memory", "NameFilter": "layers.name_filter",
+    "Observed": "layers.observed", "OpenMode": "files", "Quota": "layers.quota", "ReadOnly": "layers.read_only",
+    "SftpServer": "server", "serve": "streams",
 }  # fmt: skip
 
-__all__ = ["Attributes", "File", "FileSystem", "LocalFiles", "OpenMode", "ReadOnly", "SftpServer", "serve"]
+__all__ = [
+    "Atomic",
+    "Attributes",
+    "File",
+    "FileEvent",
+    "FileSystem",
+    "FsspecFiles",
+    "LocalFiles",
+    "MemoryFiles",
+    "NameFilter",
+    "Observed",
+    "OpenMode",
+    "Quota",
+    "ReadOnly",
+    "SftpServer",
+    "serve",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -18,18 +18,13 @@ from typing import Self
 
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import File, OpenMode
+from dunnart.sftp.paths import LINKS, absolute, oserror, parts
 
-_LINKS = 40
-_PATH_BYTES = 4096
 _DEPTH = 256
 """How deep below a root: each folder on the way costs a descriptor while a path is walked."""
 _PERMISSIONS = 0o7777
 _DEFAULT_FILE, _DEFAULT_DIRECTORY = 0o666, 0o777
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_PATH") else os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _oserror(number: int, path: bytes) -> OSError:
-    return OSError(number, os.strerror(number), path)
 
 
 @dataclass(slots=True)
@@ -41,6 +36,10 @@ class _Place:
 
     def __enter__(self) -> Self:
         return self
+
+    def is_directory(self) -> bool:
+        """Whether there is a directory of that name, not a link to one."""
+        return stat.S_ISDIR(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False).st_mode)
 
     def __exit__(self, *_: object) -> None:
         if self.directory is not None:
@@ -63,39 +62,31 @@ class LocalFiles:
 
     # Paths.
 
-    def _absolute(self, path: bytes) -> bytes:
-        if b"\0" in path:
-            raise _oserror(errno.EINVAL, path)
-        if len(path) >= _PATH_BYTES:
-            raise _oserror(errno.ENAMETOOLONG, path)
-        return path if path.startswith(b"/") else self._start + b"/" + path
-
-    def _place(self, path: bytes, *, follow: bool) -> _Place:
-        """Find where a path leads; its last part need not exist."""
-        path = self._absolute(path)
+    def _place(self, path: bytes, *, follow: bool, bare: bool = False) -> _Place:
+        """Find where a path leads; its last part need not exist. `bare`: without regard to slashes at its end."""
+        path = absolute(path, self._start)
         if self._root is None:
             return _Place(path)
-        directory, name, _ = self._walk(path, follow=follow)
+        directory, name, _ = self._walk(self._root, path.rstrip(b"/") if bare else path, follow=follow)
         return _Place(name, directory)
 
-    def _walk(self, path: bytes, *, follow: bool) -> tuple[int, bytes, list[bytes]]:
-        """Walk down from the root: gives the open directory, the last part, and the way there."""
-        assert self._root is not None
-        opened = [os.dup(self._root)]
+    def _walk(self, root: int, path: bytes, *, follow: bool) -> tuple[int, bytes, list[bytes]]:
+        """Walk down from a root: gives the open directory, the last part, and the way there."""
+        opened = [os.dup(root)]
         way: list[bytes] = []
-        parts = path.split(b"/")[::-1]
+        left = parts(path)
         links = 0
         try:
-            while parts:
-                part = parts.pop()
-                if part in {b"", b"."}:
+            while left:
+                part = left.pop()
+                if part == b".":
                     continue
                 if part == b"..":
                     if way:
                         way.pop()
                         os.close(opened.pop())
                     continue
-                last = not any(rest not in {b"", b"."} for rest in parts)
+                last = not left
                 if last and not follow:
                     return self._found(opened, part, [*way, part])
                 try:
@@ -109,13 +100,13 @@ class LocalFiles:
                     way.append(part)
                     continue
                 links += 1
-                if links > _LINKS:
-                    raise _oserror(errno.ELOOP, path)  # noqa: TRY301 - what is open is closed below
+                if links > LINKS:
+                    raise oserror(errno.ELOOP, path)  # noqa: TRY301 - what is open is closed below
                 if target.startswith(b"/"):
                     for fd in opened[1:]:
                         os.close(fd)
                     del opened[1:], way[:]
-                parts += target.split(b"/")[::-1]
+                left += parts(target)
             return self._found(opened, b".", way)
         except BaseException:
             for fd in opened:
@@ -125,7 +116,7 @@ class LocalFiles:
     @staticmethod
     def _below(opened: list[int], part: bytes) -> int:
         if len(opened) > _DEPTH:
-            raise _oserror(errno.ENAMETOOLONG, part)
+            raise oserror(errno.ENAMETOOLONG, part)
         return os.open(part, _HERE | os.O_DIRECTORY, dir_fd=opened[-1])
 
     @staticmethod
@@ -144,7 +135,10 @@ class LocalFiles:
         inside = 0 if self._root is None else os.O_NOFOLLOW
         flags = mode.flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | inside
         follow = not (mode.create and mode.exclusive)
-        with self._place(path, follow=follow) as place:
+        new_directory = mode.create and path.endswith(b"/")
+        with self._place(path, follow=follow, bare=new_directory) as place:
+            if new_directory:
+                raise oserror(errno.EISDIR, path)
             fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
         return LocalFile(fd, append=mode.append)
 
@@ -187,7 +181,7 @@ class LocalFiles:
             inside = place.directory is not None
             if attributes.size is not None:
                 if not follow:
-                    raise _oserror(errno.EINVAL, path)  # a link's size is that of its text
+                    raise oserror(errno.EINVAL, path)  # a link's size is that of its text
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW * inside
                 fd = os.open(place.name, flags, dir_fd=place.directory)
                 try:
@@ -212,42 +206,50 @@ class LocalFiles:
         fd = os.open(place.name, _HERE, dir_fd=place.directory)
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
-                raise _oserror(errno.EOPNOTSUPP, place.name)
+                raise oserror(errno.EOPNOTSUPP, place.name)
             os.chmod(f"/proc/self/fd/{fd}", mode)
         finally:
             os.close(fd)
 
     def remove(self, path: bytes) -> None:
         """Remove a file, not a directory."""
-        with self._place(path, follow=False) as place:
+        with self._place(path, follow=False, bare=True) as place:
+            if place.directory is not None and path.endswith(b"/"):
+                raise oserror(errno.EISDIR if place.is_directory() else errno.ENOTDIR, path)
             os.unlink(place.name, dir_fd=place.directory)
 
     def make_directory(self, path: bytes, attributes: Attributes) -> None:
         """Make a directory."""
         mode = _DEFAULT_DIRECTORY if attributes.mode is None else attributes.mode & _PERMISSIONS
-        with self._place(path, follow=False) as place:
+        with self._place(path, follow=False, bare=True) as place:
             os.mkdir(place.name, mode, dir_fd=place.directory)
 
     def remove_directory(self, path: bytes) -> None:
         """Remove an empty directory."""
-        with self._place(path, follow=False) as place:
+        with self._place(path, follow=False, bare=True) as place:
             os.rmdir(place.name, dir_fd=place.directory)
 
     def real_path(self, path: bytes) -> bytes:
         """The absolute path without symbolic links, "." and ".."; its last part need not exist."""
-        path = self._absolute(path)
-        if self._root is None:
-            real = os.path.realpath(path)
-            if not os.path.lexists(os.path.dirname(real)):
-                raise _oserror(errno.ENOENT, path)
-            return real
-        directory, _, way = self._walk(path, follow=True)
+        path = absolute(path, self._start)
+        root = os.open("/", _HERE | os.O_DIRECTORY) if self._root is None else self._root
+        try:
+            directory, _, way = self._walk(root, path, follow=True)
+        finally:
+            if self._root is None:
+                os.close(root)
         os.close(directory)
         return b"/" + b"/".join(way)
 
     def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
         """Rename; without `replace` by a link and its removal, which cannot overwrite, where that is possible."""
-        with self._place(old, follow=False) as source, self._place(new, follow=False) as target:
+        with (
+            self._place(old, follow=False, bare=True) as source,
+            self._place(new, follow=False, bare=True) as target,
+        ):
+            slashes = old.endswith(b"/") or new.endswith(b"/")
+            if source.directory is not None and slashes and not source.is_directory():
+                raise oserror(errno.ENOTDIR, old)
             if not replace:
                 status = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
@@ -262,7 +264,7 @@ class LocalFiles:
                         return
                 with contextlib.suppress(FileNotFoundError):
                     os.stat(target.name, dir_fd=target.directory, follow_symlinks=False)
-                    raise _oserror(errno.EEXIST, new)
+                    raise oserror(errno.EEXIST, new)
             os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
 
     def read_link(self, path: bytes) -> bytes:
@@ -275,7 +277,7 @@ class LocalFiles:
         with self._place(path, follow=False) as place:
             if symbolic:
                 if b"\0" in target:
-                    raise _oserror(errno.EINVAL, target)
+                    raise oserror(errno.EINVAL, target)
                 os.symlink(target, place.name, dir_fd=place.directory)
                 return
             with self._place(target, follow=False) as source:
@@ -302,7 +304,7 @@ class LocalFiles:
         try:
             return os.fsencode(pwd.getpwnam(user).pw_dir)
         except (KeyError, ValueError):  # nobody, or no name at all
-            raise _oserror(errno.ENOENT, user.encode(errors="replace")) from None
+            raise oserror(errno.ENOENT, user.encode(errors="replace")) from None
 
 
 class LocalFile:

@@ -1,0 +1,294 @@
+"""Limits what a user may keep: bytes, and names.
+
+What is there is counted by walking it, before something is first added and again when the last look is old, because
+others may change it too; in between it is kept up with every change. Bytes are sizes as clients see them, holes
+included, so that no file can be filled later for nothing. A file with several names counts once, and one that was
+removed while it is open counts until it is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from dunnart.sftp.layers.base import Layer, LayerFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.sftp.attributes import Attributes
+    from dunnart.sftp.files import File, FileSystem, OpenMode
+
+_LOOK_SECONDS = 10.0
+_SHARE = 10
+"""A walk that takes long is repeated after so many times its duration at the earliest."""
+_GONE = frozenset((errno.ENOENT, errno.ENOTDIR))
+
+
+class Quota(Layer):
+    """Files that together may not become more than so much.
+
+    Everything below "/" is counted: use it on files that have a root of their own. Sessions in one process that share a
+    `Quota` can never exceed it; those that have each their own, as in processes of their own, learn of each other's
+    changes within 10 s.
+
+    Args:
+        files: what it wraps.
+        largest_bytes: what all files may have together; None: without limit.
+        most_files: how many names there may be, of files, directories and links; None: without limit.
+        clock: gives seconds that only grow.
+    """
+
+    def __init__(
+        self, files: FileSystem, *, largest_bytes: int | None = None, most_files: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        super().__init__(files)
+        self._largest = largest_bytes
+        self._most = most_files
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._bytes = self._names = 0
+        self._look_again = -1.0
+        self._uncounted = ""
+        self._opened: set[_CountedFile] = set()
+
+    # Counting.
+
+    def _look(self) -> None:
+        began = self._clock()
+        self._bytes = self._names = 0
+        self._uncounted = ""
+        seen: set[tuple[int, int]] = set()
+        waiting = [b""]
+        while waiting:
+            path = waiting.pop()
+            try:
+                self._files.stat(path + b"/.", follow=False)  # or a listing would leave out what it may not look at
+                for name, status in self._files.scan(path or b"/"):
+                    if name in {b".", b".."}:
+                        continue
+                    self._names += 1
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(path + b"/" + name)
+                    elif stat.S_ISREG(status.st_mode) and _first(status, seen):
+                        self._bytes += status.st_size
+            except OSError as error:
+                if error.errno not in _GONE:  # or one could hide there what one has
+                    self._uncounted = f"{os.fsdecode(path)}: {error.strerror}"
+        for file in self._opened:
+            status = file.stat()
+            if not status.st_nlink and _first(status, seen, always=True):
+                self._bytes += status.st_size
+        ended = self._clock()
+        self._look_again = ended + max(_LOOK_SECONDS, _SHARE * (ended - began))
+
+    def _check(self, more_bytes: int, more_names: int = 0) -> None:
+        """See that so much more may be."""
+        if more_bytes <= 0 and more_names <= 0:
+            return
+        if self._clock() >= self._look_again:
+            self._look()
+        if self._uncounted:
+            _refuse(f"what is used cannot be counted: {self._uncounted}")
+        if more_bytes > 0 and self._largest is not None and self._bytes + more_bytes > self._largest:
+            _refuse(f"all files together may have {self._largest} bytes, {self._bytes} are used")
+        if more_names > 0 and self._most is not None and self._names + more_names > self._most:
+            _refuse(f"there may be {self._most} files and directories, and there are {self._names}")
+
+    def _known(self, path: bytes, *, follow: bool) -> os.stat_result | None:
+        try:
+            return self._files.stat(path, follow=follow)
+        except OSError:  # nothing is there; anything else stops the change itself
+            return None
+
+    def _freed(self, status: os.stat_result) -> None:
+        """A name was taken away: its bytes are free unless the file has another, or is still open."""
+        self._names -= 1
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and not self._is_open(status):
+            self._bytes -= status.st_size
+
+    def _is_open(self, status: os.stat_result) -> bool:
+        return bool(status.st_ino) and any(_same(file.stat(), status) for file in self._opened)
+
+    # What changes something.
+
+    def open(self, path: bytes, mode: OpenMode, attributes: Attributes) -> File:
+        """Open a file."""
+        if not (mode.write or mode.create or mode.truncate):
+            with self._lock:
+                return self._counted(super().open(path, mode, attributes), mode)
+        with self._lock:
+            before = self._known(path, follow=not (mode.create and mode.exclusive))
+            if before is None and mode.create:
+                self._check(0, 1)
+            file = super().open(path, mode, attributes)
+            after = file.stat()
+            if before is None:
+                self._names += 1
+            if before is None or mode.truncate:
+                self._bytes += _size(after) - (_size(before) if before else 0)
+            return self._counted(file, mode)
+
+    def _counted(self, file: File, mode: OpenMode) -> File:
+        counted = _CountedFile(self, file, append=mode.append)
+        self._opened.add(counted)
+        return counted
+
+    def set(self, path: bytes, attributes: Attributes, *, follow: bool) -> None:
+        """Change what the attributes name."""
+        if attributes.size is None:
+            super().set(path, attributes, follow=follow)
+            return
+        with self._lock:
+            before = self._known(path, follow=follow)
+            size = _size(before) if before else 0
+            self._check(attributes.size - size)
+            try:
+                super().set(path, attributes, follow=follow)
+            finally:
+                after = self._known(path, follow=follow)
+                self._bytes += (_size(after) if after else 0) - size
+
+    def remove(self, path: bytes) -> None:
+        """Remove a file."""
+        with self._lock:
+            before = self._known(path, follow=False)
+            super().remove(path)
+            if before is not None:
+                self._freed(before)
+
+    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+        """Make a directory."""
+        with self._lock:
+            self._check(0, 1)
+            super().make_directory(path, attributes)
+            self._names += 1
+
+    def remove_directory(self, path: bytes) -> None:
+        """Remove an empty directory."""
+        with self._lock:
+            super().remove_directory(path)
+            self._names -= 1
+
+    def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
+        """Rename a file or directory; what had the new name frees its room."""
+        with self._lock:
+            source, target = self._known(old, follow=False), self._known(new, follow=False)
+            super().rename(old, new, replace=replace)
+            if target is not None and source is not None and self._known(old, follow=False) is None:
+                self._freed(target)
+
+    def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
+        """Make a link at `path` to `target`."""
+        with self._lock:
+            self._check(0, 1)
+            super().make_link(target, path, symbolic=symbolic)
+            self._names += 1
+
+    # What is left.
+
+    def statvfs(self, path: bytes) -> os.statvfs_result:
+        """The room that there is, no more than the quota leaves."""
+        return self._left(super().statvfs(path))
+
+    def _left(self, found: os.statvfs_result) -> os.statvfs_result:
+        with self._lock:
+            if self._clock() >= self._look_again:
+                self._look()
+            _, unit, blocks, free, available, files, free_files, available_files, *rest = found
+            if self._largest is not None:
+                blocks = min(blocks, self._largest // unit)
+                left = max(0, self._largest - self._bytes) // unit
+                free, available = min(free, left), min(available, left)
+            if self._most is not None:
+                files = min(files, self._most)
+                left = max(0, self._most - self._names)
+                free_files, available_files = min(free_files, left), min(available_files, left)
+        numbers = (found.f_bsize, unit, blocks, free, available, files, free_files, available_files, *rest)
+        return os.statvfs_result((*numbers, found.f_fsid))
+
+
+class _CountedFile(LayerFile):
+    def __init__(self, quota: Quota, file: File, *, append: bool) -> None:
+        super().__init__(file)
+        self._quota = quota
+        self._append = append
+
+    def write(self, data: memoryview, offset: int) -> None:
+        quota = self._quota
+        with quota._lock:  # noqa: SLF001 - a file is a part of its system
+            status = self.stat()
+            if not stat.S_ISREG(status.st_mode):
+                super().write(data, offset)
+                return
+            size = status.st_size
+            growth = len(data) if self._append else max(0, offset + len(data) - size)
+            quota._check(growth)  # noqa: SLF001
+            try:
+                super().write(data, offset)
+            except OSError:
+                growth = _size(self.stat()) - size
+                raise
+            finally:
+                quota._bytes += growth  # noqa: SLF001
+
+    def set(self, attributes: Attributes) -> None:
+        quota = self._quota
+        if attributes.size is None:
+            super().set(attributes)
+            return
+        with quota._lock:  # noqa: SLF001
+            size = _size(self.stat())
+            quota._check(attributes.size - size)  # noqa: SLF001
+            try:
+                super().set(attributes)
+            finally:
+                quota._bytes += _size(self.stat()) - size  # noqa: SLF001
+
+    def statvfs(self) -> os.statvfs_result:
+        return self._quota._left(super().statvfs())  # noqa: SLF001
+
+    def close(self) -> None:
+        self._end(super().close)
+
+    def abandon(self) -> None:
+        self._end(super().abandon)
+
+    def _end(self, close: Callable[[], None]) -> None:
+        quota = self._quota
+        with quota._lock:  # noqa: SLF001
+            if self in quota._opened:  # noqa: SLF001
+                quota._opened.discard(self)  # noqa: SLF001
+                with contextlib.suppress(OSError):
+                    status = self.stat()
+                    if not status.st_nlink and not quota._is_open(status):  # noqa: SLF001 - it was removed meanwhile
+                        quota._bytes -= _size(status)  # noqa: SLF001
+            close()
+
+
+def _refuse(text: str) -> NoReturn:
+    raise OSError(errno.EDQUOT, f"Disk quota exceeded: {text}")
+
+
+def _size(status: os.stat_result) -> int:
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _first(status: os.stat_result, seen: set[tuple[int, int]], *, always: bool = False) -> bool:
+    """Whether a file is met for the first time; those with one name are not kept, as they are met once."""
+    if (status.st_nlink <= 1 and not always) or not status.st_ino:
+        return True
+    key = status.st_dev, status.st_ino
+    new = key not in seen
+    seen.add(key)
+    return new
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
