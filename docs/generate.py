@@ -61,7 +61,8 @@ def _summary(documented: object) -> str:
 def _plugin_options(found: Found, kind: type | None) -> list[str]:
     if kind is None:
         return []
-    texts = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(kind.__doc__ or ""), re.MULTILINE))
+    documented = "\n".join(inspect.cleandoc(each.__doc__ or "") for each in kind.__mro__ if each is not object)
+    texts = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", documented, re.MULTILINE))
     rows = []
     for each in fields(kind):
         default = each.default if each.default is not MISSING else None

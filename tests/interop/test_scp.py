@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Blob, Served, environment, program
+from tests.interop.support import SECONDS, Blob, Served, environment, eventually, program
 
 
 def transfer(server: Served, client: str, *words: str) -> subprocess.CompletedProcess[bytes]:
@@ -129,4 +129,4 @@ def test_its_log_alone_can_be_turned_on(served: Served, tmp_path: Path) -> None:
     """MISSION P7."""
     (tmp_path / "a file").write_bytes(b"12345")
     assert transfer(served, "scp", str(tmp_path / "a file"), remote(served, "/")).returncode == 0
-    assert "debug/plugin.scp connection 1: C0644 5 a file\n" in served.log
+    assert eventually(lambda: "debug/plugin.scp/1 session 0: C0644 5 a file\n" in served.log)

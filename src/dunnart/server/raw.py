@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from socket import SHUT_RD, SHUT_WR, socketpair
 from typing import TYPE_CHECKING, Protocol
 
@@ -268,6 +269,21 @@ class RawSession(Facts):
             ValueError: the status is none.
         """
         self._end(ExitStatus(exit_status(status)), f"{reason}\r\n")
+
+    def record(self, kind: str, /, **details: str | float | bool) -> None:
+        """Have the server's audit sinks take note of something that happened in the session.
+
+        Args:
+            kind: what it was; a word of your own, or one of those that `AuditEvent` names.
+            details: more of it. The session's number is among them in any case.
+        """
+        from dunnart.server.interfaces import AuditEvent
+
+        connection = self.facts.connection
+        event = AuditEvent(time.time(), kind, connection.id, connection.user, connection.peer,
+                           {**details, "session": self.channel})  # fmt: skip
+        with contextlib.suppress(RuntimeError):  # the server is closed, and its loop
+            self.host.call(self.host.audit, event)
 
     def release(self) -> None:
         """Close the application's sockets, for one that is done with them."""
