@@ -31,7 +31,7 @@ class Connecting:
 
     def __init__(
         self, host: str, port: int, sock: socket.socket | None, config: EngineConfig, host_key: HostKeyCheck,
-        login: Login, connect_seconds: float,
+        login: Login, connect_seconds: float, family: int,
     ) -> None:  # fmt: skip
         self._host = host
         self._port = port
@@ -40,6 +40,7 @@ class Connecting:
         self._host_key = host_key
         self._login = login
         self._connect_seconds = connect_seconds
+        self._family = family
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[object, None, Connection]:
@@ -59,7 +60,7 @@ class Connecting:
         """Connect and log in, once."""
         sock, self._sock = self._sock, None
         if sock is None:
-            sock = await _dial(self._host, self._port, self._connect_seconds)
+            sock = await _dial(self._host, self._port, self._connect_seconds, self._family)
         try:
             sock.setblocking(False)  # noqa: FBT003 - the name says it
             connection = Connection(sock, self._config, self._host_key, self._login)
@@ -85,6 +86,7 @@ def connect(
     algorithms: Algorithms | str = "default",
     limits: Limits = CLIENT_LIMITS,
     connect_seconds: float = 30.0,
+    family: int = socket.AF_UNSPEC,
     sock: socket.socket | None = None,
 ) -> Connecting:
     """Connect to a server and log in. The server's key is always checked before anything secret is sent.
@@ -111,6 +113,7 @@ def connect(
         algorithms: the name of a profile, or the names themselves.
         limits: bounds put on the server; `login_grace_seconds` and `keepalive_seconds` are those for time.
         connect_seconds: how long the TCP connection may take.
+        family: AF_INET or AF_INET6 for addresses of that kind only.
         sock: a connected socket to use, which now belongs to the connection.
 
     Raises:
@@ -135,7 +138,7 @@ def connect(
         user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,
         prompt=prompt,
     )  # fmt: skip
-    return Connecting(host, port, sock, config, host_key, login, connect_seconds)
+    return Connecting(host, port, sock, config, host_key, login, connect_seconds, family)
 
 
 def _this_user() -> str:
@@ -145,13 +148,14 @@ def _this_user() -> str:
         raise ConfigError("say who to log in as: this process's user has no name", key="user") from error
 
 
-async def _dial(host: str, port: int, seconds: float) -> socket.socket:
+async def _dial(host: str, port: int, seconds: float, wanted: int) -> socket.socket:
     """Try the host's addresses one after the other."""
     loop = asyncio.get_running_loop()
     failure: Exception = OSError("it has no address")
     try:
         async with asyncio.timeout(seconds):
-            for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            found = await loop.getaddrinfo(host, port, family=wanted, type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, address in found:
                 try:
                     return await _connected(socket.socket(family, kind, protocol), address)
                 except OSError as error:
