@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Atomic": "layers.atomic", "Attributes": "attributes", "File": "files", "FileEvent": "layers.observed",
-    "FileSystem": "files", "FsspecFiles": "fsspec_files", "LocalFiles": "local", "MemoryFiles": "memory", "NameFilter": "layers.name_filter",
-    "Observed": "layers.observed", "OpenMode": "files", "Quota": "layers.quota", "ReadOnly": "layers.read_only",
-    "SftpServer": "server", "serve": "streams",
+    "FileSystem": "files", "FsspecFiles": "fsspec_files", "LocalFiles": "local", "MemoryFiles": "memory",
+    "NameFilter": "layers.name_filter", "Observed": "layers.observed", "OpenMode": "files", "Quota": "layers.quota",
+    "ReadOnly": "layers.read_only", "SftpServer": "server", "serve": "streams",
 }  # fmt: skip
 
 __all__ = [

@@ -375,10 +375,11 @@ class FsspecFiles:
                 copied.append(target + file[len(source) :])
                 self._store.copy(file, copied[-1])
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                for file in copied:
+            for file in copied:
+                with contextlib.suppress(OSError):  # the first error is the one to tell
                     self._store.remove(file)
-                for folder in reversed(folders):
+            for folder in reversed(folders):
+                with contextlib.suppress(OSError):
                     self._remove_directory(target + folder[len(source) :])
             raise
         for file in files:
