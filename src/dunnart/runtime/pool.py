@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from dunnart.runtime.threads import start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -119,12 +121,7 @@ class ThreadPool:
             self._work.notify_all()
 
     def _start(self) -> None:
-        before = threading.stack_size(self._stack_bytes) if self._stack_bytes else 0
-        try:
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
-        finally:
-            if self._stack_bytes:
-                threading.stack_size(before)
+        start_thread(self._serve, self._name, self._stack_bytes)
         self._threads += 1
 
     def _serve(self) -> None:

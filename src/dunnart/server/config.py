@@ -21,11 +21,16 @@ from dunnart.server.facts import Address
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Authenticator
-    from dunnart.server.interfaces import AuditSink, ChannelType, ForwardingPolicy, GlobalRequestHandler
+    from dunnart.server.interfaces import (
+        AuditSink,
+        ChannelType,
+        ForwardingPolicy,
+        GlobalRequestHandler,
+        SessionRequestHandler,
+    )
 
 METHODS = ("none", "publickey", "password", "keyboard-interactive")
 _STACK_BYTES = 32 * 1024
-_LARGEST_KEY_FILE = 1 << 20
 HostKey = PrivateKey | bytes | str | os.PathLike[str]
 Listen = str | ListenAddress | socket.socket
 
@@ -59,6 +64,7 @@ class ServerConfig:
         middleware: put around every handler, the first outermost.
         channel_types: who serves channels of other types than "session", by the type.
         global_requests: who answers requests of the connection that the server does not know, by their name.
+        session_requests: who answers such requests of a session that has not begun, by their name.
         forwarding: who decides what may be forwarded; all of them must allow it, and without one nothing is.
         audit: who keeps a record of logins and sessions.
         accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
@@ -96,6 +102,7 @@ class ServerConfig:
     middleware: Sequence[Middleware] = ()
     channel_types: Mapping[str, ChannelType] = field(default_factory=dict)
     global_requests: Mapping[str, GlobalRequestHandler] = field(default_factory=dict)
+    session_requests: Mapping[str, SessionRequestHandler] = field(default_factory=dict)
     forwarding: Sequence[ForwardingPolicy] = ()
     audit: Sequence[AuditSink] = ()
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
@@ -222,20 +229,16 @@ def _sequence(value: object, name: str) -> Iterable[Any]:
 def _host_key(key: HostKey) -> PrivateKey:
     if isinstance(key, PrivateKey):
         return key
-    name = ""
-    if isinstance(key, str | os.PathLike):
-        name = os.fspath(key)
-        try:
-            with open(name, "rb") as file:
-                key = file.read(_LARGEST_KEY_FILE)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name!r} cannot be read: {error}", key="host_keys") from error
-    if not isinstance(key, bytes):
-        raise ConfigError(f"{key!r} is no PrivateKey, key as bytes, or file's name", key="host_keys")
     try:
-        return PrivateKey.load(key)
-    except KeyFormatError as error:
-        raise ConfigError(f"{name}: {error}" if name else str(error), key="host_keys") from error
+        if isinstance(key, str | os.PathLike):
+            from dunnart.keys.files import read_private_key
+
+            return read_private_key(os.fspath(key))
+        if isinstance(key, bytes):
+            return PrivateKey.load(key)
+    except (ConfigError, KeyFormatError) as error:
+        raise ConfigError(str(error), key="host_keys") from error
+    raise ConfigError(f"{key!r} is no PrivateKey, key as bytes, or file's name", key="host_keys")
 
 
 def _listen(value: object) -> tuple[object, ...]:
@@ -257,10 +260,13 @@ _LEAST = {
     "callback_seconds": 0, "accept_delay_seconds": 0, "retry_seconds": 0,
 }  # fmt: skip
 _KINDS: dict[str, type] = {
-    "banner": str, "subsystems": Mapping, "channel_types": Mapping, "global_requests": Mapping, "limits": Limits,
-    "algorithms": Algorithms,
+    "banner": str, "subsystems": Mapping, "channel_types": Mapping, "global_requests": Mapping,
+    "session_requests": Mapping, "limits": Limits, "algorithms": Algorithms,
 }  # fmt: skip
-_METHODS_OF = {"channel_types": "open", "global_requests": "answer", "forwarding": "allows", "audit": "record"}
+_METHODS_OF = {
+    "channel_types": "open", "global_requests": "answer", "session_requests": "prepare", "forwarding": "allows",
+    "audit": "record",
+}  # fmt: skip
 """The methods of plug-ins, by the argument that they are given with."""
 
 

@@ -69,7 +69,7 @@ NOT_AN_APPLICATION: list[object] = [3, "handler", object(), Session, SessionEven
         ("host_keys", HOST_KEY.openssh(), "is no sequence"),
         ("host_keys", [3], "is no PrivateKey"),
         ("host_keys", [b"not a key"], "not a private key"),
-        ("host_keys", ["/nonexistent/key"], "'/nonexistent/key' cannot be read"),
+        ("host_keys", ["/nonexistent/key"], "/nonexistent/key: cannot be read: No such file"),
         ("host_keys", ["a\0b"], "cannot be read"),
         ("host_keys", [HOST_KEY.public], "is no PrivateKey"),
         ("authenticators", [], "name an authenticator, or AllowAnyone() to let everybody in"),
@@ -158,6 +158,10 @@ def test_nobody_can_start_a_server_without_saying_who_may_come_in() -> None:
 def test_host_keys_in_every_form(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(HOST_KEY.openssh())
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match=r"^host_keys: .*key: can be read by others \(mode 640\); run: chmod 600"):
+        Server(**arguments(host_keys=[path]))
+    path.chmod(0o600)
     server = Server(**arguments(host_keys=[HOST_KEY.openssh(), str(path), path, HOST_KEY]))
     assert [key.public for key in server.config.keys] == [HOST_KEY.public] * 4
 
