@@ -50,6 +50,8 @@ PACKET_BYTES = 256 * KIB + KIB
 DATA_BYTES = 255 * KIB
 """The most that one READ gives or one WRITE takes."""
 
+_LINK_FIRST = ("AsyncSSH_", "libssh_", "libssh-", "WinSCP_")
+
 POSIX_RENAME, STATVFS, FSTATVFS = b"posix-rename@openssh.com", b"statvfs@openssh.com", b"fstatvfs@openssh.com"
 HARDLINK, FSYNC, LSETSTAT = b"hardlink@openssh.com", b"fsync@openssh.com", b"lsetstat@openssh.com"
 LIMITS, EXPAND_PATH, COPY_DATA = b"limits@openssh.com", b"expand-path@openssh.com", b"copy-data"
@@ -75,3 +77,15 @@ WRITING = frozenset((
     "fsync", "lsetstat", "copy-data",
 ))  # fmt: skip
 """Those that nobody needs who only reads."""
+
+
+def sends_link_first(client: str) -> bool:
+    """Whether SYMLINK's arguments come in the draft's order, the link before its target.
+
+    OpenSSH has them the other way round, and so most clients do. Some look for OpenSSH's name in the server's version,
+    which they do not find in ours.
+
+    Args:
+        client: the version line of the SSH client.
+    """
+    return client.partition("SSH-2.0-")[2].startswith(_LINK_FIRST)

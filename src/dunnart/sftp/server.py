@@ -61,6 +61,8 @@ class SftpServer:
         files: what is served.
         requests: what a client may ask for, by the names that OpenSSH's `sftp-server -Q requests` lists; None: all.
         refused: told the name of each request that it may not.
+        link_first: SYMLINK names the link before its target, as the draft has it; else after it, as OpenSSH and most
+            clients have it (OpenSSH PROTOCOL §4.1).
 
     Raises:
         ValueError: there is no request of such a name.
@@ -68,9 +70,10 @@ class SftpServer:
 
     def __init__(
         self, files: FileSystem, *, requests: Collection[str] | None = None,
-        refused: Callable[[str], None] | None = None,
+        refused: Callable[[str], None] | None = None, link_first: bool = False,
     ) -> None:  # fmt: skip
         self._files = files
+        self._link_first = link_first
         self._refused = refused
         self._denied = {} if requests is None else _denied(requests)
         self._reads = READ not in self._denied
@@ -344,9 +347,10 @@ class SftpServer:
         self._name(number, self._files.read_link(path))
 
     def _symlink(self, number: int, reader: Reader) -> None:
-        # The target comes first, as OpenSSH has it, whatever the draft says (OpenSSH PROTOCOL §4.1).
         target, path = reader.string(), reader.string()
         reader.end()
+        if self._link_first:
+            target, path = path, target
         self._files.make_link(target, path, symbolic=True)
         self._status(number, OK)
 

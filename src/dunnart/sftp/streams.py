@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def serve(
     files: FileSystem, source: int, target: int, *, requests: Collection[str] | None = None,
-    refused: Callable[[str], None] | None = None,
+    refused: Callable[[str], None] | None = None, link_first: bool = False,
 ) -> None:  # fmt: skip
     """Serve until the client ends its side.
 
@@ -25,12 +25,13 @@ def serve(
         target: where answers are written.
         requests: what a client may ask for, as `SftpServer` has it.
         refused: told the name of each request that it may not.
+        link_first: the order of SYMLINK's arguments, as `SftpServer` has it.
 
     Raises:
         DecodeError: the client sent what is no SFTP; so does LimitExceeded.
         OSError: the client is gone.
     """
-    server = SftpServer(files, requests=requests, refused=refused)
+    server = SftpServer(files, requests=requests, refused=refused, link_first=link_first)
     try:
         while count := os.readv(source, [server.room()]):
             server.received(count)

@@ -14,7 +14,16 @@ import pytest
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.sftp import FileSystem, LocalFiles, ReadOnly, SftpServer, serve
-from dunnart.sftp.messages import BAD_MESSAGE, EOF, FAILURE, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED
+from dunnart.sftp.messages import (
+    BAD_MESSAGE,
+    EOF,
+    FAILURE,
+    NO_SUCH_FILE,
+    OK,
+    OP_UNSUPPORTED,
+    PERMISSION_DENIED,
+    sends_link_first,
+)  # fmt: skip
 from dunnart.sftp.server import HANDLES
 from dunnart.wire.encoding import Reader, string, uint32, uint64
 from tests.unit.sftp.driver import feed, taken
@@ -34,8 +43,8 @@ def size(count: int) -> bytes:
 class Client:
     """Speaks to a server without a connection."""
 
-    def __init__(self, files: FileSystem) -> None:
-        self.server = SftpServer(files)
+    def __init__(self, files: FileSystem, *, link_first: bool = False) -> None:
+        self.server = SftpServer(files, link_first=link_first)
         assert self.send(1, uint32(3))[0][0] == 2
         self.requests = 0
 
@@ -106,6 +115,19 @@ def test_what_comes_after_written_data_is_skipped(client: Client, folder: Path) 
     assert client.status(WRITE, handle, uint64(0), string(b"data"), bytes(100)) == OK
     assert (folder / "f").read_bytes() == b"data"
     assert client.status(CLOSE, handle, b"more") == BAD_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("version", "link_first"),
+    [("AsyncSSH_2.24.1", True), ("libssh_0.11.1", True), ("libssh-0.5.2", True), ("WinSCP_release_6.5.1", True),
+     ("OpenSSH_10.0", False), ("libssh2_1.11.1", False), ("paramiko_4.0.0", False)],
+)  # fmt: skip
+def test_some_clients_name_the_link_before_its_target(folder: Path, version: str, link_first: bool) -> None:
+    """Those that look for OpenSSH in the server's version, and do not find it."""
+    client = Client(LocalFiles(str(folder)), link_first=sends_link_first(f"SSH-2.0-{version}"))
+    paths = [b"/link", b"target"] if link_first else [b"target", b"/link"]
+    assert client.status(SYMLINK, *map(string, paths)) == OK
+    assert os.readlink(folder / "link") == "target"
 
 
 @pytest.mark.parametrize("kind", [*range(2, 21), EXTENDED, 99, 255])
