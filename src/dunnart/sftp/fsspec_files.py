@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import File, OpenMode
+from dunnart.sftp.paths import absolute
 from dunnart.sftp.staged import StagedFile, StoredFile, refuse_statvfs
 from dunnart.sftp.store import DIRECTORY, Info, Store, is_directory, oserror, status_of
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-_PATH_BYTES = 4096
 _SPOOL_BYTES = 64 << 30
+_FOLDER = (b"/", b"/.")
 _URL_SIGNS = frozenset("?#\\")
 
 
@@ -93,12 +94,8 @@ class FsspecFiles:
     # Paths. They are text alone: nothing in a store leads elsewhere.
 
     def _parts(self, path: bytes) -> list[str]:
-        if b"\0" in path:
-            raise oserror(errno.EINVAL)
-        if len(path) >= _PATH_BYTES:
-            raise oserror(errno.ENAMETOOLONG)
         parts: list[str] = []
-        whole = path if path.startswith(b"/") else self._start + b"/" + path
+        whole = absolute(path, self._start)
         for part in whole.decode("utf-8", "surrogateescape").split("/"):
             if part == "..":
                 del parts[-1:]
@@ -136,6 +133,14 @@ class FsspecFiles:
                 return DIRECTORY
             raise
 
+    def _found(self, path: bytes) -> tuple[str, Info]:
+        """What is at a path, and where that is; a slash at its end asks for a directory."""
+        place = self._place(path)
+        info = self._info(place)
+        if path.endswith(_FOLDER) and not is_directory(info):
+            raise oserror(errno.ENOTDIR)
+        return place, info
+
     def _check_writable(self) -> None:
         if self._store.read_only:
             raise oserror(errno.EROFS)
@@ -153,11 +158,14 @@ class FsspecFiles:
         place = self._place(path)
         if mode.write or mode.create or mode.truncate:
             self._check_writable()
+        info: Info | None
         try:
-            info = self._info(place)
+            _, info = self._found(path)
         except FileNotFoundError:
             if not mode.create:
                 raise
+            if path.endswith(_FOLDER):
+                raise oserror(errno.EISDIR) from None
             self._check_parent(place)
             info = None
         if info is not None:
@@ -186,11 +194,10 @@ class FsspecFiles:
 
     def stat(self, path: bytes, *, follow: bool) -> os.stat_result:
         """What is known of a file; of one that is being uploaded here, too: some clients look at once."""
-        place = self._place(path)
         try:
-            return status_of(self._info(place))
+            return status_of(self._found(path)[1])
         except FileNotFoundError:
-            staged = self._staged.get(place)
+            staged = self._staged.get(self._place(path))
             if staged is None:
                 raise
             return staged.stat()
@@ -223,7 +230,7 @@ class FsspecFiles:
         if staged is not None:
             staged.unlink()
         try:
-            if is_directory(self._info(place)):
+            if is_directory(self._found(path)[1]):
                 raise oserror(errno.EISDIR)
             self._store.remove(place)
         except FileNotFoundError:
@@ -236,8 +243,7 @@ class FsspecFiles:
 
     def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         """List a directory; the store gives it as a whole, so it is in memory meanwhile."""
-        place = self._place(path)
-        here = self._info(place)
+        place, here = self._found(path)
         if not is_directory(here):
             raise oserror(errno.ENOTDIR)
         return self._listed(status_of(here), self._entries(place))
@@ -339,12 +345,14 @@ class FsspecFiles:
         source, target = self._place(old), self._place(new)
         if self._top in {source, target} or source in self._staged:
             raise oserror(errno.EBUSY)
-        directory = is_directory(self._info(source))
+        directory = is_directory(self._found(old)[1])
         if directory and target.startswith(f"{source}/"):
             raise oserror(errno.EINVAL)
         try:
             there = self._info(target)
         except FileNotFoundError:
+            if new.endswith(_FOLDER) and not directory:
+                raise oserror(errno.ENOTDIR) from None
             self._check_parent(target)
         else:
             if not replace:
