@@ -1,4 +1,4 @@
-"""Files over SFTP with OpenSSH's client: one large file, many small ones, a large folder, and who is disturbed by it."""
+"""Files over SFTP with OpenSSH's client: a large file, many small ones, a large folder, and who is disturbed by it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ def files(bench: Bench, percentiles: Callable[[str, str, list[float]], None], ke
         keys: types keys into a terminal: typist, count; gives the waits.
     """
     with _folder() as folder, bench.servers() as servers:
+        for server in servers:  # what is started on first use is there
+            sftp(bench, server.port, "pwd\n")
+            server.rest()
         _large(bench, servers, folder)
         _small(bench, servers, folder)
         _listing(bench, servers, folder)
@@ -81,8 +84,7 @@ def _large(bench: Bench, servers: list[Running], folder: str) -> None:
     size = (128 if bench.quick else 1024) * MIB
     source, target = os.path.join(folder, "large"), os.path.join(folder, "copy")
     with open(source, "wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
+        file.writelines(os.urandom(MIB) for _ in range(size // MIB))
     directions = {"down": f"get {source} /dev/null\n", "up": f"put {source} {target}\n"}
     for cipher, options in CIPHERS.items():
         for direction, command in directions.items():
@@ -110,14 +112,16 @@ def _small(bench: Bench, servers: list[Running], folder: str) -> None:
             file.write(os.urandom(4 * KIB))
 
     def transfer(server: Running) -> None:
-        for direction, flags in (("up", f"put -r {source} {target}\n"), ("down", f"get -r {source} {target}\n")):
+        for direction, command in (("up", f"put -r {source} {target}\n"), ("down", f"get -r {source} {target}\n")):
             before = server.cpu_seconds()
-            bench.add(f"files.{count} of 4 KiB {direction}.seconds", server.name, sftp(bench, server.port, flags))
-            server.settle()
-            bench.add(f"files.{count} of 4 KiB {direction}.CPU-s", server.name, server.cpu_seconds() - before)
-            if len(os.listdir(target)) != count:
-                raise ClientError(f"{len(os.listdir(target))} of {count} files arrived")
+            seconds = sftp(bench, server.port, command)
+            arrived = len(os.listdir(target))
             shutil.rmtree(target)
+            if arrived != count:
+                raise ClientError(f"{arrived} of {count} files arrived")
+            server.settle()
+            bench.add(f"files.{count} of 4 KiB {direction}.seconds", server.name, seconds)
+            bench.add(f"files.{count} of 4 KiB {direction}.CPU-s", server.name, server.cpu_seconds() - before)
 
     bench.take_turns(f"{count} files", servers, transfer)
 

@@ -256,7 +256,7 @@ class Dunnart2(Dunnart):
     """The same with two processes that serve the protocol."""
 
     name: ClassVar[str] = "dunnart-2"
-    _crowd: ClassVar[tuple[str, ...]] = (*Dunnart._crowd, "--workers=2")
+    _crowd: ClassVar[tuple[str, ...]] = (*Dunnart._crowd, "--workers=2")  # noqa: SLF001 - it is ours
 
 
 class Embedded(Library):
