@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from dunnart.ecos.logins import Key, authenticators
+from dunnart.ecos.logins import authenticators
 from dunnart.errors import ConfigError, KeyFormatError
-from dunnart.keys import PrivateKey
+from dunnart.keys import PrivateKey, PublicKey
 from dunnart.server import Address, Limits, ServerConfig
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class DropbearData:
         accept_connection: `(address)`: may this client connect? Asked before a byte is exchanged.
         connected: `(socket, handle)`: a session begins. It has a thread of its own, in which it may as well serve the
             session. If it raises, the session ends with status 1. None: the application accepts on `local_port`.
-        get_public_keys: `(algorithm, user, address)` gives the keys that may log in, of which the first
-            `max_public_keys` count. Never two calls at once.
+        get_public_keys: `(algorithm, user, address)` gives the keys that may log in, or their lines as in an
+            `id_ed25519.pub`; the first `max_public_keys` count. Never two calls at once.
         free_public_keys: `(keys)` gets back what `get_public_keys` gave, before that is called again.
         authenticate_password: `(user, address, password)`: is it right?
         logger: `(message)` gets the log, a line a call. All servers of the process share it. None: nothing is printed.
@@ -65,8 +65,8 @@ class DropbearData:
     private_host_keys: Sequence[PrivateKey | bytes | str | os.PathLike[str]] = field(default=(), repr=False)
     accept_connection: Callable[[Address], bool] | None = None
     connected: Callable[[socket.socket, Handle], object] | None = None
-    get_public_keys: Callable[[str, str, Address], Sequence[Key]] | None = None
-    free_public_keys: Callable[[Sequence[Key]], object] | None = None
+    get_public_keys: Callable[[str, str, Address], Sequence[PublicKey | str]] | None = None
+    free_public_keys: Callable[[Sequence[PublicKey | str]], object] | None = None
     authenticate_password: Callable[[str, Address, str], bool] | None = None
     logger: Callable[[str], object] | None = None
     address: str = "*"

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.session")
 
-Key = PublicKey | str
-"""A public key, or its line as in an `id_ed25519.pub`."""
-
 
 def authenticators(data: DropbearData) -> list[Authenticator]:
     """Make those that there are callbacks for."""
@@ -85,14 +82,14 @@ class _Keys:
         finally:
             self._mutex.release()
 
-    def _first(self, keys: Sequence[Key]) -> list[Key]:
+    def _first(self, keys: Sequence[PublicKey | str]) -> list[PublicKey | str]:
         most = self._data.max_public_keys
         if len(keys) > most:
             _LOG.warning("get_public_keys gave %d keys, of which %d count (max_public_keys)", len(keys), most)
         return list(islice(keys, most))
 
 
-def _same(key: Key, wanted: PublicKey) -> bool:
+def _same(key: PublicKey | str, wanted: PublicKey) -> bool:
     try:
         return (PublicKey.parse_line(key)[0] if isinstance(key, str) else key) == wanted
     except DunnartError as error:
