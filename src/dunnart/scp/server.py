@@ -229,6 +229,7 @@ class _Source:
         peer = self._peer
         try:
             if not self._announce("C", name, status.st_size, status):
+                file.close()
                 return
             buffer = memoryview(bytearray(_CHUNK_BYTES))
             offset, error = 0, None
@@ -246,8 +247,11 @@ class _Source:
                 peer.write(chunk[:got])
                 offset += got
                 peer.watch.moved(name, offset, status.st_size)
-        finally:
-            file.close()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.abandon()
+            raise
+        file.close()
         if error is None:
             peer.ok()
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.scp import Places, ScpCommand, serve
-from dunnart.sftp import LocalFiles
+from dunnart.sftp import Atomic, FileEvent, FileSystem, LocalFiles, MemoryFiles, Observed
 
 
 def run(
@@ -188,3 +188,54 @@ def test_drives_are_places_of_their_own(tmp_path: Path) -> None:
     assert run(tmp_path, "scp -f /C:", b"\0\0", drives=drives, root=False)[0] == 1
     assert run(tmp_path, "scp -t 'C:'", b"C0644 1 x\n2\0")[0] == 0  # without drives it is a name
     assert (tmp_path / "C:").read_bytes() == b"2"
+
+
+def observed(command: str, said: bytes, files: FileSystem) -> list[FileEvent]:
+    events: list[FileEvent] = []
+    given = io.BytesIO(said)
+    places = Places(Observed(files, events.append))
+    serve(ScpCommand.parse(command.encode()), places, given.read, lambda _: None)
+    return events
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"C0644 10 f\nhalf", "not complete: the client has gone"),
+        (b"C0644 10 f\n0123456789", "not complete: the client has gone"),
+        (b"C0644 10 f\n0123456789\1could not read all of it\n", "not complete: the client has gone"),
+        (b"C0644 20000 f\n" + bytes(20_001), "No space left on device"),
+    ],
+)
+def test_what_did_not_come_whole_is_abandoned(said: bytes, error: str) -> None:
+    memory = MemoryFiles({"/f": b"before"}, largest_bytes=10_000)
+    (event,) = observed("scp -t /f", said, Atomic(memory))
+    assert (event.kind, event.error) == ("uploaded", error)
+    assert memory.contents() == {"/f": b"before"}
+
+
+def test_what_came_whole_is_closed_when_the_client_says_so() -> None:
+    memory = MemoryFiles({"/f": b"before"})
+    (event,) = observed("scp -p -t /f", b"T1 0 2 0\nC0600 5 f\nafter\0", Atomic(memory))
+    assert (event.kind, event.size, event.error) == ("uploaded", 5, "")
+    assert memory.contents() == {"/f": b"after"}
+    status = memory.stat(b"/f", follow=True)
+    assert (status.st_mtime, stat.S_IMODE(status.st_mode)) == (1, 0o600)
+
+
+def test_a_download_that_breaks_off_is_told_as_such() -> None:
+    memory = MemoryFiles({"/f": b"content"})
+    (event,) = observed("scp -f /f", b"\0\0\0", memory)
+    assert (event.kind, event.size, event.error) == ("downloaded", 7, "")
+    given = io.BytesIO(b"\0\0")
+    events: list[FileEvent] = []
+    sent: list[bytes] = []
+
+    def gone(data: bytes | memoryview) -> None:
+        sent.append(bytes(data))
+        if b"content" in sent:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        serve(ScpCommand.parse(b"scp -f /f"), Places(Observed(memory, events.append)), given.read, gone)
+    assert [event.error for event in events] == ["not complete: the client has gone"]
