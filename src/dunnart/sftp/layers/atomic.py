@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PREFIX = b".dunnart-upload-"
 """How the names begin under which uploads are staged."""
 _RANDOM_BYTES = 8
+_CHUNK_BYTES = 256 * 1024
 _PERMISSIONS = 0o777
 
 
@@ -90,11 +91,13 @@ class Atomic(Layer):
                 raise oserror(errno.ENOENT, path)
         elif exclusive:
             raise oserror(errno.EEXIST, path)
-        elif not fresh or not stat.S_ISREG(status.st_mode):
+        elif not stat.S_ISREG(status.st_mode) or (mode.append and not fresh):
             return super().open(path, mode, attributes)
-        return self._stage(self._final(path, follow=not exclusive), mode, attributes, status)
+        return self._stage(self._final(path, follow=not exclusive), mode, attributes, status, keep=not fresh)
 
-    def _stage(self, final: bytes, mode: OpenMode, attributes: Attributes, old: os.stat_result | None) -> File:
+    def _stage(
+        self, final: bytes, mode: OpenMode, attributes: Attributes, old: os.stat_result | None, *, keep: bool
+    ) -> File:
         if old is not None:
             super().open(final, OpenMode(write=True), Attributes()).close()  # who may not write it may not replace it
             attributes = Attributes(mode=old.st_mode & _PERMISSIONS)
@@ -104,6 +107,8 @@ class Atomic(Layer):
         if old is not None:
             try:
                 _resemble(file, old)
+                if keep:
+                    self._copy(final, file)
             except BaseException:
                 file.abandon()
                 self._discard(staged)
@@ -111,6 +116,16 @@ class Atomic(Layer):
         upload = _Upload(self, file, final, staged, replace=not (mode.create and mode.exclusive))
         self._uploads[final] = upload
         return upload
+
+    def _copy(self, final: bytes, staged: File) -> None:
+        buffer, offset = memoryview(bytearray(_CHUNK_BYTES)), 0
+        file = super().open(final, OpenMode(read=True), Attributes())
+        try:
+            while count := file.read_into(buffer, offset):
+                staged.write(buffer[:count], offset)
+                offset += count
+        finally:
+            file.close()
 
     def _discard(self, staged: bytes) -> None:
         with contextlib.suppress(OSError):  # the error that led here counts

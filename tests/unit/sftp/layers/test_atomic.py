@@ -99,15 +99,25 @@ def test_what_came_into_being_meanwhile(files: Atomic, memory: MemoryFiles) -> N
     assert memory.contents() == {"/old": b"old content", "/a": b"", "/b": b"new"}
 
 
-def test_resuming_and_appending_happen_in_place(files: Atomic, memory: MemoryFiles) -> None:
-    resumed = files.open(b"old", OpenMode(write=True, create=True), NOTHING)
-    resumed.write(memoryview(b"OLD"), 0)
+def test_changing_and_appending_happen_in_place(files: Atomic, memory: MemoryFiles) -> None:
+    changed = files.open(b"old", OpenMode(write=True), NOTHING)
+    changed.write(memoryview(b"OLD"), 0)
     assert memory.contents() == {"/old": b"OLD content"}
-    resumed.close()
+    changed.close()
     appended = files.open(b"old", OpenMode(write=True, append=True), NOTHING)
     appended.write(memoryview(b"!"), 0)
     assert memory.contents() == {"/old": b"OLD content!"}
     appended.close()
+
+
+def test_what_scp_overwrites_without_truncating_it_stays_until_the_end(files: Atomic, memory: MemoryFiles) -> None:
+    how = OpenMode(write=True, create=True)
+    for end in ("abandon", "close"):
+        file = files.open(b"old", how, NOTHING)
+        file.write(memoryview(b"OLD"), 0)
+        assert memory.contents()["/old"] == b"old content"
+        getattr(file, end)()
+    assert memory.contents() == {"/old": b"OLD content"}
 
 
 def test_the_final_name_reaches_the_upload(files: Atomic, memory: MemoryFiles) -> None:
