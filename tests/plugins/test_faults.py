@@ -93,8 +93,7 @@ class Channels:
             return serve
         if opening.data == b"allows":
             from dunnart.server.interfaces import Forward, Refusal
-            connection = opening.connection
-            if await opening.allows(Forward(connection.user, connection.peer.host, "local", "localhost", 1)):
+            if await opening.client.allows(Forward(opening.connection, "connect", "localhost", 1)):
                 return coroutine(None)
             return Refusal()
         raise ZeroDivisionError("the channel's fault")

@@ -62,13 +62,19 @@ def test_all_that_is_installed(site: Site, capsys: pytest.CaptureFixture[str]) -
     assert used == {
         ("authenticators", "authorized-keys"): ["authorized_keys"], ("shells", "os"): ["shell"],
         ("authenticators", "one-time-password"): ["password"], ("execs", "os"): ["exec"],
+        ("channel_types", "direct-tcpip"): ["channel_types.direct-tcpip"],
+        ("global_requests", "tcpip-forward"): [
+            "global_requests.tcpip-forward", "global_requests.cancel-tcpip-forward",
+        ],
+        ("forwarding_policies", "allow-list"): ["forwarding"],
     }  # fmt: skip
 
 
 def test_what_the_configuration_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "dunnart.toml"
     file.write_text('shell = "greeter"\nauthenticators = ["password-file"]\n[subsystem]\na = "acme:Shell"\nb = "nix"\n')
-    rows = listed(capsys, "--config", str(file), "--subsystem", "c=acme:Shell", "--exec", "off")
+    flags = ("--subsystem", "c=acme:Shell", "--exec", "off", "--forwards", "off")
+    rows = listed(capsys, "--config", str(file), *flags)
     assert {key: row["enabled"] for key, row in rows.items() if row["enabled"]} == {
         ("shells", "greeter", "acme"): ["shell"],
         ("authenticators", "password-file", "dunnart"): ["authenticators"],
@@ -96,7 +102,7 @@ def test_what_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tool.main(["plugins", "--shell", "greeter", "--subsystem", "x=acme:Shell"]) == 0
+    assert tool.main(["plugins", "--shell", "greeter", "--subsystem", "x=acme:Shell", "--forwards", "off"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["GROUP", "NAME", "USED", "BY", "FROM"]
     cells = [line.split() for line in lines]

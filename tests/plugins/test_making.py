@@ -69,6 +69,7 @@ class Everything:
     async def answer(self, request): ...
     async def allows(self, forward): ...
     def record(self, event): ...
+    async def prepare(self, request): ...
 
 @dataclass(frozen=True)
 class Needy:
@@ -101,8 +102,8 @@ def reserved(context): ...
 def acme(site: Site) -> Iterator[Any]:
     """A package with the plug-in `everything`, which is one of each kind."""
     groups = (
-        "authenticators", "shells", "execs", "subsystems", "channel_types", "global_requests", "forwarding_policies",
-        "audit_sinks",
+        "authenticators", "shells", "execs", "subsystems", "channel_types", "global_requests", "session_requests",
+        "forwarding_policies", "audit_sinks",
     )  # fmt: skip
     site.add("acme", ACME, {f"dunnart.{group}": {"everything": "acme:Everything"} for group in groups})
     import acme  # type: ignore[import-not-found] # the test's
@@ -125,7 +126,12 @@ def test_the_default_is_keys_in_files_and_the_system(tmp_path: Path) -> None:
     assert [each.method for each in plugins.authenticators] == ["publickey"]
     assert plugins.shell is not None
     assert plugins.exec is not None
-    assert (plugins.subsystems, plugins.middleware, plugins.audit, plugins.forwarding) == ({}, (), (), ())
+    assert (plugins.subsystems, plugins.middleware, plugins.audit) == ({}, (), ())
+    assert len(plugins.forwarding) == 1
+    assert "direct-tcpip" in plugins.channel_types
+    nothing = make(configured("--forwards", "off"), "me", None)
+    assert (nothing.channel_types, nothing.global_requests, nothing.session_requests) == ({}, {}, {})
+    assert nothing.forwarding == ()
     assert [each.method for each in make(ServeConfig(), "me", "secret").authenticators] == ["publickey", "password"]
     off = make(configured("--shell", "off", "--exec=", "--methods", "password"), "me", "secret")
     assert (off.shell, off.exec) == (None, None)
@@ -176,11 +182,13 @@ def test_the_level_asked_for_is_the_loggers(acme: Any) -> None:
 def test_each_is_made_once_however_often_it_is_named(acme: Any) -> None:
     config = configured(
         "--subsystem", "a=everything", "--subsystem", "b=everything", "--channel-types", "x@y=everything",
-        "--global-requests", "z@y=everything", "--forwarding", "everything", "--audit", "everything",
+        "--global-requests", "z@y=everything", "--session-requests", "r=everything",
+        "--forwards", "off", "--forwarding", "everything", "--audit", "everything",
         "--middleware", "acme:layer", "--authenticators", "everything",
     )  # fmt: skip
     plugins = make(config, "me", None)
-    assert len(acme.made) == 6
+    assert len(acme.made) == 7
+    assert list(plugins.session_requests) == ["r"]
     assert plugins.subsystems.keys() == {"a", "b"}
     assert (list(plugins.channel_types), list(plugins.global_requests)) == (["x@y"], ["z@y"])
     assert [len(each) for each in (plugins.forwarding, plugins.audit, plugins.middleware)] == [1, 1, 1]

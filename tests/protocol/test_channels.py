@@ -491,6 +491,7 @@ REQUESTS = [
     SignalRequest("TERM"),
     BreakRequest(500),
     EndOfWrite(),
+    UnknownRequest("x@example.com", b"data"),
 ]
 
 
@@ -515,7 +516,7 @@ def test_what_a_server_tells(request_: Any) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [ChannelRequest(0, "x@example.com", want_reply=True, data=b"data"), ChannelRequest(0, "exec", want_reply=True),
+    [ChannelRequest(0, "exec", want_reply=True),
      ChannelRequest(0, "shell", want_reply=True, data=b"x"),
      ChannelRequest(0, "env", want_reply=True, data=uint32(1) + b"\xff" + uint32(0)),
      ChannelRequest(0, "keepalive@openssh.com", want_reply=True)],
@@ -529,6 +530,14 @@ def test_requests_that_are_not_understood_fail(message: ChannelRequest) -> None:
     assert made.client.of(RequestAnswered) == [RequestAnswered(here, success=False)]
 
 
+def test_a_client_is_asked_for_nothing_unknown() -> None:
+    made, _, there = opened()
+    made.server.engine.request(there, UnknownRequest("x@example.com", b"data"), want_reply=True)
+    made.run()
+    assert made.client.asked(ChannelRequestQuestion) == []
+    assert made.server.of(RequestAnswered) == [RequestAnswered(there, success=False)]
+
+
 def test_answers_go_out_in_the_order_of_the_requests() -> None:
     made, here, _ = opened(server_answers={ChannelRequestQuestion: ...})
     for request in (ShellRequest(), UnknownRequest("x", b""), ExecRequest(b""), Keepalive(), SubsystemRequest("")):
@@ -536,7 +545,8 @@ def test_answers_go_out_in_the_order_of_the_requests() -> None:
     made.client.engine.request(here, SignalRequest("INT"), want_reply=False)
     made.client.engine.request(here, BreakRequest(1), want_reply=True)
     made.run()
-    shell, execute, subsystem, signal, break_ = made.server.asked(ChannelRequestQuestion)
+    shell, unknown, execute, subsystem, signal, break_ = made.server.asked(ChannelRequestQuestion)
+    made.server.engine.answer(unknown.token, False)
     assert made.client.of(RequestAnswered) == []
     for question, reply in ((break_, False), (execute, True), (signal, True)):
         made.server.engine.answer(question.token, reply)

@@ -217,7 +217,7 @@ class Client:
             case DataReceived():
                 self._data(item)
             case ChannelOpened(channel=number):
-                self.channels[number].opened = True
+                self.channels.setdefault(number, Channel(number)).opened = True
             case ChannelRefused(channel=number):
                 self.channels[number].opened = False
             case EofReceived(channel=number):

@@ -192,8 +192,17 @@ class ServeConfig:
         {}, named(converted(_plugin)), "NAME=PLUGIN", "The plug-ins that answer global requests, by their names.",
         "names",
     )  # fmt: skip
+    session_requests: Mapping[str, str] = table_option(
+        {}, named(converted(_plugin)), "NAME=PLUGIN",
+        "The plug-ins that answer requests of sessions that have not begun, by their names.", "names",
+    )  # fmt: skip
+    forwards: tuple[str, ...] = list_option(
+        ("tcp",), choice("tcp", OFF), "KIND",
+        "What clients may have forwarded: tcp (ssh -L, -R, -D, -J, -W); off: nothing.",
+    )  # fmt: skip
     forwarding: tuple[str, ...] = list_option(
-        (), converted(_plugin), "PLUGIN", "Plug-ins that decide what may be forwarded; all must allow it.",
+        ("allow-list",), converted(_plugin), "PLUGIN",
+        "Plug-ins that decide what may be forwarded; all must allow it, and without any nothing is.",
     )  # fmt: skip
     audit: tuple[str, ...] = list_option(
         (), converted(_plugin), "PLUGIN", "Plug-ins that keep a record of logins and sessions.",
@@ -291,11 +300,19 @@ GROUPS = {
     "authenticators": "dunnart.authenticators", "key_sources": "dunnart.key_sources", "shell": "dunnart.shells",
     "exec": "dunnart.execs", "subsystem": "dunnart.subsystems", "middleware": "dunnart.middleware",
     "channel_types": "dunnart.channel_types", "global_requests": "dunnart.global_requests",
-    "forwarding": "dunnart.forwarding_policies", "audit": "dunnart.audit_sinks",
+    "session_requests": "dunnart.session_requests", "forwarding": "dunnart.forwarding_policies",
+    "audit": "dunnart.audit_sinks",
 }  # fmt: skip
 """The options that name plug-ins, and the entry-point groups that those stand in."""
 AUTHORIZED_KEYS = "authorized-keys"
 ONE_TIME_PASSWORD = "one-time-password"  # noqa: S105 - a plug-in's name
+_FORWARDS: dict[str, dict[str, dict[str, str]]] = {
+    "tcp": {
+        "channel_types": {"direct-tcpip": "direct-tcpip"},
+        "global_requests": {"tcpip-forward": "tcpip-forward", "cancel-tcpip-forward": "tcpip-forward"},
+    },
+}
+"""What the kinds of `forwards` stand for; an entry that the configuration has itself comes first."""
 
 
 def uses(config: ServeConfig) -> list[Use]:
@@ -303,13 +320,27 @@ def uses(config: ServeConfig) -> list[Use]:
     found: list[Use] = []
     for option_name, group in GROUPS.items():
         value = getattr(config, option_name)
+        if option_name == "forwarding" and not _forwards_anything(config):
+            continue
         if isinstance(value, Mapping):
+            for kind in _kinds_forwarded(config):
+                value = {**_FORWARDS[kind].get(option_name, {}), **value}
             found += [Use(group, name, option_name, entry) for entry, name in value.items()]
         elif isinstance(value, tuple):
             found += [Use(group, name, option_name) for name in value]
         elif value != OFF:
             found.append(Use(group, value, option_name))
     return [*_default_authenticators(config), *found]
+
+
+def _forwards_anything(config: ServeConfig) -> bool:
+    return bool(
+        _kinds_forwarded(config) or config.channel_types or config.global_requests or config.session_requests
+    )
+
+
+def _kinds_forwarded(config: ServeConfig) -> tuple[str, ...]:
+    return () if OFF in config.forwards else config.forwards
 
 
 def _default_authenticators(config: ServeConfig) -> list[Use]:

@@ -15,7 +15,7 @@ from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import LEVELS, clean
-from dunnart.server import Allow, Deny, Prompt
+from dunnart.server import Allow, Deny, Prompt, Tunnel
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ForwardingPolicy,
         GlobalRequestHandler,
         KeySource,
+        SessionRequestHandler,
     )
 
 
@@ -43,6 +44,7 @@ class Plugins:
     middleware: tuple[Middleware, ...]
     channel_types: Mapping[str, ChannelType]
     global_requests: Mapping[str, GlobalRequestHandler]
+    session_requests: Mapping[str, SessionRequestHandler]
     forwarding: tuple[ForwardingPolicy, ...]
     audit: tuple[AuditSink, ...]
 
@@ -169,6 +171,10 @@ class _Maker:
             global_requests={
                 str(use.entry): cast("GlobalRequestHandler", _with_named(use.plugin, found, "answer"))
                 for use, found in of("global_requests")
+            },
+            session_requests={
+                str(use.entry): cast("SessionRequestHandler", _with_named(use.plugin, found, "prepare"))
+                for use, found in of("session_requests")
             },
             forwarding=tuple(
                 cast("ForwardingPolicy", _with_named(use.plugin, found, "allows")) for use, found in of("forwarding")
@@ -350,7 +356,7 @@ class _NamedChannelType:
         """Ask it."""
         with _Naming(self._name):
             found = await self._inner.open(opening)
-        return found if isinstance(found, Refusal) else _named(self._name, found)
+        return found if isinstance(found, Refusal | Tunnel) else _named(self._name, found)
 
 
 class _NamedSink:

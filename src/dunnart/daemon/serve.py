@@ -81,6 +81,7 @@ async def start(prepared: Prepared) -> Running:
         middleware=prepared.plugins.middleware,
         channel_types=prepared.plugins.channel_types,
         global_requests=prepared.plugins.global_requests,
+        session_requests=prepared.plugins.session_requests,
         forwarding=prepared.plugins.forwarding,
         audit=prepared.plugins.audit,
         methods=config.methods,

@@ -24,6 +24,9 @@ BUILT_IN = {
     "dunnart.channel_types": {
         "direct-tcpip": "dunnart.plugins.direct_tcpip:DirectTcpip",
     },
+    "dunnart.global_requests": {
+        "tcpip-forward": "dunnart.plugins.tcpip_forward:TcpipForward",
+    },
     "dunnart.forwarding_policies": {
         "allow-list": "dunnart.plugins.allow_list:AllowList",
     },

@@ -1,49 +1,123 @@
-"""The forwarding policy that allows what its lists name."""
+"""The forwarding policy that allows what its rules name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from dunnart.server import Network
 from dunnart.server.plugins import Context, plugin
 
 if TYPE_CHECKING:
     from dunnart.server.interfaces import Forward
+
+_TCP = ("connect", "listen")
+_UNIX = ("connect-unix", "listen-unix")
+_PROGRAMS = ("agent", "x11")
+_LARGEST_PORT = 65535
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True)
 class Options:
     """What is allowed.
 
+    A rule is "connect HOST:PORTS" (`ssh -L`), "listen ADDRESS:PORTS" (`ssh -R`), "connect-unix PATH", "listen-unix
+    PATH", "agent" or "x11". HOST and ADDRESS are as the client writes them, PATH is a file's name; * and ? may stand in
+    them. HOST may be a network, 192.0.2.0/24. PORTS is 80, 8000-8999 or *. With a ! before it a rule forbids what it
+    names, whatever the others allow.
+
     Attributes:
-        hosts: names and addresses as the client writes them, with * and ? as in file names.
-        ports: "80", "8000-8999".
+        rules: for everybody whom `users` does not name.
+        users: rules of single users by name, in which * and ? may stand; several are separated by semicolons. The first
+            name that fits counts.
     """
 
-    hosts: tuple[str, ...] = ("*",)
-    ports: tuple[str, ...] = ("1-65535",)
+    rules: tuple[str, ...] = (
+        "connect *:*", "listen *:*", "connect-unix *", "listen-unix *", "agent", "x11",
+    )  # fmt: skip
+    users: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for entry in self.ports:
-            first, dash, last = entry.partition("-")
-            if not (first.isdecimal() and (last.isdecimal() or not dash)):
-                raise ValueError(f"ports holds {entry!r}, which is no port and no range of them")
+        for rule in self.rules:
+            _read("rules", rule)
+        for rules in self.users.values():
+            _several(rules)
+
+
+class _Rule(NamedTuple):
+    kind: str
+    fits: Callable[[Forward], bool]
+    forbids: bool
 
 
 @plugin(Options)
 class AllowList:
-    """Allows local forwarding to hosts and ports, as the client names them."""
+    """Allows what its rules name, for all users or for each: hosts, networks, ports, unix sockets, agent, display."""
 
     def __init__(self, context: Context[Options]) -> None:
-        self._hosts = tuple(host.lower() for host in context.options.hosts)
-        self._ports = tuple((int(first), int(last or first)) for first, _, last in (
-            entry.partition("-") for entry in context.options.ports))  # fmt: skip
+        self._rules = tuple(_read("rules", rule) for rule in context.options.rules)
+        self._users = {name: _several(rules) for name, rules in context.options.users.items()}
 
     async def allows(self, forward: Forward) -> bool:
         """Look it up."""
-        return (
-            forward.kind == "local"
-            and any(fnmatchcase(forward.host.lower(), pattern) for pattern in self._hosts)
-            and any(first <= forward.port <= last for first, last in self._ports)
+        own = (rules for name, rules in self._users.items() if fnmatchcase(forward.user, name))
+        fitting = [rule for rule in next(own, self._rules) if rule.kind == forward.kind and rule.fits(forward)]
+        return bool(fitting) and not any(rule.forbids for rule in fitting)
+
+
+def _several(rules: str) -> tuple[_Rule, ...]:
+    return tuple(_read("users", rule) for rule in rules.split(";") if rule.strip())
+
+
+def _read(option: str, rule: str) -> _Rule:
+    """Make a rule of its text, or raise ValueError."""
+    kind, _, where = rule.strip().removeprefix("!").strip().partition(" ")
+    where = where.strip()
+    forbids = rule.strip().startswith("!")
+    if kind in _PROGRAMS and not where:
+        return _Rule(kind, lambda _: True, forbids)
+    if kind in _UNIX and where:
+        return _Rule(kind, lambda forward: fnmatchcase(forward.path, where), forbids)
+    host, colon, ports = where.rpartition(":")
+    if kind not in _TCP or not colon or not host:
+        raise ValueError(
+            f"{option} holds {rule!r}, which is none of connect HOST:PORTS, listen ADDRESS:PORTS, connect-unix PATH, "
+            f"listen-unix PATH, agent, x11"
         )
+    first, last = _ports(option, ports)
+    is_there = _host(host.removeprefix("[").removesuffix("]").lower())
+    return _Rule(kind, lambda forward: first <= forward.port <= last and is_there(forward), forbids)
+
+
+def _ports(option: str, ports: str) -> tuple[int, int]:
+    if ports == "*":
+        return 0, _LARGEST_PORT
+    first, dash, last = ports.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise ValueError(f"{option} holds {ports!r}, which is no port and no range of them")
+    return int(first), int(last or first)
+
+
+def _host(pattern: str) -> Callable[[Forward], bool]:
+    """Compare with the name that the client wrote, and with the address that it stands for."""
+    try:
+        network = Network(pattern)
+    except ValueError:
+        return lambda forward: fnmatchcase(forward.host.lower(), pattern) or (
+            bool(forward.address) and fnmatchcase(forward.address, pattern)
+        )
+    return lambda forward: _packed(forward.address or forward.host) in network
+
+
+def _packed(address: str) -> bytes:
+    """Give the bytes of an IP address, of an IPv4 one in IPv6's notation those of the IPv4 one; none of a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_pton(family, address.partition("%")[0]).removeprefix(_MAPPED)
+        except (OSError, ValueError):
+            continue
+    return b""

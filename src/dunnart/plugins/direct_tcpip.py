@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dunnart.errors import DecodeError
-from dunnart.server.interfaces import ChannelOpening, Forward, Refusal
+from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
-
-if TYPE_CHECKING:
-    from dunnart.server import RawSession
-    from dunnart.server.interfaces import Application
 
 _PROHIBITED, _CONNECT_FAILED = 1, 2
 _LARGEST_PORT = 65535
@@ -43,29 +38,32 @@ class DirectTcpip:
         self._seconds = context.options.connect_seconds
         self._log = context.logger
 
-    async def open(self, opening: ChannelOpening) -> Application | Refusal:
+    async def open(self, opening: ChannelOpening) -> Tunnel | Refusal:
         """Connect, and join the channel with the connection."""
         try:
             host, port = _destination(opening.data)
         except DecodeError as error:
             return Refusal(_PROHIBITED, str(error))
-        connection = opening.connection
-        forward = Forward(connection.user, connection.peer.host, "local", host, port)
-        if not await opening.allows(forward):
-            return Refusal(_PROHIBITED, "forwarding there is not allowed")
+        number = opening.connection.id
         try:
-            sock = await self._connect(host, port)
+            sock = await self._connect(opening, host, port)
+        except PermissionError:
+            self._log.info("connection %d may not be forwarded to %r port %d", number, host, port)
+            return Refusal(_PROHIBITED, "forwarding there is not allowed")
         except (OSError, TimeoutError, UnicodeError) as error:
-            self._log.info("connection %d cannot be forwarded to %r port %d: %s", connection.id, host, port, error)
+            self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)
             return Refusal(_CONNECT_FAILED, "connect failed")
-        self._log.info("connection %d is forwarded to %r port %d", connection.id, host, port)
-        return _Connected(sock)
+        return Tunnel(sock, f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
 
-    async def _connect(self, host: str, port: int) -> socket.socket:
-        """Try the host's addresses one after the other."""
+    async def _connect(self, opening: ChannelOpening, host: str, port: int) -> socket.socket:
+        """Try the host's addresses, as far as they are allowed, one after the other."""
         loop = asyncio.get_running_loop()
         failure: OSError | TimeoutError = OSError("no such host")
-        for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
+                failure = PermissionError("not allowed")
+                continue
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)  # noqa: FBT003 - the name says it
@@ -93,18 +91,3 @@ def _destination(data: bytes) -> tuple[str, int]:
     if not host or "\0" in host or not 1 <= port <= _LARGEST_PORT:
         raise DecodeError("no host and port to connect to")
     return host, port
-
-
-class _Connected:
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock: socket.socket | None = sock
-
-    def begin(self, session: RawSession) -> bool:
-        sock, self._sock = self._sock, None
-        assert sock is not None
-        session.join(sock)
-        return True
-
-    def __del__(self) -> None:  # the client left before the channel was open
-        if self._sock is not None:
-            self._sock.close()

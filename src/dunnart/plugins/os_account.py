@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -42,3 +43,28 @@ def find(name: str) -> Account | None:
     if own not in (0, entry.pw_uid):
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def of_login(user: str, grants: Iterable[object]) -> Account:
+    """Whose account a login stands for: what it granted, or else the user of that name.
+
+    Raises:
+        PermissionError: there is none.
+    """
+    granted = [grant for grant in grants if isinstance(grant, Account)]
+    account = granted[-1] if granted else find(user)
+    if account is None:
+        raise PermissionError(f"{user!r} is no user that can be served")
+    return account
+
+
+def to_act_as(user: str, grants: Iterable[object]) -> Account | None:
+    """Whose rights are to be taken on for what a login asks for; None: this process has no others than its own.
+
+    Raises:
+        PermissionError: root serves a user who has no account.
+    """
+    if os.name != "posix" or os.geteuid() != 0:
+        return None
+    account = of_login(user, grants)
+    return None if account.uid == 0 else account

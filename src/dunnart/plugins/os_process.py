@@ -51,11 +51,7 @@ def commands(_context: Context[None]) -> OsExec:
 
 def account_of(session: RawSession) -> Account:
     """Whose session it is: what the login granted, or else the user of that name. PermissionError if there is none."""
-    granted = [grant for grant in session.grants if isinstance(grant, Account)]
-    account = granted[-1] if granted else os_account.find(session.user)
-    if account is None:
-        raise PermissionError(f"{session.user!r} is no user that can be served")
-    return account
+    return os_account.of_login(session.user, session.grants)
 
 
 def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:

@@ -387,8 +387,9 @@ class Connection:
         try:
             request = decode_channel_request(message.name, message.data)
         except DecodeError:
-            request = UnknownRequest(message.name, message.data)
-        if isinstance(request, UnknownRequest | Keepalive):
+            request = Keepalive()  # which is refused as well
+        asked_for_nothing = isinstance(request, UnknownRequest) and self._core.config.role is Role.CLIENT
+        if asked_for_nothing or isinstance(request, Keepalive):
             self._request_answered(channel, answer, reply=False)
         else:
             self._core.ask(

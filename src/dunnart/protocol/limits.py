@@ -55,6 +55,8 @@ class Limits:
     """Session channels open at once on one connection."""
     channels: int = 1000
     """Channels of every type open at once on one connection."""
+    listeners: int = 100
+    """Addresses, ports and unix sockets that one connection has the server listen on."""
     environment_variables: int = 64
     """Variables of one session."""
     environment_bytes: int = 4 * KIB

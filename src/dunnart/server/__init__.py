@@ -31,6 +31,7 @@ from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
 from dunnart.server.facts import Address, ConnectionFacts, Terminal
 from dunnart.server.file_transfer import ScpHandler, SftpHandler
+from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.interfaces import (
     AuditEvent,
     AuditSink,
@@ -41,6 +42,8 @@ from dunnart.server.interfaces import (
     ForwardingPolicy,
     GlobalRequestHandler,
     KeySource,
+    SessionRequest,
+    SessionRequestHandler,
 )
 from dunnart.server.plugins import Context, plugin
 from dunnart.server.raw import Application, RawSession
@@ -66,6 +69,7 @@ __all__ = [
     "Call",
     "ChannelOpening",
     "ChannelType",
+    "ClientLink",
     "Command",
     "ConnectionFacts",
     "ConnectionRequest",
@@ -82,6 +86,7 @@ __all__ = [
     "KeySource",
     "Limits",
     "ListenAddress",
+    "Listener",
     "Middleware",
     "Network",
     "PasswordCallback",
@@ -92,16 +97,20 @@ __all__ = [
     "PublicKeys",
     "RawSession",
     "Refusal",
+    "Scope",
     "ScpHandler",
     "Server",
     "ServerConfig",
     "Session",
     "SessionEvents",
+    "SessionRequest",
+    "SessionRequestHandler",
     "SftpHandler",
     "SignalRequest",
     "SourceBits",
     "StartupLimit",
     "Terminal",
+    "Tunnel",
     "WindowChange",
     "plugin",
 ]

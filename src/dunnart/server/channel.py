@@ -14,6 +14,7 @@ from dunnart.server.facts import Terminal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dunnart.protocol.questions import ChannelRequestQuestion
     from dunnart.protocol.requests import BreakRequest
     from dunnart.runtime.streams import Streams
     from dunnart.server.connection import ServerConnection
@@ -50,11 +51,13 @@ class ServerChannel:
         terminal: the client's, if it wants one.
         counterpart: what serves it, or is about to.
         since: when it was opened, on the event loop's clock.
+        waiting: requests that came while a plug-in was asked about one; None: none is.
+        prepared: a plug-in was.
     """
 
     __slots__ = (
-        "_bridge", "_closed", "_connection", "_early", "_eof", "_variables", "counterpart", "number", "since",
-        "terminal",
+        "_bridge", "_closed", "_connection", "_early", "_eof", "_variables", "counterpart", "number",
+        "prepared", "since", "terminal", "waiting",
     )  # fmt: skip
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
@@ -68,6 +71,8 @@ class ServerChannel:
         self.since = connection.loop.time()
         self.terminal: Terminal | None = None
         self.counterpart: Serving | None = None
+        self.waiting: list[ChannelRequestQuestion] | None = None
+        self.prepared = False
 
     # Before it begins.
 

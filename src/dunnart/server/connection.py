@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dunnart.errors import DecodeError, DunnartError, NegotiationError
+from dunnart.errors import DecodeError, DunnartError, LocalProtocolError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
 from dunnart.protocol.events import (
     AuthFailed,
@@ -18,6 +18,7 @@ from dunnart.protocol.events import (
     ChannelClosed,
     ChannelDenied,
     ChannelOpened,
+    ChannelRefused,
     CloseReceived,
     ConnectionEnded,
     DataReceived,
@@ -57,6 +58,7 @@ from dunnart.protocol.requests import (
     SubsystemRequest,
     UnknownGlobalRequest,
     UnknownOpen,
+    UnknownRequest,
     WindowChange,
 )
 from dunnart.runtime import logs
@@ -65,12 +67,13 @@ from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pump import Pump
 from dunnart.server.authentication import Attempt
 from dunnart.server.channel import ServerChannel
-from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
-from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
+from dunnart.server.host import Opening
+from dunnart.server.interfaces import AuditEvent
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.requests import ChannelRequest
@@ -79,9 +82,11 @@ if TYPE_CHECKING:
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
+_FORWARD = logging.getLogger("dunnart.forward")
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
 _CONNECT_FAILED = 2
 _UNKNOWN_CHANNEL_TYPE = 3
+_RESOURCE_SHORTAGE = 4
 _TERM_BYTES = 64
 _TOO_MANY_FAILURES = 14
 _TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
@@ -101,7 +106,7 @@ class ServerConnection:
 
     __slots__ = (
         "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_opening", "_tasks", "_unknown_user",
-        "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
+        "_wanted", "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -110,7 +115,8 @@ class ServerConnection:
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
         self._crashed = False
-        self._opening = 0
+        self._opening: Opening | None = None
+        self._wanted: dict[int, Opening] | None = None
         self._unknown_user = False
         self.id = number
         self.user = ""
@@ -175,6 +181,8 @@ class ServerConnection:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             self._end(channel)
+        if self.facts is not None:
+            self.server.host.ended(self.id)
         self.server.forget(self)
 
     # Transport.
@@ -332,7 +340,10 @@ class ServerConnection:
     def _accepted(self, event: LoggedIn) -> None:
         self.user = event.user
         local = Address(*self.pump.local_address)
-        self.facts = ConnectionFacts(self.id, self.user, self.peer, local, event.method, event.key, event.grants)
+        version = clean(self.pump.engine.peer_version)
+        self.facts = ConnectionFacts(
+            self.id, self.user, self.peer, local, event.method, event.key, event.grants, version
+        )
         self.server.login_done(self)
         self.audit("login", method=event.method, key=event.detail)
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
@@ -357,9 +368,9 @@ class ServerConnection:
     async def _open(self, question: ChannelOpenQuestion, request: UnknownOpen) -> None:
         """Ask a plug-in for a channel that is no session."""
         assert self.facts is not None
-        reply: int | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        reply: Opening | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
         try:
-            reply = await self.server.host.open(ChannelOpening(self.facts, request.wire_name, request.data))
+            reply = await self.server.host.open(Asked(self.facts, request.wire_name, request.data), self)
         except Exception as error:  # noqa: BLE001 - a plug-in's fault fails its channel, never the connection
             self.server.failed(self, error)
         if isinstance(reply, Refusal):
@@ -368,8 +379,28 @@ class ServerConnection:
         else:
             self._opening = reply  # ChannelOpened is the very next event
             self._answer(question, True)  # noqa: FBT003 - the reply is the argument
-            if self._opening:  # the client has gone meanwhile
-                self.server.host.abandon(self._opening)
+            if self._opening is not None:  # the client has gone meanwhile
+                self.server.host.abandon(self._opening.number)
+
+    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+        """Ask the client for a channel."""
+        try:
+            number = self.pump.now().open_channel(channel_type, data)
+        except LocalProtocolError as error:  # the connection is over, or has too many
+            self.server.count("refused_channels")
+            self.server.host.settled(self.id, opening, Refusal(_RESOURCE_SHORTAGE, str(error)))
+            return
+        if self._wanted is None:
+            self._wanted = {}
+        self._wanted[number] = Opening(opening, detail)
+        self.pump.tick()
+
+    def _refused(self, event: ChannelRefused) -> None:
+        wanted = (self._wanted or {}).pop(event.channel, None)
+        if wanted is not None:
+            self.server.count("refused_channels")
+            refusal = Refusal(event.reason_code, event.description)
+            self.server.host.settled(self.id, wanted.number, refusal)
 
     def _denied(self, event: ChannelDenied) -> None:
         self.server.count("refused_channels")
@@ -382,12 +413,20 @@ class ServerConnection:
             self.server.count("sessions")
             return
         self.server.count("channels")
+        wanted = (self._wanted or {}).pop(event.channel, None)
+        opening, self._opening = wanted or self._opening, None if wanted is None else self._opening
         assert self.facts is not None
-        facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=self._opening)
-        self._opening = 0
-        self.audit("channel-begin", session=channel.number, what=event.channel_type)
-        channel.counterpart = self.server.host.session(facts, channel)
-        self.server.host.begin(channel.counterpart, partial(self._joined, channel))
+        assert opening is not None
+        facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=opening.number,
+                             detail=opening.detail)  # fmt: skip
+        report(_FORWARD, logging.INFO, self, "channel %d: %s %s", channel.number, event.channel_type,
+               clean(opening.detail))  # fmt: skip
+        self.audit("channel-begin", session=channel.number, what=event.channel_type, detail=opening.detail)
+        host = self.server.host
+        channel.counterpart = host.session(facts, channel)
+        host.begin(channel.counterpart, partial(self._joined, channel))
+        if wanted is not None:
+            host.settled(self.id, wanted.number, None)
 
     def _joined(self, channel: ServerChannel, done: bool) -> None:  # noqa: FBT001
         if not done:
@@ -425,6 +464,8 @@ class ServerConnection:
     def _end(self, channel: ServerChannel) -> None:
         counterpart = channel.counterpart
         channel.close()
+        if channel.prepared:
+            self.server.host.unprepared(self.id, channel.number)
         if counterpart is not None:
             kind = "channel-end" if counterpart.facts.opening else "session-end"
             self.audit(kind, session=channel.number)
@@ -434,10 +475,43 @@ class ServerConnection:
         request = question.request
         if channel is None:
             self._answer_request(question, done=False)
+        elif channel.waiting is not None:
+            channel.waiting.append(question)
+        elif isinstance(request, UnknownRequest):
+            self._prepare(channel, request, question)
         elif isinstance(request, ShellRequest | ExecRequest | SubsystemRequest):
             self._start(channel, request, question)
         else:
             self._answer_request(question, done=self._request(channel, request))
+
+    def _prepare(self, channel: ServerChannel, request: UnknownRequest, question: ChannelRequestQuestion) -> None:
+        """A request that a plug-in may know; those that come after it wait."""
+        known = request.wire_name in self.server.config.session_requests
+        if not known or channel.counterpart is not None:
+            self._answer_request(question, done=False)
+            return
+        channel.waiting = []
+        self.spawn(self._ask_prepare(channel, request, question))
+
+    async def _ask_prepare(
+        self, channel: ServerChannel, request: UnknownRequest, question: ChannelRequestQuestion
+    ) -> None:
+        assert self.facts is not None
+        variables: Mapping[str, str] | None = None
+        host = self.server.host
+        channel.prepared = True
+        try:
+            asked = Asked(self.facts, request.wire_name, request.data, channel.number)
+            variables = await host.prepare(asked, self)
+        except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
+            self.server.failed(self, error)
+        for name, value in (variables or {}).items():
+            channel.set_variable(name, value)
+        self._answer_request(question, done=variables is not None)
+        waiting, channel.waiting = channel.waiting or [], None
+        for each in waiting:
+            self._requested(each)
+        self.pump.tick()
 
     def _answer_request(self, question: ChannelRequestQuestion, *, done: bool) -> None:
         if not done:
@@ -527,7 +601,7 @@ class ServerConnection:
         assert self.facts is not None
         answer: bool | bytes = False
         try:
-            answer = await self.server.host.answer(ConnectionRequest(self.facts, request.wire_name, request.data))
+            answer = await self.server.host.answer(Asked(self.facts, request.wire_name, request.data), self)
         except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
             self.server.failed(self, error)
         self._answer(question, answer)
@@ -540,6 +614,7 @@ class ServerConnection:
         CloseReceived: _close,
         ChannelOpened: _opened,
         ChannelDenied: _denied,
+        ChannelRefused: _refused,
         ChannelRequestQuestion: _requested,
         ChannelOpenQuestion: _open_asked,
         GlobalRequestQuestion: _asked,

@@ -75,6 +75,7 @@ class ConnectionFacts:
         method: the last method of the login, as RFC 4252 names it.
         key: the public key that the user proved to have, or None.
         grants: what the authenticators granted.
+        client_version: the client's version line, "SSH-2.0-OpenSSH_10.0", without what cannot be printed.
     """
 
     id: int
@@ -84,6 +85,23 @@ class ConnectionFacts:
     method: str = "none"
     key: PublicKey | None = None
     grants: tuple[object, ...] = ()
+    client_version: str = ""
+
+
+class Asked(NamedTuple):
+    """Something that a client asks for and a plug-in decides: a channel, a request of the connection or of a session.
+
+    Attributes:
+        connection: whose client it is.
+        name: the channel's type, or the request's name.
+        data: what came with it.
+        channel: the session's number, for a request of one.
+    """
+
+    connection: ConnectionFacts
+    name: str
+    data: bytes
+    channel: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +117,7 @@ class SessionFacts:
         environment: the variables that the client set and may set.
         terminal: the client's terminal, if it wants one; kept up to date.
         opening: for a channel that is no session, the number under which the host knows what serves it.
+        detail: what it is about, for records: where a forwarding leads.
     """
 
     connection: ConnectionFacts
@@ -109,3 +128,4 @@ class SessionFacts:
     environment: Mapping[str, str] = field(default_factory=lambda: _NO_VARIABLES)
     terminal: Terminal | None = None
     opening: int = 0
+    detail: str = ""

@@ -14,26 +14,30 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from dunnart.protocol.questions import AuthReply, Deny, Refusal
 from dunnart.runtime.logs import report
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.applications import as_application, with_middleware
+from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
+from dunnart.server.interfaces import ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.logs import Context
     from dunnart.runtime.process import Call, Child, Command
     from dunnart.runtime.streams import Streams
+    from dunnart.server.applications import Handler
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
-    from dunnart.server.facts import Address, SessionFacts
-    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, Forward
+    from dunnart.server.facts import Address, Asked, SessionFacts
+    from dunnart.server.forwarding import ConnectionControl
+    from dunnart.server.interfaces import AuditEvent, Forward
     from dunnart.server.raw import Application
     from dunnart.server.server import Server
 
@@ -42,6 +46,18 @@ _LOG = logging.getLogger("dunnart.server")
 _CALLBACK_THREADS = 8
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
+
+
+class Opening(NamedTuple):
+    """A channel that may be opened.
+
+    Attributes:
+        number: `SessionFacts.opening`.
+        detail: `SessionFacts.detail`.
+    """
+
+    number: int
+    detail: str = ""
 
 
 class HostLink(Protocol):
@@ -53,14 +69,26 @@ class HostLink(Protocol):
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
 
-    async def open(self, opening: ChannelOpening) -> int | Refusal:
-        """May a channel that is no session be opened? Gives `SessionFacts.opening`. May raise."""
+    async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
+        """May a channel that is no session be opened? May raise."""
 
     def abandon(self, opening: int) -> None:
         """Nothing came of a channel that was to be opened."""
 
-    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+    async def answer(self, asked: Asked, control: ConnectionControl) -> bool | bytes:
         """Answer a global request. May raise."""
+
+    async def prepare(self, asked: Asked, control: ConnectionControl) -> Mapping[str, str] | None:
+        """Answer a request of a session that has not begun; gives variables for it. May raise."""
+
+    def settled(self, connection: int, opening: int, refusal: Refusal | None) -> None:
+        """The client has opened a channel that it was asked for, or refused."""
+
+    def unprepared(self, connection: int, channel: int) -> None:
+        """A session for which requests were answered is gone."""
+
+    def ended(self, connection: int) -> None:
+        """A connection whose user was logged in is gone."""
 
     def audit(self, event: AuditEvent) -> None:
         """Something happened that has to be recorded."""
@@ -105,6 +133,9 @@ class Host:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
         self._opened: dict[int, Application] = {}
+        self._clients: dict[int, ClientLink] = {}
+        self._prepared: dict[tuple[int, int], Scope] = {}
+        self._wanted: dict[tuple[int, int], Callable[[Refusal | None], None]] = {}
         self._openings = 0
         self._authenticators = {each.method: each for each in config.authenticators}
         self._applications = {
@@ -130,36 +161,96 @@ class Host:
                 return await _contained(work)
             return await self._on_app_loop(work)
 
-    async def open(self, opening: ChannelOpening) -> int | Refusal:
+    async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""
-        plugin = self.config.channel_types[opening.channel_type]
+        plugin = self.config.channel_types[asked.name]
+        opening = ChannelOpening(asked.connection, asked.name, asked.data, self._client(asked, control))
         async with asyncio.timeout(self.config.callback_seconds):
-            found = await self._on_app_loop(plugin.open(replace(opening, allows=self._allows)))
-        if isinstance(found, Refusal):
-            return found
-        application = as_application(found, opening.channel_type)
+            found = await self._on_app_loop(plugin.open(opening))
+        return found if isinstance(found, Refusal) else self._keep_opening(found, asked.name)
+
+    def _keep_opening(self, handler: Handler, name: str) -> Opening:
+        application = as_application(handler, name)
         self._openings += 1
         self._opened[self._openings] = application
-        return self._openings
+        return Opening(self._openings, application.detail if isinstance(application, Tunnel) else "")
 
     def abandon(self, opening: int) -> None:
         """Forget what wanted to serve a channel."""
         self._opened.pop(opening, None)
 
-    async def _allows(self, forward: Forward) -> bool:
-        """Ask the forwarding policies, on the application's loop."""
+    async def allows(self, forward: Forward) -> bool:
+        """May this login have that forwarded? Its grants and all policies must say so. On the application's loop."""
         policies = self.config.forwarding
-        for policy in policies:
+        if not policies:
+            return False
+        granted: list[Any] = [each for each in forward.connection.grants if callable(getattr(each, "allows", None))]
+        for policy in (*granted, *policies):
             if await policy.allows(forward) is not True:
                 return False
-        return bool(policies)
+        return True
 
-    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+    async def answer(self, asked: Asked, control: ConnectionControl) -> bool | bytes:
         """Ask the global request's plug-in."""
-        plugin = self.config.global_requests[request.name]
+        plugin = self.config.global_requests[asked.name]
+        request = ConnectionRequest(asked.connection, asked.name, asked.data, self._client(asked, control))
         async with asyncio.timeout(self.config.callback_seconds):
             answer = await self._on_app_loop(plugin.answer(request))
         return answer if isinstance(answer, bytes) else answer is True
+
+    async def prepare(self, asked: Asked, control: ConnectionControl) -> Mapping[str, str] | None:
+        """Ask the session request's plug-in."""
+        plugin = self.config.session_requests[asked.name]
+        key = (asked.connection.id, asked.channel)
+        scope = self._prepared.get(key)
+        if scope is None:
+            scope = self._prepared[key] = Scope(self, asked.connection)
+        client = self._client(asked, control)
+        request = SessionRequest(asked.connection, asked.channel, asked.name, asked.data, scope, client)
+        async with asyncio.timeout(self.config.callback_seconds):
+            return await self._on_app_loop(plugin.prepare(request))
+
+    def unprepared(self, connection: int, channel: int) -> None:
+        """A session for which requests were answered is gone."""
+        scope = self._prepared.pop((connection, channel), None)
+        if scope is not None:
+            self.call_app(scope.end)
+
+    def _client(self, asked: Asked, control: ConnectionControl) -> ClientLink:
+        number = asked.connection.id
+        client = self._clients.get(number)
+        if client is None:
+            client = self._clients[number] = ClientLink(self, asked.connection, control)
+        return client
+
+    def want(
+        self, client: ClientLink, channel_type: str, data: bytes, handler: Handler,
+        settled: Callable[[Refusal | None], None],
+    ) -> None:  # fmt: skip
+        """Ask a client for a channel; `settled` is called on the application's loop."""
+        if self._clients.get(client.facts.id) is not client:
+            self.call_app(settled, gone())
+            return
+        opening, detail = self._keep_opening(handler, channel_type)
+        self._wanted[client.facts.id, opening] = settled
+        client.control.open_channel(channel_type, data, opening, detail)
+
+    def settled(self, connection: int, opening: int, refusal: Refusal | None) -> None:
+        """The client has opened a channel that it was asked for, or refused."""
+        settled = self._wanted.pop((connection, opening), None)
+        if refusal is not None:
+            self.abandon(opening)
+        if settled is not None:
+            self.call_app(settled, refusal)
+
+    def ended(self, connection: int) -> None:
+        """A connection is gone."""
+        client = self._clients.pop(connection, None)
+        if client is None:
+            return
+        for key in [key for key in self._wanted if key[0] == connection]:
+            self.settled(*key, gone())
+        self.call_app(client.end)
 
     def audit(self, event: AuditEvent) -> None:
         """Tell the audit sinks."""

@@ -8,7 +8,7 @@ was asked about, and is logged in one line (`log_levels` = debug adds the traceb
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -17,6 +17,7 @@ from dunnart.protocol.questions import Refusal
 from dunnart.server.applications import AsyncHandler, Handler, Middleware
 from dunnart.server.authentication import Authenticator
 from dunnart.server.facts import Address, ConnectionFacts
+from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.raw import Application
 
 __all__ = [
@@ -27,14 +28,20 @@ __all__ = [
     "Authenticator",
     "ChannelOpening",
     "ChannelType",
+    "ClientLink",
     "ConnectionRequest",
     "Forward",
     "ForwardingPolicy",
     "GlobalRequestHandler",
     "Handler",
     "KeySource",
+    "Listener",
     "Middleware",
     "Refusal",
+    "Scope",
+    "SessionRequest",
+    "SessionRequestHandler",
+    "Tunnel",
 ]
 
 
@@ -58,25 +65,33 @@ class Forward:
     """A forwarding that a client asks for.
 
     Attributes:
-        user: who is logged in.
-        address: the client's IP address, "" for a unix socket.
-        kind: "local": the server shall connect to `host` and `port`; "remote": it shall listen there; "unix": `path`
-            is a socket's, to connect to or to listen on.
-        host: a name or address, as the client wrote it.
+        connection: whose client it is: who is logged in, from where, with which grants.
+        kind: "connect": the server shall connect to `host` and `port`, as for `ssh -L`; "listen": it shall listen
+            there, as for `ssh -R`; "connect-unix", "listen-unix": the same for the unix socket `path`; "agent", "x11":
+            programs of a session shall reach the client's agent, or display.
+        host: a name or address, as the client wrote it; "" to listen on stands for all.
         port: 0 to 65535; 0 lets the system choose where to listen.
-        path: a file's name, for "unix".
+        path: a file's name.
+        address: for "connect" the IP address that would be connected to, which `host` is or stands for. A host with
+            several is asked about for each of them.
     """
 
-    user: str
-    address: str
-    kind: Literal["local", "remote", "unix"]
+    connection: ConnectionFacts
+    kind: Literal["connect", "listen", "connect-unix", "listen-unix", "agent", "x11"]
     host: str = ""
     port: int = 0
     path: str = ""
+    address: str = ""
 
+    @property
+    def user(self) -> str:
+        """Who is logged in."""
+        return self.connection.user
 
-async def _refuse(_forward: Forward) -> bool:
-    return False
+    def __str__(self) -> str:
+        if self.kind.endswith("-unix"):
+            return f"{self.kind} {self.path!r}"
+        return f"{self.kind} {self.host!r} port {self.port}" if self.kind in {"connect", "listen"} else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +102,13 @@ class ChannelOpening:
         connection: whose it is.
         channel_type: its type, as "direct-tcpip" or "name@example.org".
         data: what the type defines beside the window, as it came.
-        allows: asks the server's forwarding policies, for types that forward; without any it refuses.
+        client: tells what it may have forwarded.
     """
 
     connection: ConnectionFacts
     channel_type: str
     data: bytes
-    allows: Callable[[Forward], Awaitable[bool]] = field(default=_refuse, repr=False, compare=False)
+    client: ClientLink = field(repr=False, compare=False)
 
 
 class ChannelType(Protocol):
@@ -104,7 +119,8 @@ class ChannelType(Protocol):
 
         Returns:
             What serves it, as it would serve a session: `kind` is the channel's type, and there are no command,
-            environment or terminal. Or a `Refusal`, whose reason and text the client gets.
+            environment or terminal. A `Tunnel` joins it with a connected socket. Or a `Refusal`, whose reason and text
+            the client gets.
         """
 
 
@@ -116,11 +132,13 @@ class ConnectionRequest:
         connection: whose it is.
         name: the request's name, as "name@example.org".
         data: what came with it.
+        client: for what goes on after the answer: listening for the client, opening channels towards it.
     """
 
     connection: ConnectionFacts
     name: str
     data: bytes
+    client: ClientLink = field(repr=False, compare=False)
 
 
 class GlobalRequestHandler(Protocol):
@@ -134,8 +152,44 @@ class GlobalRequestHandler(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """A client asks something of a session that has not begun: a channel request that the server does not know.
+
+    Attributes:
+        connection: whose it is.
+        channel: the session's number on it.
+        name: the request's name, as "x11-req".
+        data: what came with it.
+        session: ends with the session's channel, whether or not it ever begins.
+        client: as in `ConnectionRequest`.
+    """
+
+    connection: ConnectionFacts
+    channel: int
+    name: str
+    data: bytes
+    session: Scope = field(repr=False, compare=False)
+    client: ClientLink = field(repr=False, compare=False)
+
+
+class SessionRequestHandler(Protocol):
+    """Answers requests of one name that come for a session before it begins."""
+
+    async def prepare(self, request: SessionRequest) -> Mapping[str, str] | None:
+        """Do what was asked. The session begins after the answer, however long that takes.
+
+        Returns:
+            Variables for the session's environment, perhaps none; or None: it was not done.
+        """
+
+
 class ForwardingPolicy(Protocol):
-    """Decides what may be forwarded. Where there are several, all must allow it."""
+    """Decides what may be forwarded.
+
+    Where there are several, all must allow it. So must every grant of the login that is a policy as well: what an
+    authenticator granted with `Allow(grant)`, and that has this method.
+    """
 
     async def allows(self, forward: Forward) -> bool:
         """Tell whether a forwarding may be; what is not True refuses it."""

@@ -35,6 +35,7 @@ from dunnart.server.interfaces import (
     ForwardingPolicy,
     GlobalRequestHandler,
     KeySource,
+    SessionRequestHandler,
 )
 
 if TYPE_CHECKING:
@@ -144,6 +145,9 @@ CHANNEL_TYPES: Group[ChannelType] = Group("dunnart.channel_types", "a channel ty
 GLOBAL_REQUESTS: Group[GlobalRequestHandler] = Group(
     "dunnart.global_requests", "a handler of global requests", _with_method("answer")
 )
+SESSION_REQUESTS: Group[SessionRequestHandler] = Group(
+    "dunnart.session_requests", "a handler of session requests", _with_method("prepare")
+)
 FORWARDING_POLICIES: Group[ForwardingPolicy] = Group(
     "dunnart.forwarding_policies", "a forwarding policy", _with_method("allows")
 )
@@ -153,8 +157,8 @@ AUDIT_SINKS: Group[AuditSink] = Group("dunnart.audit_sinks", "an audit sink", _w
 GROUPS: dict[str, Group[Any]] = {
     group.name: group
     for group in (
-        AUTHENTICATORS, KEY_SOURCES, SHELLS, EXECS, SUBSYSTEMS, CHANNEL_TYPES, GLOBAL_REQUESTS, FORWARDING_POLICIES,
-        MIDDLEWARE, AUDIT_SINKS,
+        AUTHENTICATORS, KEY_SOURCES, SHELLS, EXECS, SUBSYSTEMS, CHANNEL_TYPES, GLOBAL_REQUESTS, SESSION_REQUESTS,
+        FORWARDING_POLICIES, MIDDLEWARE, AUDIT_SINKS,
     )
 }  # fmt: skip
 """All groups, by the name that packages advertise plug-ins under."""

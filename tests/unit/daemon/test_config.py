@@ -39,6 +39,7 @@ accept_env = ["LANG", "A?"]
 shell = "greeter"
 exec = "off"
 middleware = ["recorder"]
+forwards = ["off"]
 forwarding = ["none-at-night"]
 audit = ["log"]
 profile = "strict"
@@ -76,6 +77,9 @@ direct-tcpip = "tunnels"
 
 [global_requests]
 "ping@example.org" = "echo"
+
+[session_requests]
+"x@example.org" = "echo"
 
 [plugin.greeter]
 greeting = "hello\\n\\"you\\" \\u007f"

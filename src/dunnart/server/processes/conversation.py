@@ -24,15 +24,17 @@ from dunnart.protocol.requests import (
     WindowChange,
     decode_channel_request,
 )
-from dunnart.server.facts import Address, ConnectionFacts, SessionFacts, Terminal
-from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+from dunnart.runtime.logs import clean
+from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts, Terminal
+from dunnart.server.host import Opening
+from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
 from dunnart.server.processes.link import Link
 from dunnart.wire.encoding import Reader
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dunnart.runtime.streams import Streams
     from dunnart.server.authentication import Attempt
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.server")
 _CONNECT_FAILED = 2
+_RESOURCE_SHORTAGE = 4
 _MOST_QUESTIONS = 4096
 _MOST_CONNECTIONS = 1_000_000
 
@@ -62,9 +65,11 @@ class _Connection:
         facts: once a user is in.
         sessions: those that run, by channel.
         openings: channels that may be opened, but are not yet.
+        wanted: those of them that the client was asked for.
+        prepared: sessions for which requests were answered.
     """
 
-    __slots__ = ("allowed", "facts", "grants", "openings", "sessions")
+    __slots__ = ("allowed", "facts", "grants", "openings", "prepared", "sessions", "wanted")
 
     def __init__(self) -> None:
         self.allowed: set[tuple[str, str, bytes]] = set()
@@ -72,6 +77,8 @@ class _Connection:
         self.facts: ConnectionFacts | None = None
         self.sessions: dict[int, RawSession] = {}
         self.openings: set[int] = set()
+        self.wanted: set[int] = set()
+        self.prepared: set[int] = set()
 
     @property
     def whose(self) -> ConnectionFacts:
@@ -151,16 +158,19 @@ class Conversation:
         for task in self._questions:
             task.cancel()
         connections, self._connections = self._connections, {}
-        for connection in connections.values():
-            self._forget(connection)
+        for number, connection in connections.items():
+            self._forget(number, connection)
         self._next_number += self._host.config.workers * (1 + len(connections))
         self._lost()
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, number: int, connection: _Connection) -> None:
         for session in tuple(connection.sessions.values()):
             session.hung_up()
         for opening in connection.openings:
             self._host.abandon(opening)
+        for channel in connection.prepared:
+            self._host.unprepared(number, channel)
+        self._host.ended(number)
 
     # What comes.
 
@@ -186,7 +196,7 @@ class Conversation:
         self._next_number += self._host.config.workers
 
     def _gone(self, frame: frames.Gone) -> None:
-        self._forget(self._known(frame.connection))
+        self._forget(frame.connection, self._known(frame.connection))
         del self._connections[frame.connection]
 
     def _returned(self, frame: frames.Returned) -> None:
@@ -232,7 +242,7 @@ class Conversation:
         connection.facts = ConnectionFacts(
             frame.connection, frame.user, Address(frame.peer_host, frame.peer_port),
             Address(frame.local_host, frame.local_port), frame.method,
-            PublicKey.decode(frame.key) if frame.key else None, grants,
+            PublicKey.decode(frame.key) if frame.key else None, grants, clean(frame.client_version),
         )  # fmt: skip
 
     def _serve(self, frame: frames.SessionAsked) -> None:
@@ -334,36 +344,76 @@ class Conversation:
         connection = self._known(frame.connection)
         if frame.channel_type not in self._host.config.channel_types:
             raise DecodeError("a channel of no type")
-        opening = ChannelOpening(connection.whose, frame.channel_type, frame.data)
-        self._ask(self._open(frame, opening, connection))
+        asked = Asked(connection.whose, frame.channel_type, frame.data)
+        self._ask(self._open(frame, asked, connection))
 
-    async def _open(self, frame: frames.OpenAsked, opening: ChannelOpening, connection: _Connection) -> None:
+    async def _open(self, frame: frames.OpenAsked, asked: Asked, connection: _Connection) -> None:
         failed = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
-        reply: int | Refusal = failed
+        reply: Opening | Refusal = failed
         try:
-            reply = await self._host.open(opening)
+            reply = await self._host.open(asked, self._control(frame.connection))
         finally:
-            opened, refusal = (0, reply) if isinstance(reply, Refusal) else (reply, Refusal())
-            if opened and self._connections.get(frame.connection) is connection:
-                connection.openings.add(opened)
-            elif opened:  # it has ended meanwhile
-                self._host.abandon(opened)
-                opened = 0
+            opened, refusal = (Opening(0), reply) if isinstance(reply, Refusal) else (reply, Refusal())
+            if opened.number and self._connections.get(frame.connection) is connection:
+                connection.openings.add(opened.number)
+            elif opened.number:  # it has ended meanwhile
+                self._host.abandon(opened.number)
+                opened = Opening(0)
             self._answer(
-                lambda: frames.OpenAnswered(frame.token, opened, refusal.reason_code, refusal.description),
-                frames.OpenAnswered(frame.token, 0, failed.reason_code, failed.description),
+                lambda: frames.OpenAnswered(frame.token, *opened, refusal.reason_code, refusal.description),
+                frames.OpenAnswered(frame.token, 0, "", failed.reason_code, failed.description),
             )
+
+    def _control(self, number: int) -> _Control:
+        return _Control(self._host, self._link, number, self._connections.get(number))
+
+    def _settled(self, frame: frames.Settled) -> None:
+        connection = self._known(frame.connection)
+        if frame.opening not in connection.wanted:
+            raise DecodeError("an answer about a channel that was not wanted")
+        connection.wanted.discard(frame.opening)
+        if frame.refused:
+            connection.openings.discard(frame.opening)
+        refusal = Refusal(frame.reason_code, frame.description) if frame.refused else None
+        self._host.settled(frame.connection, frame.opening, refusal)
+
+    def _prepare_asked(self, frame: frames.PrepareAsked) -> None:
+        connection = self._known(frame.connection)
+        asked = Asked(connection.whose, frame.name, frame.data, frame.channel)
+        if frame.name not in self._host.config.session_requests:
+            raise DecodeError("a request of no name")
+        if len(connection.prepared) >= self._host.config.limits.channels:
+            raise DecodeError("a session too many")
+        connection.prepared.add(frame.channel)
+        self._ask(self._prepare(frame, asked))
+
+    async def _prepare(self, frame: frames.PrepareAsked, asked: Asked) -> None:
+        variables: Mapping[str, str] | None = None
+        try:
+            variables = await self._host.prepare(asked, self._control(frame.connection))
+        finally:
+            texts = [item for pair in (variables or {}).items() for item in pair]
+            self._answer(
+                lambda: frames.Prepared(frame.token, variables is not None, frames.join_texts(texts)),
+                frames.Prepared(frame.token, yes=False, variables=b""),
+            )
+
+    def _unprepared(self, frame: frames.Unprepared) -> None:
+        connection = self._known(frame.connection)
+        if frame.channel in connection.prepared:
+            connection.prepared.discard(frame.channel)
+            self._host.unprepared(frame.connection, frame.channel)
 
     def _request_asked(self, frame: frames.RequestAsked) -> None:
         whose = self._known(frame.connection).whose
         if frame.name not in self._host.config.global_requests:
             raise DecodeError("a request of no name")
-        self._ask(self._request(frame, ConnectionRequest(whose, frame.name, frame.data)))
+        self._ask(self._request(frame, Asked(whose, frame.name, frame.data)))
 
-    async def _request(self, frame: frames.RequestAsked, request: ConnectionRequest) -> None:
+    async def _request(self, frame: frames.RequestAsked, asked: Asked) -> None:
         answer: bool | bytes = False
         try:
-            answer = await self._host.answer(request)
+            answer = await self._host.answer(asked, self._control(frame.connection))
         finally:
             data = answer if isinstance(answer, bytes) else b""
             self._answer(
@@ -376,6 +426,9 @@ class Conversation:
         frames.AuthAsked: _auth_asked,
         frames.OpenAsked: _open_asked,
         frames.RequestAsked: _request_asked,
+        frames.PrepareAsked: _prepare_asked,
+        frames.Unprepared: _unprepared,
+        frames.Settled: _settled,
         frames.UserIn: _user_in,
         frames.Abandoned: _abandoned,
         frames.SessionAsked: _serve,
@@ -387,6 +440,25 @@ class Conversation:
         frames.Audited: _audited,
         frames.Returned: _returned,
     }
+
+
+class _Control:
+    """A connection in the process, for plug-ins: a `ConnectionControl`."""
+
+    def __init__(self, host: Host, link: Link, number: int, connection: _Connection | None) -> None:
+        self._host = host
+        self._link = link
+        self._number = number
+        self._connection = connection
+
+    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+        """Ask the client for a channel."""
+        if self._connection is None or len(self._connection.openings) >= self._host.config.limits.channels:
+            self._host.settled(self._number, opening, Refusal(_RESOURCE_SHORTAGE, "too many channels"))
+            return
+        self._connection.openings.add(opening)
+        self._connection.wanted.add(opening)
+        self._link.send(frames.OpenWanted(self._number, channel_type, opening, detail, data))
 
 
 class _Channel:

@@ -6,6 +6,8 @@ strangers talk to.
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
     OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
+    PrepareAsked                a question         Prepared
+    Settled                     from its client    OpenWanted       ask the client for a channel
     UserIn, SessionAsked        serve this         Begun, Attach, AddStderr, End
     Requested, HungUp           from its client    Call             operate
     Opened, Gone                connections        Peer             another worker
@@ -77,6 +79,7 @@ class UserIn(Frame):
     method: Text
     key: String
     grants: String
+    client_version: Text
 
 
 @structure
@@ -108,6 +111,36 @@ class Abandoned(Frame):
     """Nothing came of a channel that was to be opened."""
 
     opening: UInt32
+
+
+@structure
+class PrepareAsked(Frame):
+    """Answer a request of a session that has not begun."""
+
+    token: UInt32
+    connection: UInt64
+    channel: UInt32
+    name: Text
+    data: Rest
+
+
+@structure
+class Unprepared(Frame):
+    """A session for which such requests were answered is gone."""
+
+    connection: UInt64
+    channel: UInt32
+
+
+@structure
+class Settled(Frame):
+    """The client has opened a channel that it was asked for; or has refused, for the reason that follows."""
+
+    connection: UInt64
+    opening: UInt32
+    refused: Boolean
+    reason_code: UInt32
+    description: Text
 
 
 @structure
@@ -207,12 +240,33 @@ class AuthAnswered(Frame):
 
 @structure
 class OpenAnswered(Frame):
-    """`opening` is `SessionFacts.opening`; 0 refuses for the reason that follows."""
+    """`opening` and `detail` are those of `SessionFacts`; `opening` 0 refuses for the reason that follows."""
 
     token: UInt32
     opening: UInt32
+    detail: Text
     reason_code: UInt32
     description: Text
+
+
+@structure
+class Prepared(Frame):
+    """The answer to a session's request, and variables for the session."""
+
+    token: UInt32
+    yes: Boolean
+    variables: String
+
+
+@structure
+class OpenWanted(Frame):
+    """Ask the client for a channel: `Settled` follows."""
+
+    connection: UInt64
+    channel_type: Text
+    opening: UInt32
+    detail: Text
+    data: Rest
 
 
 @structure
@@ -313,7 +367,7 @@ class Left(Frame):
 FRAMES: tuple[type[Frame], ...] = (
     AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
     Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
-    End, Call, Peer, Held, Dealt, Entered, Left,
+    End, Call, Peer, Held, Dealt, Entered, Left, PrepareAsked, Unprepared, Settled, Prepared, OpenWanted,
 )  # fmt: skip
 """In the order of their numbers, which begin with 1."""
 for _number, _frame in enumerate(FRAMES, 1):

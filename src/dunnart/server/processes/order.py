@@ -27,7 +27,7 @@ class Order:
         audited: somebody records what happens.
         methods: the authentication methods, by name.
         authenticators: those that decide there.
-        channel_types: what channels may be asked for; `global_requests` likewise.
+        channel_types: what channels may be asked for; `global_requests` and `session_requests` likewise.
         levels: how much each logger says.
         first: the first connection's number.
     """
@@ -42,6 +42,7 @@ class Order:
     authenticators: tuple[Authenticator, ...]
     channel_types: tuple[str, ...]
     global_requests: tuple[str, ...]
+    session_requests: tuple[str, ...]
     levels: dict[str, int]
     first: int
 
@@ -59,6 +60,7 @@ class Order:
             authenticators=tuple(each for each in config.authenticators if getattr(each, "travels", False)),
             channel_types=tuple(config.channel_types),
             global_requests=tuple(config.global_requests),
+            session_requests=tuple(config.session_requests),
             levels=levels,
             first=first,
         )

@@ -7,17 +7,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dunnart.protocol.questions import AuthReply, Refusal
+from dunnart.server.host import Opening
 from dunnart.server.processes import decisions, frames
 from dunnart.wire.encoding import uint32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
-    from dunnart.server.facts import Address, ConnectionFacts, SessionFacts
-    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+    from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
+    from dunnart.server.forwarding import ConnectionControl
+    from dunnart.server.interfaces import AuditEvent
     from dunnart.server.processes.link import Link
 
 Key = tuple[int, int]
@@ -78,23 +80,47 @@ class RemoteHost:
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
 
-    async def open(self, opening: ChannelOpening) -> int | Refusal:
+    async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened?"""
-        self._introduce(opening.connection)
+        self._introduce(asked.connection)
         answer: frames.OpenAnswered = await self._ask(lambda token: frames.OpenAsked(
-            token, opening.connection.id, opening.channel_type, opening.data))  # fmt: skip
-        return answer.opening or Refusal(answer.reason_code, answer.description)
+            token, asked.connection.id, asked.name, asked.data))  # fmt: skip
+        if answer.opening:
+            return Opening(answer.opening, answer.detail)
+        return Refusal(answer.reason_code, answer.description)
 
     def abandon(self, opening: int) -> None:
         """Nothing came of a channel that was to be opened."""
         self.link.send(frames.Abandoned(opening))
 
-    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+    async def answer(self, asked: Asked, _control: ConnectionControl) -> bool | bytes:
         """Answer a global request."""
-        self._introduce(request.connection)
+        self._introduce(asked.connection)
         answer: frames.RequestAnswered = await self._ask(lambda token: frames.RequestAsked(
-            token, request.connection.id, request.name, request.data))  # fmt: skip
+            token, asked.connection.id, asked.name, asked.data))  # fmt: skip
         return answer.yes and (answer.data or True)
+
+    async def prepare(self, asked: Asked, _control: ConnectionControl) -> Mapping[str, str] | None:
+        """Answer a request of a session that has not begun."""
+        self._introduce(asked.connection)
+        answer: frames.Prepared = await self._ask(lambda token: frames.PrepareAsked(
+            token, asked.connection.id, asked.channel, asked.name, asked.data))  # fmt: skip
+        if not answer.yes:
+            return None
+        variables = frames.split_texts(answer.variables)
+        return dict(zip(variables[::2], variables[1::2], strict=True))
+
+    def unprepared(self, connection: int, channel: int) -> None:
+        """A session for which requests were answered is gone."""
+        self.link.send(frames.Unprepared(connection, channel))
+
+    def settled(self, connection: int, opening: int, refusal: Refusal | None) -> None:
+        """The client has opened a channel that it was asked for, or refused."""
+        code, text = (0, "") if refusal is None else (refusal.reason_code, refusal.description)
+        self.link.send(frames.Settled(connection, opening, refusal is not None, code, text))
+
+    def ended(self, connection: int) -> None:
+        """A connection is gone: `Gone` says so."""
 
     def audit(self, event: AuditEvent) -> None:
         """Something happened that has to be recorded."""
@@ -108,7 +134,9 @@ class RemoteHost:
             # Grants are numbers here; the application's process knows what they stand for.
             grants = b"".join(uint32(grant if isinstance(grant, int) else 0) for grant in whose.grants)
             key = b"" if whose.key is None else whose.key.blob
-            self.link.send(frames.UserIn(whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants))
+            self.link.send(frames.UserIn(
+                whose.id, whose.user, *whose.peer, *whose.local, whose.method, key, grants, whose.client_version
+            ))  # fmt: skip
 
     def session(self, facts: SessionFacts, control: ChannelControl) -> Serving:
         """A session is to be served."""

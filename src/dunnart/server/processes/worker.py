@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dunnart.runtime.admission import Admission
     from dunnart.server.authentication import Attempt
     from dunnart.server.connection import ServerConnection
-    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest
+    from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
     from dunnart.server.processes.order import Order
 
 _LOG = logging.getLogger("dunnart.server")
@@ -70,7 +70,7 @@ class Worker:
         match frame:
             case frames.Answered():
                 self._settle(frame.token, frame.yes)
-            case frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered():
+            case frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered() | frames.Prepared():
                 self._settle(frame.token, frame)
             case frames.Begun():
                 then = self._host.begun.pop((frame.connection, frame.channel), None)
@@ -86,6 +86,8 @@ class Worker:
                     how = ExitSignal(frame.signal, core_dumped=False, message="") if frame.signal else ExitStatus(
                         frame.status)  # fmt: skip
                     session.control.end(how, frame.text)
+            case frames.OpenWanted():
+                self._open(frame)
             case frames.Call():
                 task = self._loop.create_task(self._call(frame))
                 self._server.keep(task)
@@ -98,6 +100,11 @@ class Worker:
             future.set_result(answer)
         elif isinstance(answer, frames.OpenAnswered) and answer.opening:  # who asked is gone
             self._host.abandon(answer.opening)
+
+    def _open(self, frame: frames.OpenWanted) -> None:
+        connection = self._server.connection(frame.connection)
+        if connection is not None:  # else the other side will hear that it is gone
+            connection.open_channel(frame.channel_type, frame.data, frame.opening, frame.detail)
 
     def _add_stderr(self, frame: frames.AddStderr, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
@@ -258,6 +265,10 @@ class _Elsewhere:
         """Never called."""
         raise NotImplementedError
 
+    async def prepare(self, request: SessionRequest) -> None:
+        """Never called."""
+        raise NotImplementedError
+
     def record(self, event: AuditEvent) -> None:
         """Never called."""
         raise NotImplementedError
@@ -275,6 +286,7 @@ class _WorkerServer(ProtocolServer):
             authenticators=[_Elsewhere(method) for method in order.methods],
             channel_types=dict.fromkeys(order.channel_types, _Elsewhere()),
             global_requests=dict.fromkeys(order.global_requests, _Elsewhere()),
+            session_requests=dict.fromkeys(order.session_requests, _Elsewhere()),
             audit=[_Elsewhere()] if order.audited else [],
             accept=(lambda _: True) if order.asks_accept else None,
             **options,

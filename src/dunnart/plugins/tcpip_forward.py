@@ -1,0 +1,170 @@
+"""Remote forwarding, `ssh -R`: the server listens, and the client serves what connects (RFC 4254 §7.1, §7.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from dunnart.errors import DecodeError, LimitExceeded
+from dunnart.plugins import os_account
+from dunnart.server.interfaces import ConnectionRequest, Forward, Listener
+from dunnart.server.plugins import Context, plugin
+from dunnart.wire.encoding import Reader, text, uint32
+
+_LARGEST_PORT = 65535
+_FIRST_FREE_PORT = 1024
+_BACKLOG = 128
+_LOOPBACK = ("127.0.0.1", "::1")
+_EVERY = ("0.0.0.0", "::")  # noqa: S104 - where the operator and the client want it so
+_CANCEL = "cancel-tcpip-forward"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where it listens.
+
+    Attributes:
+        gateway_ports: "no": on the loopback addresses only, whatever the client asks for; "yes": on all addresses;
+            "client": where the client wants it.
+    """
+
+    gateway_ports: str = "no"
+
+    def __post_init__(self) -> None:
+        if self.gateway_ports not in {"no", "yes", "client"}:
+            raise ValueError(f"gateway_ports is {self.gateway_ports!r}, which is none of no, yes, client")
+
+
+class _Listening(NamedTuple):
+    """What a client has the server listen for: `host` and `asked` as it wrote them, `port` as it knows it."""
+
+    host: str
+    asked: int
+    port: int
+    listener: Listener
+
+
+@plugin(Options)
+class TcpipForward:
+    """The requests "tcpip-forward" and "cancel-tcpip-forward". What may be listened on is for the policies to say."""
+
+    def __init__(self, context: Context[Options]) -> None:
+        self._gateway_ports = context.options.gateway_ports
+        self._log = context.logger
+        self._listening: dict[int, list[_Listening]] = {}
+
+    async def answer(self, request: ConnectionRequest) -> bool | bytes:
+        """Listen, or listen no more."""
+        try:
+            host, port = _address(request.data)
+        except DecodeError:
+            return False
+        if request.name == _CANCEL:
+            return self._cancel(request, host, port)
+        return await self._listen(request, host, port)
+
+    async def _listen(self, request: ConnectionRequest, host: str, port: int) -> bool | bytes:
+        connection, client = request.connection, request.client
+        if not await client.allows(Forward(connection, "listen", host, port)):
+            self._log.info("connection %d may not listen on %r port %d", connection.id, host, port)
+            return False
+        try:
+            sockets = await self._bind(request, host, port)
+        except OSError as error:
+            self._log.info("connection %d cannot listen on %r port %d: %s", connection.id, host, port, error)
+            return False
+        bound: int = sockets[0].getsockname()[1]
+        try:
+            listener = client.listen(sockets, "forwarded-tcpip", partial(_describe, host, bound))
+        except LimitExceeded as error:
+            self._log.info("connection %d cannot listen on %r port %d: %s", connection.id, host, port, error)
+            return False
+        if connection.id not in self._listening:
+            self._listening[connection.id] = []
+            client.on_end(lambda: self._forget(connection.id))
+        self._listening[connection.id].append(_Listening(host, port, bound, listener))
+        self._log.info("connection %d listens on %r port %d", connection.id, host, bound)
+        return True if port else uint32(bound)
+
+    def _forget(self, connection: int) -> None:
+        del self._listening[connection]
+
+    def _cancel(self, request: ConnectionRequest, host: str, port: int) -> bool:
+        """Close the listener that the client means: by the port that it was told, or by the one that it asked for."""
+        listening = self._listening.get(request.connection.id, [])
+        meant = [each for each in listening if each.host == host and each.port == port]
+        meant = meant or [each for each in listening if each.host == host and each.asked == port]
+        if not meant:
+            return False
+        listening.remove(meant[0])
+        meant[0].listener.close()
+        self._log.info("connection %d listens on %r port %d no more", request.connection.id, host, meant[0].port)
+        return True
+
+    async def _bind(self, request: ConnectionRequest, host: str, port: int) -> list[socket.socket]:
+        """Bind all addresses that are meant, to one port; it is enough if one can be bound.
+
+        Raises:
+            OSError: none can, or it is not the user's to bind.
+        """
+        if 0 < port < _FIRST_FREE_PORT:
+            account = os_account.to_act_as(request.connection.user, request.connection.grants)
+            if account is not None:
+                raise PermissionError(f"ports below {_FIRST_FREE_PORT} are root's")
+        loop = asyncio.get_running_loop()
+        sockets: list[socket.socket] = []
+        failure = OSError("no such address")
+        for address in self._addresses(host):
+            found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, name in found:
+                try:
+                    sockets.append(_listener(family, (name[0], port, *name[2:])))
+                except OSError as error:
+                    failure = error
+                else:
+                    port = port or sockets[0].getsockname()[1]
+        if not sockets:
+            raise failure
+        return sockets
+
+    def _addresses(self, host: str) -> tuple[str, ...]:
+        if self._gateway_ports == "yes":
+            return _EVERY
+        if self._gateway_ports == "no":
+            return (host,) if host in _LOOPBACK else _LOOPBACK
+        if host in {"", "*"}:
+            return _EVERY
+        return _LOOPBACK if host == "localhost" else (host,)
+
+
+def _address(data: bytes) -> tuple[str, int]:
+    reader = Reader(data)
+    host, port = reader.text(), reader.uint32()
+    reader.end()
+    if "\0" in host or port > _LARGEST_PORT:
+        raise DecodeError("no address and port to listen on")
+    return host, port
+
+
+def _listener(family: int, name: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        if socket.has_dualstack_ipv6() and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(name)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _describe(host: str, port: int, peer: tuple[Any, ...]) -> tuple[bytes, str]:
+    """What the client is told of a connection: where it came, as the client named it, and where it comes from."""
+    data = text(host) + uint32(port) + text(peer[0]) + uint32(peer[1])
+    return data, f"{host or '*'}:{port} from {peer[0]} port {peer[1]}"

@@ -1,0 +1,274 @@
+"""What plug-ins that forward get from the server: tunnels, channels towards the client, listeners in its name.
+
+    plug-in ── asked by ──► ClientLink.listen ──► Listener: accepts ─┐
+                                                                     ▼
+    client ◄── forwarded-tcpip, x11, … ◄── ClientLink.open ◄── Tunnel of the accepted socket
+
+All of it lives on the application's event loop, but for the tunnels' bytes, which the protocol's loop moves itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dunnart.errors import LimitExceeded
+from dunnart.protocol.questions import Refusal
+from dunnart.runtime.logs import clean, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dunnart.server.applications import Handler
+    from dunnart.server.facts import ConnectionFacts
+    from dunnart.server.host import Host
+    from dunnart.server.interfaces import Forward
+    from dunnart.server.raw import RawSession
+
+_LOG = logging.getLogger("dunnart.forward")
+_CONNECT_FAILED = 2
+_MOST_WAITING = 64
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_GONE_BEFORE = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH})
+
+
+class ConnectionControl(Protocol):
+    """What the application's side does to a connection, on the protocol's event loop or from another process."""
+
+    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+        """Ask the client for a channel; `HostLink.settled` says what came of it."""
+
+
+class Tunnel:
+    """Serves a channel by a connected stream socket that leads elsewhere, which is the tunnel's from now on.
+
+    Each direction ends by itself, and the channel with the last of them.
+
+    Args:
+        sock: the socket.
+        detail: what is at its other end, for the log, audit and status.
+    """
+
+    def __init__(self, sock: socket.socket, detail: str = "") -> None:
+        self._sock: socket.socket | None = sock
+        self.detail = detail
+
+    def begin(self, session: RawSession) -> bool:
+        """Join the channel with the socket."""
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        session.join(sock)
+        return True
+
+    def __del__(self) -> None:  # the channel was refused, or the client left before it was open
+        if self._sock is not None:
+            self._sock.close()
+
+
+class Scope:
+    """Something that ends: a connection, or a session of it."""
+
+    def __init__(self, host: Host, facts: ConnectionFacts) -> None:
+        self._host = host
+        self._ends: list[Callable[[], None]] | None = []
+        self.facts = facts
+
+    @property
+    def ended(self) -> bool:
+        """It is over."""
+        return self._ends is None
+
+    def on_end(self, function: Callable[[], None]) -> None:
+        """Have a function called once it has ended; at once if it has."""
+        if self._ends is None:
+            self._call(function)
+        else:
+            self._ends.append(function)
+
+    def end(self) -> None:
+        """It has ended. For the server."""
+        ends, self._ends = self._ends or [], None
+        for function in ends:
+            self._call(function)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - others wait to be told as well
+            self._host.failed(self.facts, error)
+
+
+class ClientLink(Scope):
+    """The client of a connection, for plug-ins that do more than answer it.
+
+    Attributes:
+        facts: the connection.
+        listeners: those that listen for it now.
+    """
+
+    def __init__(self, host: Host, facts: ConnectionFacts, control: ConnectionControl) -> None:
+        super().__init__(host, facts)
+        self.control = control
+        self.listeners: set[Listener] = set()
+
+    async def allows(self, forward: Forward) -> bool:
+        """Ask the login's grants and the server's forwarding policies; without any they refuse."""
+        return await self._host.allows(forward)
+
+    async def open(self, channel_type: str, data: bytes, handler: Handler) -> Refusal | None:
+        """Ask the client for a channel.
+
+        Args:
+            channel_type: as "forwarded-tcpip".
+            data: what the type defines beside the window.
+            handler: serves the channel, as one that a `ChannelType` gives.
+
+        Returns:
+            The client's refusal, or None: the channel is open.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Refusal | None] = loop.create_future()
+
+        def settled(refusal: Refusal | None) -> None:
+            if not answer.done():
+                answer.set_result(refusal)
+
+        host = self._host
+        host.call(host.want, self, channel_type, data, handler, settled)
+        return await answer
+
+    def listen(
+        self, sockets: Iterable[socket.socket], channel_type: str, describe: Callable[[Any], tuple[bytes, str]], *,
+        once: bool = False,
+    ) -> Listener:  # fmt: skip
+        """Accept connections and have the client serve them by channels, until it has gone or the listener is closed.
+
+        Args:
+            sockets: stream sockets that listen, non-blocking; the listener closes them.
+            channel_type: of the channels, as "forwarded-tcpip".
+            describe: gives the channel's data, and the tunnel's `detail`, for what `accept` said of the peer's address.
+            once: close it after the first connection.
+
+        Raises:
+            LimitExceeded: the connection has as many listeners as `Limits.listeners` allows; the sockets are closed.
+        """
+        listener = Listener(self, tuple(sockets), channel_type, describe, once=once)
+        if self.ended or len(self.listeners) >= self._host.config.limits.listeners:
+            listener.close()
+            raise LimitExceeded(f"{len(self.listeners)} listeners are open already")
+        listener.start()
+        return listener
+
+    def end(self) -> None:
+        """The connection is over."""
+        for listener in tuple(self.listeners):
+            listener.close()
+        super().end()
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
+        """Run a coroutine as the application's; its failure is logged."""
+        return self._host.spawn(work, self.facts)
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long to rest when descriptors ran out."""
+        return self._host.config.retry_seconds
+
+
+class Listener:
+    """Accepts connections for one client; made by `ClientLink.listen`.
+
+    While 64 of them wait for the client's answer no more are accepted.
+
+    Attributes:
+        on_close: called once when it is closed.
+    """
+
+    def __init__(
+        self, client: ClientLink, sockets: tuple[socket.socket, ...], channel_type: str,
+        describe: Callable[[Any], tuple[bytes, str]], *, once: bool,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._sockets = sockets
+        self._channel_type = channel_type
+        self._describe = describe
+        self._once = once
+        self._room = asyncio.Semaphore(_MOST_WAITING)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.on_close: Callable[[], None] = lambda: None
+        self.closed = False
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._client.listeners.add(self)
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._client.spawn(self._accept(sock)) for sock in self._sockets]
+
+    def close(self) -> None:
+        """Accept no more. Connections that were accepted go on."""
+        if self.closed:
+            return
+        self.closed = True
+        self._client.listeners.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        for sock in self._sockets:
+            if self._loop is not None:
+                with contextlib.suppress(NotImplementedError):  # a loop that watches no descriptors
+                    self._loop.remove_reader(sock)
+            sock.close()
+        self.on_close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                sock, name = await loop.sock_accept(listener)
+            except OSError as error:
+                self._room.release()
+                if error.errno in _GONE_BEFORE:
+                    continue
+                report(_LOG, logging.WARNING, self._client.facts, "cannot accept a connection: %s", error.strerror)
+                if error.errno not in _OUT_OF_RESOURCES:
+                    self.close()
+                    return
+                await asyncio.sleep(self._client.rest_seconds)
+                continue
+            except asyncio.CancelledError:
+                self._room.release()
+                raise
+            if self.closed:
+                sock.close()
+                return
+            self._client.spawn(self._serve(sock, name))
+            if self._once:
+                self.close()
+
+    async def _serve(self, sock: socket.socket, name: Any) -> None:  # noqa: ANN401 - what accept says of an address
+        try:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            data, detail = self._describe(name)
+            tunnel = Tunnel(sock, detail)
+        except BaseException:
+            sock.close()
+            self._room.release()
+            raise
+        try:
+            refusal = await self._client.open(self._channel_type, data, tunnel)
+        finally:
+            self._room.release()
+        if refusal is not None:
+            report(_LOG, logging.INFO, self._client.facts, "the client refused a channel for %s: %s", clean(detail),
+                   clean(refusal.description))  # fmt: skip
+
+
+def gone() -> Refusal:
+    """The answer of a client that is not there any more."""
+    return Refusal(_CONNECT_FAILED, "the client has gone")
