@@ -146,6 +146,11 @@ class Sftp:
         await self.close()
 
     @property
+    def closed(self) -> bool:
+        """Whether the session is over."""
+        return self._ended is not None
+
+    @property
     def extensions(self) -> frozenset[str]:
         """OpenSSH's extensions that the server has."""
         return frozenset(name.decode() for name in self._core.extensions)

@@ -17,6 +17,8 @@ usage: dunnart COMMAND [FLAGS]
   serve     run the SSH server
   config    print the configuration that serve would have, or check it
   plugins   list the plug-ins that are installed, and what the configuration uses
+  sftp      fetch and send files, and look after those at a server
+  scp       copy files to and from servers
   sftp-server  serve SFTP on standard input and output
   status    ask the server that runs on this machine, or have it do something
   version   print the version
@@ -35,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp-server": sftp_server,
-                "status": status}  # fmt: skip
+    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp": sftp, "scp": scp,
+                "sftp-server": sftp_server, "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -86,6 +88,20 @@ def sftp_server(arguments: Sequence[str]) -> int:
     from dunnart.tools.sftp_server import main as serve_files
 
     return serve_files(arguments)
+
+
+def sftp(arguments: Sequence[str]) -> int:
+    """Files at a server."""
+    from dunnart.tools.sftp import run
+
+    return run(arguments)
+
+
+def scp(arguments: Sequence[str]) -> int:
+    """Copy files to and from servers."""
+    from dunnart.tools.scp import run
+
+    return run(arguments)
 
 
 def status(arguments: Sequence[str]) -> int:

@@ -1,0 +1,87 @@
+"""The flags that `dunnart sftp` and `dunnart scp` have in common."""
+
+from __future__ import annotations
+
+import getopt
+from typing import TYPE_CHECKING
+
+from dunnart.errors import ConfigError
+from dunnart.tools.ways import Wishes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FOR_SSH = "cFJ"
+_DIGITS = 9
+
+
+class TransferFlags:
+    """A command line that was read.
+
+    Args:
+        arguments: the command line.
+        known: its flags, as `getopt` wants them.
+
+    Raises:
+        getopt.GetoptError: there is no such flag, or its value is missing.
+        ConfigError: a value is wrong.
+
+    Attributes:
+        rest: what is no flag.
+        wishes: what was said about connections.
+    """
+
+    def __init__(self, arguments: Sequence[str], known: str) -> None:
+        given, self.rest = getopt.getopt(list(arguments), known)
+        self._given = [(flag[1:], value) for flag, value in given]
+        batch = "b" in self or ("B" in self and "B:" not in known)
+        self.wishes = Wishes(
+            program=self.value("S") or "",
+            direct=self.value("D") or "",
+            subsystem=self.value("s") or "sftp",
+            port=self.number("P", 0, largest=65535) or None,
+            family="inet" if "4" in self else "inet6" if "6" in self else "any",
+            identities=self._values("i"),
+            options=[_option(text) for text in self._values("o")],
+            passed=[f"-{flag}{value}" for flag, value in self._given if flag in _FOR_SSH],
+            compress="C" in self,
+            batch=batch,
+            verbose=sum(flag == "v" for flag, _ in self._given),
+            quiet="q" in self,
+            kilobits=self.number("l", 0),
+        )
+        if "A" in self:
+            self.wishes.passed.append("-A")
+        if self.wishes.verbose and not self.wishes.program:
+            import logging
+
+            logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG)
+
+    def __contains__(self, flag: str) -> bool:
+        return any(name == flag for name, _ in self._given)
+
+    def _values(self, flag: str) -> list[str]:
+        return [value for name, value in self._given if name == flag]
+
+    def value(self, flag: str) -> str | None:
+        """The value that was given last, or None."""
+        values = self._values(flag)
+        return values[-1] if values else None
+
+    def number(self, flag: str, default: int, largest: int = 10**_DIGITS) -> int:
+        """The same as a number."""
+        text = self.value(flag)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or not 1 <= int(text) <= largest:
+            raise ConfigError(f"-{flag} wants a number from 1 to {largest}, not {text!r}")
+        return int(text)
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        name, _, value = text.strip().partition(" ")
+    if not name.strip() or not value.strip():
+        raise ConfigError(f"-o wants Name=value, not {text!r}")
+    return name.strip(), value.strip().strip('"')

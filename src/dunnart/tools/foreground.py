@@ -1,0 +1,65 @@
+"""A program with one loop in the background and one person in front of it.
+
+The connection lives on a loop in a thread, so that it also lives while the main thread waits for a line to be typed.
+What is asked of the person, such as a password, is asked in the main thread: there control-C ends it, and the
+terminal is put right again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from dunnart.runtime.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+_T = TypeVar("_T")
+
+
+class Foreground:
+    """Runs coroutines in the background for the main thread, and questions in the main thread for them."""
+
+    def __init__(self) -> None:
+        self._thread = LoopThread("dunnart-client")
+        self._questions: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.end()
+
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine in the background, and wait for its result; control-C cancels it."""
+        done = asyncio.run_coroutine_threadsafe(work, self._thread.loop)
+        done.add_done_callback(lambda _: self._questions.put(None))
+        try:
+            while (question := self._questions.get()) is not None:
+                question()
+        except BaseException:
+            done.cancel()
+            while self._questions.get() is not None:  # it ends in order
+                pass
+            raise
+        return done.result()
+
+    async def ask(self, question: Callable[[], _T]) -> _T:
+        """For coroutines in the background: run a function in the main thread, which waits for them."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_T] = loop.create_future()
+
+        def run() -> None:
+            value = question()
+            loop.call_soon_threadsafe(_answer, answer, value)
+
+        self._questions.put(run)
+        return await answer
+
+
+def _answer(future: asyncio.Future[_T], value: _T) -> None:
+    if not future.done():
+        future.set_result(value)

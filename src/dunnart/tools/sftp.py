@@ -1,0 +1,184 @@
+"""`dunnart sftp`: files at a server, for a person or a batch of commands. Flags and commands are OpenSSH's."""
+
+from __future__ import annotations
+
+import getopt
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dunnart.errors import ConfigError, DunnartError
+from dunnart.tools.destinations import Place, destination
+from dunnart.tools.flags import TransferFlags
+from dunnart.tools.shown import failure, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dunnart.client.sftp import Sftp
+    from dunnart.tools.foreground import Foreground
+    from dunnart.tools.sftp_shell import SftpShell
+    from dunnart.tools.ways import Way
+
+USAGE = """\
+usage: dunnart sftp [-46aCfNpqrv] [-B bytes] [-b batchfile] [-c cipher] [-D server_command] [-F ssh_config]
+                    [-i key] [-J jump] [-l kbit/s] [-o option] [-P port] [-R requests] [-S program]
+                    [-s subsystem] [user@]host[:path] [local]
+       dunnart sftp ... sftp://[user@]host[:port][/path] [local]
+
+Without a path, or with the path of a directory, it takes commands (help lists them); with the path of a file it
+fetches that.
+
+  -4, -6  one kind of address only            -N  say and show what is done, also in a batch
+  -a      resume transfers                    -o  an option of ssh_config; of dunnart's client: see the documentation
+  -B      bytes for each request              -P  the port
+  -b      commands from a file, - for stdin   -p  keep times and modes
+  -C      compress                            -q  say and show little
+  -D      speak to a server's program here    -R  so many requests at once (64)
+  -f      have files on the disk at once      -r  directories too
+  -i      a private key                       -S  an ssh program to connect with, such as ssh
+  -l      at most so many kbit/s              -s  another subsystem, or the path of a program at the host
+  -v      tell what goes on                   -c, -F, -J: for the ssh program
+"""
+PROMPT = "sftp> "
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run; gives the exit status: 0, 1 for a command that failed, 255 if there is no way to the server."""
+    from dunnart.tools.foreground import Foreground
+
+    if "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0
+    try:
+        flags = TransferFlags(arguments, "46aB:b:Cc:D:F:fi:J:l:No:P:pqR:rS:s:v")
+        places = _places(flags)
+    except (ConfigError, getopt.GetoptError) as error:
+        print(f"dunnart sftp: {error}; dunnart sftp --help tells more", file=sys.stderr)
+        return 1
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
+    with Foreground() as front:
+        return _connected(front, flags, *places)
+
+
+def _places(flags: TransferFlags) -> tuple[Place, str]:
+    rest = flags.rest
+    if flags.wishes.direct:
+        rest = ["", *rest]
+    if not 1 <= len(rest) <= 2:
+        raise ConfigError("a host is wanted, and perhaps a local path")
+    where = Place(None, "") if flags.wishes.direct else destination(rest[0])
+    return where, rest[1] if len(rest) > 1 else ""
+
+
+def _connected(front: Foreground, flags: TransferFlags, where: Place, local: str) -> int:
+    from dunnart.tools.ways import open_way
+
+    way: Way | None = None
+    sftp: Sftp | None = None
+    try:
+        way = front.call(open_way(flags.wishes, where.host, front))
+        sftp = front.call(_begin(way, flags))
+        return _work(front, sftp, flags, where.path, local)
+    except DunnartError as error:
+        print(f"dunnart sftp: {shown(str(error))}", file=sys.stderr)
+        return 255
+    except OSError as error:
+        print(f"dunnart sftp: {failure(error)}", file=sys.stderr)
+        return 1
+    finally:
+        for opened in (sftp, way):
+            if opened is not None:
+                front.call(opened.close())
+
+
+async def _begin(way: Way, flags: TransferFlags) -> Sftp:
+    from dunnart.client.sftp import Sftp
+
+    stream = await way.sftp()
+    return await Sftp.begin(stream, requests=flags.number("R", 64), chunk_bytes=flags.number("B", 0))
+
+
+def _work(front: Foreground, sftp: Sftp, flags: TransferFlags, path: str, local: str) -> int:
+    from dunnart.tools.progress import Progress
+    from dunnart.tools.sftp_shell import SftpShell
+    from dunnart.tools.words import escaped
+
+    batch = flags.value("b")
+    quiet = "q" in flags or (batch is not None and "N" not in flags)
+    shell = SftpShell(
+        front, sftp, Progress(quiet=quiet), preserve="p" in flags, recursive="r" in flags, resume="a" in flags,
+        sync="f" in flags, quiet="q" in flags,
+    )  # fmt: skip
+    if path:
+        if not shell.is_directory(path) or local:
+            target = f" {escaped_word(local)}" if local else ""
+            return 0 if shell.run(f"get {escaped_word(path)}{target}") else 1
+        if not shell.run(f"cd {escaped_word(escaped(path))}"):
+            return 1
+    if batch is not None:
+        return _batch(shell, batch)
+    return _talk(shell) if sys.stdin.isatty() else _all(shell, sys.stdin, stop=False)
+
+
+def escaped_word(pattern: str) -> str:
+    """One word of a command line that means this pattern."""
+    return "".join("\\" + each if each.isspace() or each in "'\"#" else each for each in pattern)
+
+
+def _batch(shell: SftpShell, path: str) -> int:
+    if path == "-":
+        return _all(shell, sys.stdin, stop=True)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            return _all(shell, lines, stop=True)
+    except OSError as error:
+        print(f"dunnart sftp: {failure(error)}", file=sys.stderr)
+        return 1
+
+
+def _all(shell: SftpShell, lines: Iterator[str], *, stop: bool) -> int:
+    from dunnart.tools.sftp_shell import Leave
+
+    for line in lines:
+        text = line.strip()
+        if "@" not in text[: len(text) - len(text.lstrip("-@ "))]:
+            print(f"{PROMPT}{shown(text)}", flush=True)
+        try:
+            if not shell.run(text) and stop:
+                return 1
+        except Leave:
+            break
+        sys.stdout.flush()
+    return 0
+
+
+def _talk(shell: SftpShell) -> int:
+    """Take lines from the terminal, with editing, history and completion."""
+    from dunnart.tools.sftp_shell import Leave
+
+    try:
+        import readline
+    except ImportError:  # a Python without it
+        readline = None  # type: ignore[assignment]
+    if readline is not None:
+        found: list[str] = []
+
+        def complete(text: str, state: int) -> str | None:
+            if state == 0:
+                found[:] = shell.completions(readline.get_line_buffer()[: readline.get_endidx()], text)
+            return found[state] if state < len(found) else None
+
+        readline.set_completer_delims(" \t\n")
+        readline.set_completer(complete)
+        readline.parse_and_bind("tab: complete")
+    while True:
+        try:
+            shell.run(input(PROMPT))
+        except KeyboardInterrupt:
+            print()
+        except EOFError:
+            print()
+            return 0
+        except Leave:
+            return 0
