@@ -52,7 +52,7 @@ def asked(connection: int = 1, password: str = PASSWORD, token: int = 7) -> Auth
 
 
 def user_in(connection: int = 1, user: str = USER, method: str = "password") -> UserIn:
-    return UserIn(connection, user, "127.0.0.1", 9, "127.0.0.1", 22, method, b"", uint32(0))
+    return UserIn(connection, user, "127.0.0.1", 9, "127.0.0.1", 22, method, b"", uint32(0), "SSH-2.0-x")
 
 
 def session(connection: int = 1, channel: int = 0, opening: int = 0) -> SessionAsked:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, os_process
 from dunnart.runtime.logs import clean, report
+from dunnart.sftp.messages import sends_link_first
 from dunnart.sftp.options import FileOptions, filled_in
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class FileProcesses:
         settings: dict[str, Any] = {
             "options": filled.to_json(), "drives": drives, "requests": requests,
             "debug": self._log.isEnabledFor(logging.DEBUG),
+            "link_first": sends_link_first(session.facts.connection.client_version),
         }  # fmt: skip
         if not session.server.config.audit:
             settings["options"]["events"] = "off"

@@ -44,6 +44,7 @@ class SftpHandler(ThreadApplication):
 
     def serve(self, session: RawSession) -> int:
         """Serve a session until its client has no more requests."""
+        from dunnart.sftp.messages import sends_link_first
         from dunnart.sftp.streams import serve
 
         files = self._files.of(session)
@@ -51,7 +52,7 @@ class SftpHandler(ThreadApplication):
             return 1
         descriptor = session.socket().fileno()
         try:
-            serve(files, descriptor, descriptor)
+            serve(files, descriptor, descriptor, link_first=sends_link_first(session.facts.connection.client_version))
         except DunnartError as error:
             _refused(session, f"sftp: {error}")
             return 1

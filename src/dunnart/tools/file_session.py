@@ -37,7 +37,7 @@ def sftp(arguments: list[str]) -> int:
     if files is None:
         return 1
     try:
-        serve(files, 0, 1, requests=settings["requests"])
+        serve(files, 0, 1, requests=settings["requests"], link_first=settings["link_first"])
     except DunnartError as error:
         return _failed("sftp", error)
     except (BrokenPipeError, ConnectionResetError):
