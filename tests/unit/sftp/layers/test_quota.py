@@ -216,7 +216,7 @@ def test_sessions_that_share_it_cannot_exceed_it_together(inside: FileSystem) ->
     refused = []
 
     def fill(file: File) -> None:
-        for at in range(LIMIT):
+        for at in range(LIMIT + 1):
             try:
                 file.write(memoryview(b"x"), at)
             except OSError as error:
