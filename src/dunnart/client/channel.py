@@ -163,6 +163,7 @@ class Channel:
         self._gone.add_done_callback(_fetched)
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the server has granted the channel, or refused it."""
+        self.opened.add_done_callback(_fetched)
 
     # Data.
 
