@@ -30,7 +30,7 @@ from tests.unit.sftp.driver import feed, taken
 
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK, EXTENDED = 13, 14, 15, 16, 17, 18, 19, 20, 200
-STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
+STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
 FOR_READING, FOR_WRITING, CREATING = 1, 2, 8
 NOTHING = uint32(0)
 HUGE = (1 << 64) - 1
@@ -386,3 +386,23 @@ def test_serving_a_socket(folder: Path) -> None:
         sending.join()
         ours.shutdown(socket.SHUT_WR)
         thread.join()
+
+
+def test_reading_nothing_gives_nothing(client: Client, folder: Path) -> None:
+    """As OpenSSH has it: no end of the file, even there."""
+    (folder / "f").write_bytes(b"x")
+    handle = client.open(b"/f", FOR_READING)
+    for offset in (0, 1, 1000):
+        answered, reader = client.ask(READ, handle, uint64(offset), uint32(0))
+        assert (answered, reader.string()) == (DATA, b"")
+
+
+def test_names_of_numbers_are_bounded(client: Client) -> None:
+    asked = string(b"users-groups-by-id@openssh.com")
+    root, nobody = uint32(0), uint32(0xFFFFFFF0)
+    answered, reader = client.ask(EXTENDED, asked, string(root + nobody), string(root))
+    assert answered == EXTENDED_REPLY
+    assert [reader.string(), reader.string()] == [string(b"root") + string(b""), string(b"root")]
+    most = string(nobody * 2048)
+    assert client.ask(EXTENDED, asked, most, most)[0] == EXTENDED_REPLY
+    assert client.status(EXTENDED, asked, most, string(nobody * 2049)) == FAILURE
