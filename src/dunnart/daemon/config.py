@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 METHODS = ("publickey", "password", "keyboard-interactive")
 OFF = "off"
+_SUBSYSTEMS = {"sftp": "sftp"}
 _LARGEST_FILE = 1 << 20
 
 
@@ -178,7 +179,8 @@ class ServeConfig:
     shell: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that serves shells; off: none does.")
     exec: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that runs commands; off: none does.")
     subsystem: Mapping[str, str] = table_option(
-        {}, named(converted(_plugin)), "NAME=PLUGIN", "The plug-ins that serve subsystems, by the subsystem's name.",
+        _SUBSYSTEMS, lambda value: {**_SUBSYSTEMS, **named(converted(_plugin_or_off))(value)}, "NAME=PLUGIN",
+        "The plug-ins that serve subsystems, by the subsystem's name. sftp is served by sftp; sftp=off: by none.",
         "names",
     )  # fmt: skip
     middleware: tuple[str, ...] = list_option(
@@ -325,7 +327,7 @@ def uses(config: ServeConfig) -> list[Use]:
         if isinstance(value, Mapping):
             for kind in _kinds_forwarded(config):
                 value = {**_FORWARDS[kind].get(option_name, {}), **value}
-            found += [Use(group, name, option_name, entry) for entry, name in value.items()]
+            found += [Use(group, name, option_name, entry) for entry, name in value.items() if name != OFF]
         elif isinstance(value, tuple):
             found += [Use(group, name, option_name) for name in value]
         elif value != OFF:
@@ -334,9 +336,7 @@ def uses(config: ServeConfig) -> list[Use]:
 
 
 def _forwards_anything(config: ServeConfig) -> bool:
-    return bool(
-        _kinds_forwarded(config) or config.channel_types or config.global_requests or config.session_requests
-    )
+    return bool(_kinds_forwarded(config) or config.channel_types or config.global_requests or config.session_requests)
 
 
 def _kinds_forwarded(config: ServeConfig) -> tuple[str, ...]:
