@@ -70,6 +70,7 @@ def _as_handler(application: Application) -> AsyncHandler:
 
     async def serve(session: Session) -> int | None:
         raw = session.raw
+        session._handed_on = True  # noqa: SLF001 - its socket is the application's
 
         def begin() -> None:
             outer = raw.on_close
@@ -80,6 +81,7 @@ def _as_handler(application: Application) -> AsyncHandler:
                 raw.host.failed(raw.facts.connection, error)
             if not done:
                 raw.exit(1)
+                raw.release()
             raw.on_close = _both(outer, raw.on_close)
 
         raw.host.call(begin)
@@ -121,7 +123,7 @@ class CoroutineApplication:
             nonlocal told
             told = False
             while waiting:
-                session.note(waiting.popleft())
+                session._note(waiting.popleft())  # noqa: SLF001 - for nobody else
 
         def requested(request: ChannelRequest) -> bool:
             nonlocal told
@@ -132,7 +134,7 @@ class CoroutineApplication:
             return True
 
         def gone() -> None:
-            session.close()
+            session._close()  # noqa: SLF001
             if not raw.exited:
                 task.cancel()
 
@@ -153,7 +155,7 @@ class CoroutineApplication:
             session.raw.host.failed(session.facts.connection, error)
         finally:
             session.raw.exit(status)
-            session.raw.release()
+            session._release()  # noqa: SLF001
 
 
 class ThreadApplication:
@@ -198,7 +200,7 @@ class BlockingApplication(ThreadApplication):
         try:
             return self._handler(made)
         finally:
-            made.close()
+            made._close()  # noqa: SLF001 - for nobody else
 
 
 def _status(result: object) -> int:

@@ -126,7 +126,7 @@ class BlockingSession(Facts):
         self._flush()
         self._raw.exit(status)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """The handler is done: let go of the files."""
         self._flush()
         for file in (self.stdin, self.stdout, self._stderr):

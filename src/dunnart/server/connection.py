@@ -555,10 +555,11 @@ class ServerConnection:
     def _began(self, channel: ServerChannel, question: ChannelRequestQuestion, done: bool) -> None:  # noqa: FBT001
         if not done:
             report(_SESSION, logging.INFO, self, "session %d: %s refused", channel.number, question.request.name)
+        self._answer_request(question, done=done)
+        if not done:
             channel.fail()  # it may have begun something
             if channel.counterpart is None:
                 self.audit("session-end", session=channel.number)
-        self._answer_request(question, done=done)
         self.pump.tick()
 
     def _set_variable(self, channel: ServerChannel, request: EnvironmentRequest) -> bool:

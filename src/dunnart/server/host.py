@@ -158,7 +158,7 @@ class Host:
         async with asyncio.timeout(self.config.callback_seconds):
             work = authenticator.authenticate(replace(attempt, run=self.callback))
             if getattr(authenticator, "on_any_loop", False):
-                return await _contained(work)
+                return await contained(work)
             return await self._on_app_loop(work)
 
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
@@ -326,8 +326,8 @@ class Host:
 
     async def _on_app_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self.app_loop is self.loop:
-            return await _contained(work)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_contained(work), self.app_loop))
+            return await contained(work)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(contained(work), self.app_loop))
 
     def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine on the service loop; its failure is logged."""
@@ -370,7 +370,7 @@ class Host:
         """There is no room for a session: tell its user."""
         self.counters["refused_sessions"] += 1
         report(_LOG, logging.WARNING, session.facts.connection, "session %d refused: %s", session.channel, reason)
-        self.loop.call_soon(session.refuse, reason)  # not before the request is answered
+        session.refuse(reason)
 
     def forget(self, session: RawSession) -> None:
         """A session's channel is gone."""
@@ -418,7 +418,7 @@ class Host:
         self.callbacks.close()
 
 
-async def _contained(work: Awaitable[_T]) -> _T:
+async def contained(work: Awaitable[_T]) -> _T:
     """Await a plug-in's work; its sys.exit() ends neither the event loop nor the program."""
     try:
         return await work

@@ -332,10 +332,10 @@ class RawSession(Facts):
         self._control.end(how)
         host.program_ended()
 
-    # As the counterpart of its streams, on the protocol's loop.
+    # For the server: as the counterpart of its streams, on the protocol's loop.
 
     def requested(self, request: ChannelRequest) -> bool:
-        """The client sends a signal, a break or its window's new size."""
+        """The server tells that the client sends a signal, a break or its window's new size. Not for applications."""
         if isinstance(request, WindowChange) and self.facts.terminal is not None:
             self.facts.terminal = self.facts.terminal.resized(request)
         if self._program is not None:
@@ -349,7 +349,7 @@ class RawSession(Facts):
             return False
 
     def hung_up(self) -> None:
-        """The channel is gone."""
+        """The server tells that the channel is gone. Not for applications."""
         if self._program is not None:
             self._program.hung_up()
         if self.gone:

@@ -38,8 +38,8 @@ class Session(Facts):
     """
 
     __slots__ = (
-        "_closed", "_editor", "_lines", "_requests", "_resizing", "_sending", "_sock", "_wake", "complete", "raw",
-        "stderr",
+        "_closed", "_editor", "_handed_on", "_lines", "_requests", "_resizing", "_sending", "_sock", "_wake",
+        "complete", "raw", "stderr",
     )  # fmt: skip
 
     def __init__(self, raw: RawSession) -> None:
@@ -53,6 +53,7 @@ class Session(Facts):
         self._editor: LineEditor | None = None
         self._sending: asyncio.Lock | None = None
         self._resizing = False
+        self._handed_on = False
         self.complete: Complete | None = None
         self.stderr = Stderr(self)
 
@@ -256,7 +257,7 @@ class Session(Facts):
 
     # From whoever runs it, on the application's loop.
 
-    def note(self, request: ChannelRequest) -> None:
+    def _note(self, request: ChannelRequest) -> None:
         """The client asks for something."""
         if self._editor is not None and isinstance(request, WindowChange) and not self._resizing and not self.raw.ended:
             self._resizing = True
@@ -264,7 +265,12 @@ class Session(Facts):
         self._requests.append(request)
         self._awake()
 
-    def close(self) -> None:
+    def _release(self) -> None:
+        """The handler is done: close its sockets, unless what it has handed the session on to still uses them."""
+        if not self._handed_on:
+            self.raw.release()
+
+    def _close(self) -> None:
         """The channel is gone."""
         if not self._closed.done():
             self._closed.set_result(None)

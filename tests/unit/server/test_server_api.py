@@ -560,3 +560,16 @@ async def test_an_application_may_refuse_or_fail(placement: str, caplog: pytest.
         assert await client.ask(channel, ShellRequest())
         assert await ended(client, channel) == 0
     assert "ZeroDivisionError" in caplog.text
+
+
+@every_placement
+async def test_an_application_that_fails_behind_its_socket_is_refused_and_then_ended(placement: str) -> None:
+    def begin_raw(session: RawSession) -> bool:
+        with session.socket():
+            return raise_(ZeroDivisionError("in begin"))
+
+    async with serving(placement, Beginning(begin_raw)) as server:
+        client = await server.login()
+        channel = await client.session()
+        assert not await client.ask(channel, ExecRequest(b"x"))
+        assert await ended(client, channel) == 1

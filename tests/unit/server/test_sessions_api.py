@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import queue
 import socket
 import threading
 import time
@@ -36,7 +37,7 @@ from dunnart.server import (
     Session,
     SessionEvents,
 )
-from dunnart.server.applications import AsyncHandler
+from dunnart.server.applications import AsyncHandler, ThreadApplication
 from tests.runtime.driver import KIB, MIB, USER, Beginning, Running, eventually
 from tests.unit.server.api import begin, ended, every_placement, flood, serving
 
@@ -865,6 +866,36 @@ async def test_middleware_can_refuse(placement: str) -> None:
         channel = await client.run("forbidden")
         assert (channel.status, bytes(channel.err)) == (77, b"not here\n")
         assert (await client.run("exit 3")).status == 3
+
+
+@every_placement
+async def test_middleware_leaves_an_application_its_socket_when_the_client_goes(placement: str) -> None:
+    began, over, seen = threading.Event(), threading.Event(), queue.SimpleQueue[int]()
+    loop = asyncio.get_running_loop()
+
+    def layer(following: AsyncHandler) -> AsyncHandler:
+        async def handler(session: Session) -> int | None:
+            try:
+                return await following(session)
+            finally:
+                over.set()
+
+        return handler
+
+    class Serving(ThreadApplication):
+        def serve(self, session: RawSession) -> None:
+            sock = session.socket()
+            began.set()
+            over.wait()
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()  # the layer's session has ended
+            seen.put(sock.fileno())
+
+    async with serving(placement, Serving(), middleware=[layer]) as server:
+        client = await server.login()
+        await begin(client)
+        await asyncio.to_thread(began.wait)
+        client.close()
+        assert await asyncio.to_thread(seen.get) >= 0
 
 
 # Who serves what.

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dunnart.protocol.questions import AuthReply, Refusal
-from dunnart.server.host import Opening
+from dunnart.server.host import Opening, contained
 from dunnart.server.processes import decisions, frames
 from dunnart.wire.encoding import uint32
 
@@ -49,8 +49,9 @@ class RemoteSession:
 class RemoteHost:
     """Asks the application's process; see `HostLink`."""
 
-    def __init__(self, link: Link, authenticators: tuple[Authenticator, ...]) -> None:
+    def __init__(self, link: Link, authenticators: tuple[Authenticator, ...], callback_seconds: float) -> None:
         self.link = link
+        self._callback_seconds = callback_seconds
         self._authenticators = {each.method: each for each in authenticators}
         self.sessions: dict[Key, RemoteSession] = {}
         self.begun: dict[Key, Callable[[bool], None]] = {}
@@ -76,7 +77,8 @@ class RemoteHost:
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request."""
         if (here := self._authenticators.get(attempt.credential.method)) is not None:
-            return await here.authenticate(attempt)
+            async with asyncio.timeout(self._callback_seconds):
+                return await contained(here.authenticate(attempt))
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
 

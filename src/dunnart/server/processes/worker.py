@@ -49,7 +49,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._link = Link(control, self._loop, self._receive, self._ended.set)
-        self._host = RemoteHost(self._link, order.authenticators)
+        self._host = RemoteHost(self._link, order.authenticators, order.options["callback_seconds"])
         self._peers: dict[int, _Dealer] = {}
         self._acceptor: Link | None = None
         logging.getLogger().handlers[:] = [_LinkHandler(self._link)]
