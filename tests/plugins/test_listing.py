@@ -62,7 +62,13 @@ def test_all_that_is_installed(site: Site, capsys: pytest.CaptureFixture[str]) -
     assert used == {
         ("authenticators", "authorized-keys"): ["authorized_keys"], ("shells", "os"): ["shell"],
         ("authenticators", "one-time-password"): ["password"], ("execs", "os"): ["exec"],
+        ("subsystems", "sftp"): ["subsystem.sftp"],
         ("channel_types", "direct-tcpip"): ["channel_types.direct-tcpip"],
+        ("channel_types", "direct-streamlocal"): ["channel_types.direct-streamlocal@openssh.com"],
+        ("global_requests", "streamlocal-forward"): [
+            "global_requests.streamlocal-forward@openssh.com", "global_requests.cancel-streamlocal-forward@openssh.com",
+        ],
+        ("session_requests", "agent-forwarding"): ["session_requests.auth-agent-req@openssh.com"],
         ("global_requests", "tcpip-forward"): [
             "global_requests.tcpip-forward", "global_requests.cancel-tcpip-forward",
         ],
@@ -80,6 +86,7 @@ def test_what_the_configuration_uses(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("authenticators", "password-file", "dunnart"): ["authenticators"],
         ("subsystems", "acme:Shell", ""): ["subsystem.a", "subsystem.c"],
         ("subsystems", "nix", ""): ["subsystem.b"],
+        ("subsystems", "sftp", "dunnart"): ["subsystem.sftp"],
     }
     assert rows["subsystems", "acme:Shell", ""]["broken"] is None
     assert rows["subsystems", "nix", ""]["broken"].startswith("no installed package has a subsystem of this name; ")

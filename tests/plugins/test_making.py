@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.daemon.config import ServeConfig, load
+from dunnart.daemon.config import ServeConfig, load, uses
 from dunnart.daemon.flags import parse, parser
 from dunnart.daemon.plugins import NamedAuthenticator, check, make
 from dunnart.daemon.ways_in import this_user
@@ -126,7 +126,16 @@ def test_the_default_is_keys_in_files_and_the_system(tmp_path: Path) -> None:
     assert [each.method for each in plugins.authenticators] == ["publickey"]
     assert plugins.shell is not None
     assert plugins.exec is not None
-    assert (plugins.subsystems, plugins.middleware, plugins.audit) == ({}, (), ())
+    assert plugins.subsystems.keys() == {"sftp"}
+    assert (plugins.middleware, plugins.audit) == ((), ())
+
+
+@pytest.mark.parametrize("lines", ['subsystem = { sftp = "off" }\n', '[subsystem]\nsftp = ""\nmine = "mine"\n'])
+def test_sftp_is_switched_off_by_its_name_alone(tmp_path: Path, lines: str) -> None:
+    config = configured(text=lines, file=tmp_path / "c.toml")
+    assert [use.plugin for use in uses(config) if use.option == "subsystem"] == ["mine"] * ("mine" in lines)
+    assert load(None, {"subsystem": {"other": "x"}}).subsystem == {"sftp": "sftp", "other": "x"}
+    assert configured("--subsystem", "sftp=off").subsystem == {"sftp": "off"}
     assert len(plugins.forwarding) == 1
     assert "direct-tcpip" in plugins.channel_types
     nothing = make(configured("--forwards", "off"), "me", None)
@@ -189,7 +198,7 @@ def test_each_is_made_once_however_often_it_is_named(acme: Any) -> None:
     plugins = make(config, "me", None)
     assert len(acme.made) == 7
     assert list(plugins.session_requests) == ["r"]
-    assert plugins.subsystems.keys() == {"a", "b"}
+    assert plugins.subsystems.keys() == {"sftp", "a", "b"}
     assert (list(plugins.channel_types), list(plugins.global_requests)) == (["x@y"], ["z@y"])
     assert [len(each) for each in (plugins.forwarding, plugins.audit, plugins.middleware)] == [1, 1, 1]
     assert [each.method for each in plugins.authenticators] == ["password"]
