@@ -1,4 +1,4 @@
-"""SFTP: the server's side of version 3 without its I/O, and what it can serve.
+"""SFTP: both sides of version 3 without their I/O, and what a server can serve.
 
 Names are loaded when they are first used: a process that serves one session starts with what that needs.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dunnart.sftp.attributes import Attributes
+    from dunnart.sftp.client import FileSystemStatus, Name, Request, ServerLimits, SftpClient
     from dunnart.sftp.files import File, FileSystem, OpenMode
     from dunnart.sftp.fsspec_files import FsspecFiles
     from dunnart.sftp.layers.atomic import Atomic
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Atomic": "layers.atomic", "Attributes": "attributes", "File": "files", "FileEvent": "layers.observed",
-    "FileSystem": "files", "FsspecFiles": "fsspec_files", "LocalFiles": "local", "MemoryFiles": "memory",
-    "NameFilter": "layers.name_filter", "Observed": "layers.observed", "OpenMode": "files", "Quota": "layers.quota",
-    "ReadOnly": "layers.read_only", "SftpServer": "server", "serve": "streams",
+    "FileSystem": "files", "FileSystemStatus": "client", "FsspecFiles": "fsspec_files", "LocalFiles": "local",
+    "MemoryFiles": "memory", "Name": "client", "NameFilter": "layers.name_filter", "Observed": "layers.observed",
+    "OpenMode": "files", "Quota": "layers.quota", "ReadOnly": "layers.read_only", "Request": "client",
+    "ServerLimits": "client", "SftpClient": "client", "SftpServer": "server", "serve": "streams",
 }  # fmt: skip
 
 __all__ = [
@@ -34,14 +36,19 @@ __all__ = [
     "File",
     "FileEvent",
     "FileSystem",
+    "FileSystemStatus",
     "FsspecFiles",
     "LocalFiles",
     "MemoryFiles",
+    "Name",
     "NameFilter",
     "Observed",
     "OpenMode",
     "Quota",
     "ReadOnly",
+    "Request",
+    "ServerLimits",
+    "SftpClient",
     "SftpServer",
     "serve",
 ]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dunnart.sftp.files import OpenMode
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
 
 _HEADER = struct.Struct(">IBI")
 _LENGTH = 4
@@ -82,8 +83,8 @@ class ServerLimits:
     handles: int = 0
 
 
-class Request(Generic[T]):
-    """A request that waits for its answer, whose result is a `T`.
+class Request(Generic[R_co]):
+    """A request that waits for its answer; its type says what the result is.
 
     Attributes:
         number: what the answer is matched by.
@@ -93,7 +94,7 @@ class Request(Generic[T]):
     __slots__ = ("at_end", "decode", "kind", "number", "path")
 
     def __init__(
-        self, number: int, kind: int, decode: Callable[[Reader], T] | None, path: bytes, at_end: T | None
+        self, number: int, kind: int, decode: Callable[[Reader], R_co] | None, path: bytes, at_end: R_co | None
     ) -> None:
         self.number = number
         self.path = path
@@ -207,7 +208,7 @@ class SftpClient:
         number = self._next
         self._next = (number + 1) % _NUMBERS
         request = Request(number, expected, decode, path, at_end)
-        self._waiting[number] = request  # type: ignore[assignment] # whatever it gives
+        self._waiting[number] = request
         self.to_send.append(_HEADER.pack(size, kind, number) + body)
         return request
 
