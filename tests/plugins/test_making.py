@@ -128,14 +128,6 @@ def test_the_default_is_keys_in_files_and_the_system(tmp_path: Path) -> None:
     assert plugins.exec is not None
     assert plugins.subsystems.keys() == {"sftp"}
     assert (plugins.middleware, plugins.audit) == ((), ())
-
-
-@pytest.mark.parametrize("lines", ['subsystem = { sftp = "off" }\n', '[subsystem]\nsftp = ""\nmine = "mine"\n'])
-def test_sftp_is_switched_off_by_its_name_alone(tmp_path: Path, lines: str) -> None:
-    config = configured(text=lines, file=tmp_path / "c.toml")
-    assert [use.plugin for use in uses(config) if use.option == "subsystem"] == ["mine"] * ("mine" in lines)
-    assert load(None, {"subsystem": {"other": "x"}}).subsystem == {"sftp": "sftp", "other": "x"}
-    assert configured("--subsystem", "sftp=off").subsystem == {"sftp": "off"}
     assert len(plugins.forwarding) == 1
     assert "direct-tcpip" in plugins.channel_types
     nothing = make(configured("--forwards", "off"), "me", None)
@@ -186,6 +178,14 @@ def test_the_level_asked_for_is_the_loggers(acme: Any) -> None:
     make(configured(*options), "me", None)
     assert acme.made[2].context.log_level == "warning"
     assert acme.made[2].context.logger.level == logging.NOTSET
+
+
+@pytest.mark.parametrize("lines", ['subsystem = { sftp = "off" }\n', '[subsystem]\nsftp = ""\nmine = "mine"\n'])
+def test_sftp_is_switched_off_by_its_name_alone(tmp_path: Path, lines: str) -> None:
+    config = configured(text=lines, file=tmp_path / "c.toml")
+    assert [use.plugin for use in uses(config) if use.option == "subsystem"] == ["mine"] * ("mine" in lines)
+    assert load(None, {"subsystem": {"other": "x"}}).subsystem == {"sftp": "sftp", "other": "x"}
+    assert configured("--subsystem", "sftp=off").subsystem == {"sftp": "off"}
 
 
 def test_each_is_made_once_however_often_it_is_named(acme: Any) -> None:
