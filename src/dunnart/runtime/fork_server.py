@@ -33,6 +33,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from dunnart.runtime.forked import main
 main(*map(int, sys.argv[2:]))
 """
+_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # without which some interpreters do not start
 _ANSWER_BYTES = 4
 _UNKNOWN_END = 255
 _END_SECONDS = 2.0
@@ -118,7 +119,8 @@ class ForkServer:
             try:
                 process = subprocess.Popen(
                     ("dunnart-fork-server", "-I", "-S", "-c", _BOOT, path, *numbers),  # noqa: S607 - as lists show it
-                    executable=sys.executable, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={}, cwd="/",
+                    executable=sys.executable, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
+                    env={name: os.environ[name] for name in _KEPT if name in os.environ},
                     pass_fds=(theirs.fileno(),), start_new_session=True,
                 )  # fmt: skip
             except BaseException:

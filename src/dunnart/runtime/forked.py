@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import time
 
 LENGTH_BYTES = 4
 ORDER_BYTES = 64 * 1024
@@ -158,6 +159,7 @@ def _child(order: dict[str, object], target: object, found: list[int]) -> int:
         os.setuid(uid)
     os.environ.clear()
     os.environ.update(environment)
+    time.tzset()
     try:
         os.chdir(str(order["directory"]))
     except OSError:  # the user may not, or it is gone: as sshd, we go on

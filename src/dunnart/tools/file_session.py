@@ -13,8 +13,15 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+# All that most sessions need is loaded here, once for all of them: in the fork server.
+import dunnart.sftp.layers.observed
+import dunnart.sftp.local  # noqa: F401 - loaded, not used
 from dunnart.errors import DunnartError
+from dunnart.scp.command import ScpCommand
+from dunnart.scp.places import Places
+from dunnart.scp.server import serve as serve_scp
 from dunnart.sftp.options import FileOptions
+from dunnart.sftp.streams import serve as serve_sftp
 
 if TYPE_CHECKING:
     from dunnart.sftp.files import FileSystem
@@ -30,14 +37,12 @@ def sftp(arguments: list[str]) -> int:
     Returns:
         The exit status: 0, or 1 for files that are not there and for a client that speaks no SFTP.
     """
-    from dunnart.sftp.streams import serve
-
     settings = _begin(arguments[0])
     files = _files("sftp", settings)
     if files is None:
         return 1
     try:
-        serve(files, 0, 1, requests=settings["requests"], link_first=settings["link_first"])
+        serve_sftp(files, 0, 1, requests=settings["requests"], link_first=settings["link_first"])
     except DunnartError as error:
         return _failed("sftp", error)
     except (BrokenPipeError, ConnectionResetError):
@@ -47,10 +52,6 @@ def sftp(arguments: list[str]) -> int:
 
 def scp(arguments: list[str]) -> int:
     """Serve one transfer of SCP; the arguments are the settings as JSON, and the command as `os.fsdecode` gives it."""
-    from dunnart.scp.command import ScpCommand
-    from dunnart.scp.places import Places
-    from dunnart.scp.server import serve
-
     settings = _begin(arguments[0])
     folders: dict[str, str] = settings["drives"]
     drives = {letter: _files("scp", settings, folder) for letter, folder in folders.items()}
@@ -61,7 +62,7 @@ def scp(arguments: list[str]) -> int:
     command = ScpCommand.parse(os.fsencode(arguments[1]))
     log = _debug if settings["debug"] else _ignore
     try:
-        return serve(command, places, lambda limit: os.read(0, limit), _write, log)
+        return serve_scp(command, places, lambda limit: os.read(0, limit), _write, log)
     except (BrokenPipeError, ConnectionResetError):
         return 1
 
