@@ -38,14 +38,14 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture(scope="session")
 def _file_server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    running = serve(tmp_path_factory.mktemp("files"), keys, "--subsystem", "sftp=sftp")
+    running = serve(tmp_path_factory.mktemp("files"), keys)
     yield running
     running.stop()
 
 
 @pytest.fixture
 def files(_file_server: Served) -> Iterator[Served]:
-    """The server for programs that move files; what it logs of each test holds no error."""
+    """One more, for programs that move files; what it logs of a test holds no error."""
     before = len(_file_server.log)
     yield _file_server
     log = _file_server.log[before:]

@@ -181,10 +181,10 @@ def test_asyncssh_does_all_else(files: Served, tmp_path: Path) -> None:
     assert (tmp_path / "a/moved").read_bytes() == b"0123456789" * 2
 
 
-@pytest.mark.parametrize("flags", [(), ("--workers", "1")], ids=["a thread", "a process"])
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "workers"])
 def test_asyncssh_makes_links(start: Any, tmp_path: Path, flags: tuple[str, ...]) -> None:
     """It names the link before its target where it does not find OpenSSH in the server's version."""
-    server = start("--subsystem", "sftp=sftp", *flags)
+    server = start(*flags)
 
     async def work() -> None:
         async with asyncssh_sftp(server) as (_, sftp):
