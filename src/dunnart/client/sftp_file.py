@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from typing import TYPE_CHECKING
@@ -35,7 +36,9 @@ async def read_ahead(
     room = sftp.window_bytes
     try:
         while True:
-            while (end is None or offset < end) and len(window) < sftp.requests and room > 0:
+            # After the session's end, what came before it is still good.
+            lost = sftp.closed and window
+            while not lost and (end is None or offset < end) and len(window) < sftp.requests and room > 0:
                 size = sftp.read_bytes if end is None else min(sftp.read_bytes, end - offset)
                 if end is None and offset < expected:
                     size = min(size, expected - offset)
@@ -52,11 +55,11 @@ async def read_ahead(
             room += size
             if not data:
                 return
+            yield data
             if len(data) < size:  # some servers give less than they could
                 start, size = start + len(data), size - len(data)
                 window.appendleft((start, size, sftp.submit(sftp.core.read(handle, start, size, path))))
                 room -= size
-            yield data
     finally:
         for _, _, future in window:
             future.cancel()
@@ -80,6 +83,7 @@ class WriteBehind:
         self._path = path
         self._window: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._room = sftp.window_bytes
+        self._failed = False
         self.sure = sure
 
     async def write(self, offset: int, data: memoryview) -> None:
@@ -98,8 +102,13 @@ class WriteBehind:
     async def _oldest(self) -> None:
         size, future = self._window.popleft()
         self._room += size
-        await future
-        self.sure += size
+        try:
+            await future
+        except OSError:
+            self._failed = True
+            raise
+        if not self._failed:
+            self.sure += size
 
     async def finish(self) -> None:
         """Wait for all answers; raises what a write came to."""
@@ -107,12 +116,10 @@ class WriteBehind:
             await self._oldest()
 
     async def settle(self) -> None:
-        """Wait until nothing is outstanding, whatever came of it; `sure` tells."""
-        try:
-            await self.finish()
-        except OSError:
-            await asyncio.gather(*(future for _, future in self._window), return_exceptions=True)
-            self._window.clear()
+        """Wait for all answers, whatever they are; `sure` tells."""
+        while self._window:
+            with contextlib.suppress(OSError):
+                await self._oldest()
 
 
 class SftpFile:

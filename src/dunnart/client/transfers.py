@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.client.sftp_file import WriteBehind, read_ahead
-from dunnart.errors import LimitExceeded
+from dunnart.errors import DunnartError, LimitExceeded
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import OpenMode
 
@@ -261,7 +261,8 @@ class _RemoteReading:
         return read_ahead(self._sftp, self._handle, self._path, offset, expected=self.attributes.size or 0)
 
     async def close(self) -> None:
-        self._sftp.submit(self._sftp.core.close(self._handle, self._path))  # nothing is lost, whatever it says
+        if not self._sftp.closed:
+            self._sftp.submit(self._sftp.core.close(self._handle, self._path))  # nothing is lost, whatever it says
 
 
 class _RemoteWriting:
@@ -296,11 +297,14 @@ class _RemoteWriting:
 
     async def abandon(self) -> None:
         # Behind a write that failed others may have worked, and would pass for whole when the file is resumed.
-        await self._behind.settle()
-        core = self._sftp.core
-        if self._behind.sure < self.size:
-            self._sftp.submit(core.set_handle(self._handle, Attributes(size=self._behind.sure), self._path))
-        self._sftp.submit(core.close(self._handle, self._path))
+        with contextlib.suppress(DunnartError):  # the session is over
+            await self._behind.settle()
+            core, answers = self._sftp.core, []
+            if self._behind.sure < self.size:
+                whole = Attributes(size=self._behind.sure)
+                answers.append(self._sftp.submit(core.set_handle(self._handle, whole, self._path)))
+            answers.append(self._sftp.submit(core.close(self._handle, self._path)))
+            await asyncio.gather(*answers, return_exceptions=True)
 
 
 class LocalSide:
