@@ -35,10 +35,10 @@ _PERMISSIONS = 0o777
 class Atomic(Layer):
     """Files that are replaced as a whole: no half file has its final name, and an unfinished upload leaves nothing.
 
-    A file that is opened to be truncated, or that does not exist yet, is staged. One that is opened to be changed, or
-    to go on with an upload that stopped, is changed in place, as all of it would have to be copied first. A replaced
-    file keeps its mode, and its owner where that is permitted; other hard links to it keep the old content. An error
-    while it is written is told again when it is closed, and the upload is discarded.
+    A file that is opened to be truncated or created is staged; if it exists and is not to be truncated, which is how
+    OpenSSH's scp overwrites files, what it holds is copied first. One that is opened to be changed or appended to is
+    changed in place. A replaced file keeps its mode, and its owner where that is permitted; other hard links to it keep
+    the old content. An error while it is written is told again when it is closed, and the upload is discarded.
 
     Staged files are left out of the listings of whoever makes them; all others see hidden files. If the process itself
     is killed, such a file stays. Each session needs an `Atomic` of its own, or it sees what others have not finished.
