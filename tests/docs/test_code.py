@@ -40,7 +40,10 @@ def environment(home: Path) -> dict[str, str]:
     folder.mkdir()
     ssh = [program("ssh"), "-F", "none", "-i", str(home / ".ssh" / "id_ed25519"), "-o", "StrictHostKeyChecking=no",
            "-o", f"UserKnownHostsFile={home / '.ssh' / 'known_hosts'}", "-o", "NumberOfPasswordPrompts=1"]  # fmt: skip
-    for name, script in {"ssh": f'exec {shlex.join(ssh)} "$@"', "askpass": f"echo {shlex.quote(PASSWORD)}"}.items():
+    scripts = {"ssh": f'exec {shlex.join(ssh)} "$@"', "askpass": f"echo {shlex.quote(PASSWORD)}"}
+    for name in ("scp", "sftp"):
+        scripts[name] = f'exec {program(name)} -S {folder}/ssh "$@"'
+    for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o700)
     return {
@@ -93,7 +96,9 @@ def running(code: str, home: Path, environment: Mapping[str, str], port: str) ->
 def test_programs_do_what_the_page_shows(block: Block, home: Path) -> None:
     assert "2222" in block.code, "say where it listens: a fixed port stands for a free one"
     shown = transcripts(block)
-    assert any("ssh " in each.code for each in shown), "show how the program is used, in a ```console block"
+    assert any(f"{name} " in each.code for each in shown for name in ("ssh", "scp", "sftp")), (
+        "show how the program is used, in a ```console block"
+    )
     with ports("2222", "8000") as numbers:
 
         def on_free_ports(text: str) -> str:
