@@ -10,11 +10,11 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 
 import dunnart
 
 if TYPE_CHECKING:
-    from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
@@ -55,7 +55,12 @@ _NOT_FOR_USERS_TO_MAKE = {
     "dunnart.ecos.Daemon", "dunnart.ecos.Handle",
     "dunnart.server.BlockingSession", "dunnart.server.EventSession", "dunnart.server.RawSession",
     "dunnart.server.Session",
+    "dunnart.client.Agent", "dunnart.client.Channel", "dunnart.client.Connecting", "dunnart.client.Connection",
+    "dunnart.client.Incoming", "dunnart.client.Session", "dunnart.client.blocking.Channel",
+    "dunnart.client.blocking.Connection", "dunnart.client.blocking.Incoming", "dunnart.client.blocking.Session",
 }  # fmt: skip
+_OUTSIDE_THE_CLIENT = {"Channel": "", "Session": "dunnart.server.Session"}
+"""What these names lead to on other pages than the client's, which has classes that are called so too."""
 _SPECIAL = re.compile(r"(?<!\w)(\*\w[^*]*\*)|([*|\\]|(?<=\w)_(?!\w))")  # not *emphasis*
 _SECTION = re.compile(r"\s*(Args|Attributes|Raises|Returns|Yields|Note):$")
 
@@ -133,6 +138,17 @@ def public_name(
     return made if isinstance(made, nodes.reference) else None
 
 
+def outside_the_client(_app: Sphinx, doctree: nodes.document) -> None:
+    """Tell names apart that the client and others share."""
+    for node in list(doctree.findall(pending_xref)):
+        name = node.get("reftarget")
+        if name in _OUTSIDE_THE_CLIENT and not (node.get("py:module") or "").startswith("dunnart.client"):
+            if _OUTSIDE_THE_CLIENT[name]:
+                node["reftarget"] = _OUTSIDE_THE_CLIENT[name]
+            else:
+                node.replace_self(nodes.Text(name))
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx's way in."""
     for name in _LAZY:
@@ -142,3 +158,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", process_signature)
     app.connect("missing-reference", public_name)
+    app.connect("doctree-read", outside_the_client)

@@ -13,7 +13,7 @@ from sphinx.util.inventory import InventoryFile
 import dunnart
 from tests.docs.pages import ROOT
 
-BUILT = ("dunnart.server", "dunnart.keys", "dunnart.errors", "dunnart.ecos")
+BUILT = ("dunnart.server", "dunnart.client", "dunnart.client.blocking", "dunnart.keys", "dunnart.errors", "dunnart.ecos")
 
 
 @pytest.fixture(scope="module")

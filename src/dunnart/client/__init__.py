@@ -17,10 +17,12 @@ from dunnart.client.connecting import CLIENT_LIMITS, Connecting, connect
 from dunnart.client.connection import Connection
 from dunnart.client.host_keys import TrustAnyHostKey, UnknownHost
 from dunnart.client.session import Completed, Exit, Session, Terminal
+from dunnart.keys.agent import AgentIdentity
 
-__all__ = [
-    "CLIENT_LIMITS",
+__all__ = [  # noqa: RUF022 - in the order that a test wants of every package
     "Agent",
+    "AgentIdentity",
+    "CLIENT_LIMITS",
     "Channel",
     "Completed",
     "Connecting",
