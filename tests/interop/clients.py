@@ -298,7 +298,8 @@ class LibSsh(_Client):
 
     @staticmethod
     @contextlib.contextmanager
-    def _channel(server: Served, key: str | None) -> Iterator[Any]:
+    def login(server: Served, key: str | None = "ed25519") -> Iterator[Any]:
+        """Log in; the session is closed at the end."""
         library, options = _library("ssh.session", "ssh-python"), _library("ssh.options", "ssh-python")
         session = library.Session()
         for name, value in (("HOST", "127.0.0.1"), ("USER", server.user), ("SSH_DIR", str(server.folder))):
@@ -313,12 +314,17 @@ class LibSsh(_Client):
                 session.userauth_password(server.user, server.password)
             else:
                 session.userauth_publickey(_library("ssh.key", "ssh-python").import_privkey_file(server.keys.path(key)))
+            yield session
+        finally:
+            session.disconnect()
+
+    @contextlib.contextmanager
+    def _channel(self, server: Served, key: str | None) -> Iterator[Any]:
+        with self.login(server, key) as session:
             channel = session.channel_new()
             channel.open_session()
             yield channel
             channel.close()
-        finally:
-            session.disconnect()
 
     @staticmethod
     def _finish(channel: Any, command: str, stdin: bytes | None) -> Done:

@@ -1,4 +1,4 @@
-"""paramiko's and asyncssh's SFTP."""
+"""The SFTP of paramiko, asyncssh and libssh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.clients import AsyncSsh, Paramiko
+from tests.interop.clients import AsyncSsh, LibSsh, Paramiko
 from tests.interop.support import MIB, SECONDS, Served, make_blob
 from tests.interop.tools import contents, digest, make_tree
 
@@ -220,3 +220,27 @@ def test_asyncssh_by_scp(files: Served, start: Any, tmp_path: Path, processor: s
     asyncio.run(asyncio.wait_for(work(), SECONDS))
     assert contents(tmp_path / "there", modes=True, times=True) == wanted
     assert contents(tmp_path / "back", modes=True, times=True) == wanted
+
+
+def test_libssh(files: Served, tmp_path: Path) -> None:
+    blob = make_blob(tmp_path / "blob", MIB + 3)
+    with LibSsh().login(files) as session:
+        sftp = session.sftp_new()
+        sftp.init()
+        with sftp.open(str(tmp_path / "there"), os.O_WRONLY | os.O_CREAT, 0o604) as opened:
+            for at in range(0, len(blob.data), 30_000):
+                assert opened.write(blob.data[at : at + 30_000]) == len(blob.data[at : at + 30_000])
+            opened.fsync()
+        with sftp.open(str(tmp_path / "there"), os.O_RDONLY, 0) as opened:
+            read = b"".join(piece for size, piece in opened if size > 0)
+        assert read == blob.data
+        # Like asyncssh's its order is OpenSSH's only for OpenSSH.
+        sftp.symlink("there", str(tmp_path / "soft"))
+        assert sftp.readlink(str(tmp_path / "soft")) in {"there", b"there"}
+        sftp.rename(str(tmp_path / "there"), str(tmp_path / "moved"))
+        with sftp.opendir(str(tmp_path)) as folder:
+            names = {os.fsencode(entry.name) for entry in folder}
+        assert names == {b".", b"..", b"blob", b"moved", b"soft"}
+    assert os.readlink(tmp_path / "soft") == "there"
+    assert digest(tmp_path / "moved") == blob.sha256
+    assert (tmp_path / "moved").stat().st_mode & 0o777 == 0o604
