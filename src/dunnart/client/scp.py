@@ -186,9 +186,10 @@ class _Watch(Watch):
 
     def __init__(self, watch: TransferWatch | None, asked: Sequence[bytes] | None) -> None:
         self._watch = watch or TransferWatch()
-        self._patterns = None if asked is None else [
-            pattern for path in asked for pattern in _alternatives(re.split(rb"[/\\]", path.rstrip(b"/"))[-1])
-        ]  # fmt: skip
+        self._patterns: list[bytes] | None = None
+        if asked is not None:
+            names = [re.split(rb"[/\\]", path.rstrip(b"/"))[-1] for path in asked]
+            self._patterns = names + [pattern for name in names for pattern in _alternatives(name)]
         self.records = 0
         self.last = ""
 

@@ -318,7 +318,7 @@ class _Sink:
             elif kind in {b"C", b"D"}:
                 mode, size, name = _record(line)
                 if not depth and not peer.watch.wanted(name):
-                    raise DecodeError(f"{name.decode(errors='replace')!r}, which was not asked for")
+                    raise DecodeError(f"a record for {name.decode(errors='replace')!r}, which was not asked for")
                 path = target.rstrip(b"/") + b"/" + name if folder or depth else target
                 times, self._times = self._times, None
                 if kind == b"C":

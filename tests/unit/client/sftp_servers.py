@@ -52,8 +52,8 @@ class Stream:
         del self.answers[:limit]
         return data
 
-    async def write(self, data: bytes) -> None:
-        self.said(data)
+    async def write(self, data: bytes | memoryview) -> None:
+        self.said(bytes(data))
 
     async def close(self) -> None:
         self.end()
