@@ -199,8 +199,9 @@ class ServeConfig:
         "The plug-ins that answer requests of sessions that have not begun, by their names.", "names",
     )  # fmt: skip
     forwards: tuple[str, ...] = list_option(
-        ("tcp",), choice("tcp", OFF), "KIND",
-        "What clients may have forwarded: tcp (ssh -L, -R, -D, -J, -W); off: nothing.",
+        ("tcp", "unix", "agent"), choice("tcp", "unix", "agent", "x11", OFF), "KIND",
+        "What clients may have forwarded: tcp and unix sockets (ssh -L, -R, -D, -J, -W), agent (-A), x11 (-X, -Y); "
+        "off: nothing.",
     )  # fmt: skip
     forwarding: tuple[str, ...] = list_option(
         ("allow-list",), converted(_plugin), "PLUGIN",
@@ -313,6 +314,15 @@ _FORWARDS: dict[str, dict[str, dict[str, str]]] = {
         "channel_types": {"direct-tcpip": "direct-tcpip"},
         "global_requests": {"tcpip-forward": "tcpip-forward", "cancel-tcpip-forward": "tcpip-forward"},
     },
+    "unix": {
+        "channel_types": {"direct-streamlocal@openssh.com": "direct-streamlocal"},
+        "global_requests": {
+            "streamlocal-forward@openssh.com": "streamlocal-forward",
+            "cancel-streamlocal-forward@openssh.com": "streamlocal-forward",
+        },
+    },
+    "agent": {"session_requests": {"auth-agent-req@openssh.com": "agent-forwarding"}},
+    "x11": {"session_requests": {"x11-req": "x11-forwarding"}},
 }
 """What the kinds of `forwards` stand for; an entry that the configuration has itself comes first."""
 

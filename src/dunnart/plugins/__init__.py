@@ -22,10 +22,16 @@ BUILT_IN = {
         "status": "dunnart.plugins.status:status_shell",
     },
     "dunnart.channel_types": {
+        "direct-streamlocal": "dunnart.plugins.direct_streamlocal:DirectStreamlocal",
         "direct-tcpip": "dunnart.plugins.direct_tcpip:DirectTcpip",
     },
     "dunnart.global_requests": {
+        "streamlocal-forward": "dunnart.plugins.streamlocal_forward:StreamlocalForward",
         "tcpip-forward": "dunnart.plugins.tcpip_forward:TcpipForward",
+    },
+    "dunnart.session_requests": {
+        "agent-forwarding": "dunnart.plugins.agent_forwarding:AgentForwarding",
+        "x11-forwarding": "dunnart.plugins.x11_forwarding:X11Forwarding",
     },
     "dunnart.forwarding_policies": {
         "allow-list": "dunnart.plugins.allow_list:AllowList",

@@ -107,8 +107,9 @@ def _host(pattern: str) -> Callable[[Forward], bool]:
     try:
         network = Network(pattern)
     except ValueError:
-        return lambda forward: fnmatchcase(forward.host.lower(), pattern) or (
-            bool(forward.address) and fnmatchcase(forward.address, pattern)
+        return lambda forward: (
+            fnmatchcase(forward.host.lower(), pattern)
+            or (bool(forward.address) and fnmatchcase(forward.address, pattern))
         )
     return lambda forward: _packed(forward.address or forward.host) in network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from dunnart.wire.encoding import Reader, text, uint32
 _LARGEST_PORT = 65535
 _FIRST_FREE_PORT = 1024
 _BACKLOG = 128
+_TRIES = 5  # to find a port that is free in both families
+_NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _LOOPBACK = ("127.0.0.1", "::1")
 _EVERY = ("0.0.0.0", "::")  # noqa: S104 - where the operator and the client want it so
 _CANCEL = "cancel-tcpip-forward"
@@ -105,30 +108,27 @@ class TcpipForward:
         return True
 
     async def _bind(self, request: ConnectionRequest, host: str, port: int) -> list[socket.socket]:
-        """Bind all addresses that are meant, to one port; it is enough if one can be bound.
+        """Bind all addresses that are meant, as far as this system has them, to one port.
 
         Raises:
-            OSError: none can, or it is not the user's to bind.
+            OSError: one is taken, there is none, or it is not the user's to bind.
         """
         if 0 < port < _FIRST_FREE_PORT:
             account = os_account.to_act_as(request.connection.user, request.connection.grants)
             if account is not None:
                 raise PermissionError(f"ports below {_FIRST_FREE_PORT} are root's")
         loop = asyncio.get_running_loop()
-        sockets: list[socket.socket] = []
-        failure = OSError("no such address")
+        found: list[tuple[int, tuple[Any, ...]]] = []
         for address in self._addresses(host):
-            found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, name in found:
-                try:
-                    sockets.append(_listener(family, (name[0], port, *name[2:])))
-                except OSError as error:
-                    failure = error
-                else:
-                    port = port or sockets[0].getsockname()[1]
-        if not sockets:
-            raise failure
-        return sockets
+            entries = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found += [(entry[0], entry[4]) for entry in entries]
+        failure = OSError(errno.EADDRNOTAVAIL, "no such address")
+        for _ in range(1 if port else _TRIES):
+            try:
+                return _listeners(found, port)
+            except OSError as error:
+                failure = error
+        raise failure
 
     def _addresses(self, host: str) -> tuple[str, ...]:
         if self._gateway_ports == "yes":
@@ -147,6 +147,29 @@ def _address(data: bytes) -> tuple[str, int]:
     if "\0" in host or port > _LARGEST_PORT:
         raise DecodeError("no address and port to listen on")
     return host, port
+
+
+def _listeners(addresses: list[tuple[int, tuple[Any, ...]]], port: int) -> list[socket.socket]:
+    """Listen on all of them; who could listen on one of two would get what is meant for the client."""
+    sockets: list[socket.socket] = []
+    failure = OSError(errno.EADDRNOTAVAIL, "no such address")
+    try:
+        for family, name in addresses:
+            try:
+                sockets.append(_listener(family, (name[0], port, *name[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                failure = error
+            else:
+                port = port or sockets[0].getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise failure
+    return sockets
 
 
 def _listener(family: int, name: tuple[Any, ...]) -> socket.socket:

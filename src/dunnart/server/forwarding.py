@@ -23,6 +23,7 @@ from dunnart.runtime.logs import clean, report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dunnart.runtime.process import Call, Command
     from dunnart.server.applications import Handler
     from dunnart.server.facts import ConnectionFacts
     from dunnart.server.host import Host
@@ -55,7 +56,7 @@ class Tunnel:
 
     def __init__(self, sock: socket.socket, detail: str = "") -> None:
         self._sock: socket.socket | None = sock
-        self.detail = detail
+        self.detail = detail.encode(errors="backslashreplace").decode()  # a path may be no UTF-8
 
     def begin(self, session: RawSession) -> bool:
         """Join the channel with the socket."""
@@ -162,6 +163,23 @@ class ClientLink(Scope):
             raise LimitExceeded(f"{len(self.listeners)} listeners are open already")
         listener.start()
         return listener
+
+    async def start(self, program: Command | Call) -> None:
+        """Start a program that serves no session. It gets no input, its output goes nowhere; nobody hears of its end.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        answer: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+
+        def started(error: OSError | None) -> None:
+            if not answer.done():
+                answer.set_result(error)
+
+        self._host.call(self._host.start_beside, program, started)
+        error = await answer
+        if error is not None:
+            raise error
 
     def end(self) -> None:
         """The connection is over."""

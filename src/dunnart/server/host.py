@@ -405,6 +405,19 @@ class Host:
         forks = self._forks
         return process.on_pipes(lambda streams: forks.start(program, streams))
 
+    def start_beside(self, program: Command | Call, started: Callable[[OSError | None], None]) -> None:
+        """Start a program that serves no session; `started` is called on the application's loop."""
+        failure: OSError | None = None
+        try:
+            child, streams = self.start(program)
+        except OSError as error:
+            failure = error
+        else:
+            streams.close()
+            self.programs += 1
+            child.watch(self.loop, lambda _: self.program_ended())
+        self.call_app(started, failure)
+
     async def close(self) -> None:
         """End what still runs. On the application's loop; a handler that does not heed its cancelling is left alone."""
         tasks = self._tasks - {asyncio.current_task()}

@@ -1,0 +1,63 @@
+"""Channels to unix sockets that the server connects to, `ssh -L port:/path` (OpenSSH PROTOCOL §2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dunnart.errors import DecodeError
+from dunnart.plugins import unix_sockets
+from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
+from dunnart.server.plugins import Context, plugin
+from dunnart.wire.encoding import Reader
+
+_PROHIBITED, _CONNECT_FAILED = 1, 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it connects.
+
+    Attributes:
+        connect_seconds: how long it may take.
+    """
+
+    connect_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.connect_seconds <= 0:
+            raise ValueError("connect_seconds must be more than 0")
+
+
+@plugin(Options)
+class DirectStreamlocal:
+    """The channel type of unix sockets to connect to, with the user's rights. Where is for the policies to say."""
+
+    def __init__(self, context: Context[Options]) -> None:
+        self._seconds = context.options.connect_seconds
+        self._log = context.logger
+
+    async def open(self, opening: ChannelOpening) -> Tunnel | Refusal:
+        """Connect, and join the channel with the connection."""
+        try:
+            path = _destination(opening.data)
+        except (DecodeError, ValueError) as error:
+            return Refusal(_PROHIBITED, str(error))
+        number = opening.connection.id
+        if not await opening.client.allows(Forward(opening.connection, "connect-unix", path=path)):
+            self._log.info("connection %d may not be forwarded to %r", number, path)
+            return Refusal(_PROHIBITED, "forwarding there is not allowed")
+        try:
+            sock = await unix_sockets.connect(opening.client, path, self._seconds)
+        except (OSError, TimeoutError) as error:
+            self._log.info("connection %d cannot be forwarded to %r: %s", number, path, error)
+            return Refusal(_CONNECT_FAILED, "connect failed")
+        return Tunnel(sock, path)
+
+
+def _destination(data: bytes) -> str:
+    reader = Reader(data)
+    path = unix_sockets.read_path(reader)
+    reader.string()
+    reader.uint32()
+    reader.end()
+    return path

@@ -1,0 +1,131 @@
+"""Unix sockets with the rights of the user who logged in (THREATS R25).
+
+Where the server is root and the user is not, a process of the user's own connects or binds, and hands the socket over:
+so the peer's credentials, the file's owner and every permission on the path are the user's. The process that has bound
+stays until the listener is closed, and then removes the file.
+
+    server ── call ──► process of the user: connect or bind ── the socket, or an error ──► server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from dunnart.plugins import os_account, unix_process
+from dunnart.server import Call
+from dunnart.wire.encoding import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dunnart.plugins.os_account import Account
+    from dunnart.server.interfaces import ClientLink
+
+_ANSWER_SECONDS = 10.0
+_RETRY_SECONDS = 0.05
+
+
+def read_path(reader: Reader) -> str:
+    """Read a socket's path.
+
+    Raises:
+        ValueError: it is none that can be used. So is a DecodeError.
+    """
+    path = os.fsdecode(reader.string())
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError("not an absolute path")
+    return path
+
+
+async def connect(client: ClientLink, path: str, seconds: float) -> socket.socket:
+    """Connect to a socket.
+
+    Raises:
+        OSError: that cannot be done, or would take longer.
+    """
+    account = os_account.to_act_as(client.facts.user, client.facts.grants)
+    if account is not None:
+        _, sock = await _as(account, client, "connect", path, str(seconds))
+        return sock
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(BlockingIOError):  # its backlog is full
+                return await loop.run_in_executor(None, unix_process.connect, path, 0.0)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def listen(
+    client: ClientLink, path: str, mask: int, *, replace: bool
+) -> tuple[socket.socket, Callable[[], None]]:
+    """Bind a socket and listen on it.
+
+    Args:
+        client: whose rights count.
+        path: the file, which must not exist.
+        mask: the permissions that nobody gets.
+        replace: remove a socket that is there already.
+
+    Returns:
+        The socket, and what removes the file.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    account = os_account.to_act_as(client.facts.user, client.facts.grants)
+    if account is not None:
+        control, sock = await _as(account, client, "listen", path, str(mask), str(int(replace)))
+        return sock, control.close
+    work = asyncio.get_running_loop().run_in_executor(None, unix_process.listen, path, mask, replace)
+    sock, made = await work
+    return sock, lambda: unix_process.remove(path, made)
+
+
+async def _as(account: Account, client: ClientLink, *arguments: str) -> tuple[socket.socket, socket.socket]:
+    """Have a process of the user do something; gives its control socket, and the socket that it was for."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            user = (account.uid, account.gid, account.groups())
+            environment = {"USER": account.name, "HOME": account.home}
+            await client.start(
+                Call(f"{unix_process.__name__}:main", arguments, environment, "/", user, (theirs.fileno(),))
+            )
+        ours.setblocking(False)  # noqa: FBT003 - the name says it
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await _readable(ours)
+        sock = _taken(ours)
+    except BaseException:
+        ours.close()
+        raise
+    sock.setblocking(False)  # noqa: FBT003 - the name says it
+    if arguments[0] == "connect":
+        ours.close()
+    return ours, sock
+
+
+def _taken(control: socket.socket) -> socket.socket:
+    data, descriptors, _, _ = socket.recv_fds(control, 4, 1)
+    if not descriptors:
+        number = int.from_bytes(data, "big")
+        raise OSError(number, os.strerror(number) if number else "no answer")
+    return socket.socket(fileno=descriptors[0])
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
