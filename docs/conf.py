@@ -34,8 +34,8 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_?asyncio|collections|enum|logging|os|socket|textual|types|typing)\..*"),  # others'
-    ("py:.*", r"(.*\.)?_?[A-Z]"),  # type variables
-    ("py:class", r"AbstractEventLoop|Any|Buffer|Counter|Literal|PathLike|Self|Socket|TextIO|TracebackType"),
+    ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),  # type variables
+    ("py:class", r"AbstractEventLoop|AbstractFileSystem|Any|Buffer|Counter|Literal|PathLike|Self|Socket|TextIO|TracebackType"),
     ("py:class", r"AsyncIterator|Awaitable|Callable|Iterable|Iterator|Mapping|Sequence"),
     ("py:class", r"(.*\.)?(Arena|Channel|KexInit|Message|Negotiated)"),  # for whoever reads the protocol's sources
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -170,6 +171,40 @@ def test_git_clones_and_pushes(start: Start, tmp_path: Path, version: str) -> No
         assert (done.returncode, done.stdout) == (128, "") if command else done.returncode != 0, command
     # An option is a name like any other.
     assert "no repository '--help'" in server.run("git-upload-pack --help").stderr
+
+
+# The drop box.
+
+
+def test_file_drop_takes_files_and_shows_none(start: Start, tmp_path: Path) -> None:
+    server = start("file_drop", "--folder", "inbox")
+    options = server.ssh(user="ann")[1:-1]
+    options[options.index("-p")] = "-P"
+    del options[options.index("-l") : options.index("-l") + 2]
+
+    def copy(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [program("scp"), "-s", *options, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    data = os.urandom(2_000_000)
+    (tmp_path / "file").write_bytes(data)
+    (tmp_path / "virus.exe").write_bytes(b"MZ")
+    done = copy("-p", str(tmp_path / "file"), "127.0.0.1:")
+    assert done.returncode == 0, done.stderr
+    (kept,) = (tmp_path / "inbox").rglob("file")
+    assert kept.read_bytes() == data
+    until(lambda: f"file 2000000 bytes {hashlib.sha256(data).hexdigest()}" in server.log, "the upload is told")
+
+    assert copy(str(tmp_path / "virus.exe"), "127.0.0.1:").returncode != 0
+    assert list((tmp_path / "inbox").rglob("virus*")) == []
+    until(lambda: "'/virus.exe' failed: a file may not be named" in server.log, "the refusal is told")
+    for line in ("ls", f"get file {tmp_path}/back", "rm file"):
+        done = subprocess.run(
+            [program("sftp"), *options, "-b", "-", "127.0.0.1"], input=f"put {tmp_path}/file\n{line}\n",
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert "Permission denied" in done.stderr, line
+    assert not (tmp_path / "back").exists() or not (tmp_path / "back").read_bytes()
 
 
 # The network device.

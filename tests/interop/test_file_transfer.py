@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dunnart
-from dunnart.sftp import LocalFiles
+from dunnart.server import AuditEvent
+from dunnart.sftp import Atomic, FileEvent, LocalFiles, MemoryFiles, Observed
 from dunnart.testing.background import BackgroundLoop
 from tests.interop.clients import _library
 from tests.interop.support import SECONDS, Blob, Keys, environment, eventually, program
@@ -176,3 +178,35 @@ def test_what_is_no_file_system_is_refused_at_once(files: Any) -> None:
         dunnart.ScpHandler(files)
     with pytest.raises(dunnart.ConfigError, match="drives: 'CD' is no letter"):
         dunnart.ScpHandler(None, {"CD": LocalFiles()})
+    with pytest.raises(dunnart.ConfigError, match="requests: 'ls' is no request"):
+        dunnart.SftpHandler(LocalFiles(), requests=["open", "ls"])
+
+
+def test_memory_that_is_full(embed: Embed, blob: Blob) -> None:
+    files = MemoryFiles(largest_bytes=1 << 20)
+    here = embed(subsystems={"sftp": dunnart.SftpHandler(Atomic(files))}, exec=dunnart.ScpHandler(Atomic(files)))
+    for protocol in ("-s", "-O"):
+        done = here.run("scp", protocol, str(blob.path), "127.0.0.1:/up")
+        assert done.returncode != 0
+        assert "No space left on device" in done.stderr or "Failure" in done.stderr
+        assert files.contents() == {}
+
+
+@pytest.mark.parametrize("where", PLACEMENTS, ids=lambda where: f"{where[0]}-{where[1]}")
+def test_events_are_told_and_recorded(embed: Embed, tmp_path: Path, where: tuple[str, int]) -> None:
+    recorded: list[AuditEvent] = []
+    sink = SimpleNamespace(record=recorded.append)
+
+    def files(session: dunnart.RawSession) -> Observed:
+        def tell(event: FileEvent) -> None:
+            session.record(event.kind, path=event.path.decode(), size=event.size, error=event.error)
+
+        return Observed(MemoryFiles(), tell)
+
+    here = embed(where, subsystems={"sftp": dunnart.SftpHandler(files)}, audit=[sink])
+    (tmp_path / "f").write_text("text")
+    assert here.run("scp", str(tmp_path / "f"), "127.0.0.1:/up").returncode == 0
+    assert eventually(lambda: any(event.kind == "uploaded" for event in recorded))
+    (event,) = (event for event in recorded if event.kind == "uploaded")
+    assert event.user == "alice"
+    assert event.details == {"path": "/up", "size": 4, "error": "", "session": 0}

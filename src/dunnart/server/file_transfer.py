@@ -18,7 +18,7 @@ from dunnart.runtime.logs import clean, report
 from dunnart.server.applications import ThreadApplication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dunnart.server.raw import RawSession
     from dunnart.sftp.files import FileSystem
@@ -34,13 +34,15 @@ class SftpHandler(ThreadApplication):
     Args:
         files: what clients see: a file system for all sessions, which many threads then use at once; or a function of
             the session that gives its own, and may block.
+        requests: what clients may ask for, by the names that `dunnart sftp-server -Q requests` lists; None: all.
 
     Raises:
-        ConfigError: that is neither a file system nor a function that gives one.
+        ConfigError: that is neither a file system nor a function that gives one, or there is no such request.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, *, requests: Collection[str] | None = None) -> None:
         self._files = _Source(files, "files")
+        self._requests = None if requests is None else _known(requests)
 
     def serve(self, session: RawSession) -> int:
         """Serve a session until its client has no more requests."""
@@ -50,9 +52,10 @@ class SftpHandler(ThreadApplication):
         files = self._files.of(session)
         if files is None:
             return 1
+        link_first = sends_link_first(session.facts.connection.client_version)
         descriptor = session.socket().fileno()
         try:
-            serve(files, descriptor, descriptor, link_first=sends_link_first(session.facts.connection.client_version))
+            serve(files, descriptor, descriptor, requests=self._requests, link_first=link_first)
         except DunnartError as error:
             _refused(session, f"sftp: {error}")
             return 1
@@ -120,6 +123,15 @@ class _Source:
             session.refuse("the server has no files for you", 1)
             return None
         return found
+
+
+def _known(requests: Collection[str]) -> frozenset[str]:
+    from dunnart.sftp.messages import REQUESTS
+
+    for name in requests:
+        if name not in REQUESTS:
+            raise ConfigError(f"{name!r} is no request of SFTP", key="requests")
+    return frozenset(requests)
 
 
 def _is_files(value: object) -> bool:
