@@ -47,6 +47,8 @@ class Prepared:
     """Who runs this process; the only one who can log in, unless it is root."""
     one_time_password: str | None = field(repr=False)
     """Lets `user`, and nobody else, in as long as this process runs; None: there is no such password."""
+    way_in: bool
+    """Somebody can log in."""
     plugins: Plugins = field(repr=False)
 
 
@@ -157,7 +159,7 @@ def prepare(config: ServeConfig) -> Prepared:
             key="host_key" if config.host_key else "host_key_types",
         )
     user = this_user()
-    password = _password(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    password, way_in = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
     admission = Admission(
         startups=config.max_startups,
         per_source=config.max_startups_per_source,
@@ -167,11 +169,11 @@ def prepare(config: ServeConfig) -> Prepared:
         random=_random,
     )
     made = plugins.make(config, user.name, password)
-    return Prepared(config, algorithms, host_keys, admission, user.name, password, made)
+    return Prepared(config, algorithms, host_keys, admission, user.name, password, way_in, made)
 
 
-def _password(config: ServeConfig, *, root: bool) -> str | None:
-    """Make the password for this run, if it is wanted and would let its user in."""
+def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
+    """Make the password for this run, if it is wanted and would let its user in; tell whether anybody can log in."""
     methods = {method for chain in config.methods for method in chain.split(",")}
     # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
     usable = (not methods or "password" in methods) and not (root and config.permit_root_login == "no")
@@ -180,21 +182,20 @@ def _password(config: ServeConfig, *, root: bool) -> str | None:
     if ONE_TIME_PASSWORD in config.authenticators or config.password == "one-time":  # noqa: S105 - the option's value
         if not usable:
             raise ConfigError("methods or permit_root_login rules out the one-time password", key="password")
-        return new_password()
+        return new_password(), True
     if config.authenticators:  # what they are good for they know themselves
-        return None
+        return None, True
     by_key = (not methods or "publickey" in methods) and (
         bool(config.key_sources) or anyone_has_key(config.authorized_keys, strict_modes=config.strict_modes)
     )
     asked_for = "password" in methods  # a chain that names it cannot do without
     if config.password == "auto" and usable and (asked_for or not by_key):  # noqa: S105 - the option's value
-        return new_password()
+        return new_password(), True
     if asked_for:
         raise ConfigError('a chain wants a password, but password = "off" allows none', key="methods")
-    if by_key:
-        return None
-    _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
-    return None
+    if not by_key:
+        _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
+    return None, by_key
 
 
 def _random() -> float:
@@ -235,7 +236,10 @@ def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: Tex
     lines += [
         f"host key {key.public.key_type} {key.public.fingerprint()}" for key in prepared.host_keys
     ]  # fmt: skip
-    lines += [f"log in with: {login_command(prepared.user, address)}" for address in addresses]
+    if prepared.way_in:
+        lines += [f"log in with: {login_command(prepared.user, address)}" for address in addresses]
+    else:
+        lines += ["nobody can log in yet: put a key into ~/.ssh/authorized_keys, or allow a password"]
     if prepared.one_time_password is not None:
         lines += [
             f"password of {prepared.user} for this run: {prepared.one_time_password}",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dunnart.runtime.logs import clean
+
+_LOG = logging.getLogger("dunnart.daemon")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, none to be taken for another
 _LETTERS = 20
 
@@ -46,7 +50,7 @@ def served_users() -> Iterator[User]:
 
 
 def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool) -> bool:
-    """Tell whether one of the served users has a file with a line that lets a key in.
+    """Tell whether one of the served users has a file with a line that lets a key in; the log says what is in its way.
 
     Args:
         patterns: the files, as the option `authorized_keys` has them.
@@ -56,15 +60,16 @@ def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool) -> bool:
     from dunnart.plugins.authorized_keys import fill_in
 
     read = AuthorizedKeysCache().load
-    return any(
-        read(
-            fill_in(pattern, user.name, user.number, user.home),
-            owner_uid=user.number if strict_modes else None,
-            home=user.home,
-        ).entries
-        for user in served_users()
-        for pattern in patterns
-    )
+    for user in served_users():
+        for pattern in patterns:
+            path = fill_in(pattern, user.name, user.number, user.home)
+            found = read(path, owner_uid=user.number if strict_modes else None, home=user.home)
+            if found.entries:
+                return True
+            for line, reason in found.refused:
+                where = f"{path}:{line}" if line else path
+                _LOG.warning("%s lets nobody in: %s", clean(where), clean(reason))
+    return False
 
 
 def new_password() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 import threading
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _LOG = logging.getLogger("dunnart.server")
+_FORWARDS = re.compile(r"^direct-|^(tcpip|streamlocal)-forward")  # what asks policies
 
 
 def _described_by(
@@ -88,11 +90,17 @@ class Server:
             self._closed = asyncio.Event()
             self._drain = None
             await placement.start(listeners)  # sessions may begin before it returns
+            self._warn()
         except BaseException:
             self._placement, self._addresses = None, ()
             for listener in listeners:
                 listener.close()
             raise
+
+    def _warn(self) -> None:
+        asking = [name for name in (*self.config.channel_types, *self.config.global_requests) if _FORWARDS.search(name)]
+        if asking and not self.config.forwarding:
+            _LOG.warning("there is no forwarding policy, so that nothing is allowed: %s", clean(", ".join(asking)))
 
     async def close(self, text: str = "the server is shutting down", *, seconds: float = 5.0) -> None:
         """Stop listening, end every connection and its programs.
@@ -134,8 +142,11 @@ class Server:
     ) -> None:
         await self.close()
 
-    def run(self) -> None:
+    def run(self, started: Callable[[Server], object] | None = None) -> None:
         """Serve until SIGTERM or SIGINT comes, in an event loop of its own.
+
+        Args:
+            started: called with the server once it listens; `port` and `addresses` say where.
 
         Raises:
             ConfigError: it cannot listen where it should.
@@ -146,9 +157,9 @@ class Server:
         from dunnart.runtime.process import default_signals
 
         default_signals()
-        asyncio.run(self._serve())
+        asyncio.run(self._serve(started))
 
-    async def _serve(self) -> None:
+    async def _serve(self, started: Callable[[Server], object] | None) -> None:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -157,6 +168,8 @@ class Server:
             except NotImplementedError:  # Windows
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
         async with self:
+            if started is not None:
+                started(self)
             waiting = [asyncio.ensure_future(each) for each in (ended.wait(), self.wait_closed())]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for each in waiting:

@@ -150,6 +150,13 @@ def test_what_is_printed(config: ServeConfig) -> None:
     ]
 
 
+def test_no_login_command_where_nobody_can_log_in(config: ServeConfig) -> None:
+    stream = io.StringIO()
+    announce(prepare(replace(config, password="off")), [ListenAddress("127.0.0.1", 4321)], stream)
+    assert "log in with" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1].startswith("nobody can log in yet: put a key into ")
+
+
 STAND_IN = """\
 import asyncio
 import sys

@@ -57,10 +57,14 @@ def test_any_users_key_counts(homes: list[Path], content: bytes, usable: bool) -
     assert anyone_has_key(["/nowhere/%u", "%h/k"], strict_modes=True) is usable
 
 
-def test_a_file_that_others_can_write_counts_only_without_strict_modes(homes: list[Path]) -> None:
+def test_a_file_that_others_can_write_counts_only_without_strict_modes(
+    homes: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
     (homes[0] / "k").write_bytes(LINE)
     (homes[0] / "k").chmod(0o666)
     assert not anyone_has_key(["%h/k"], strict_modes=True)
+    assert f"{homes[0]}/k lets nobody in: " in caplog.text
+    assert "writable" in caplog.text
     assert anyone_has_key(["%h/k"], strict_modes=False)
 
 

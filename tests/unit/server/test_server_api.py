@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +22,13 @@ from dunnart.errors import ConfigError, LocalProtocolError
 from dunnart.keys.private import PrivateKey
 from dunnart.protocol.events import AuthRefused, LoggedIn
 from dunnart.protocol.limits import Limits
-from dunnart.protocol.questions import CredentialQuestion, PasswordCredential, PublicKeyCredential, SignQuestion
+from dunnart.protocol.questions import (
+    CredentialQuestion,
+    PasswordCredential,
+    PublicKeyCredential,
+    Refusal,
+    SignQuestion,
+)
 from dunnart.protocol.requests import ExecRequest, ShellRequest
 from dunnart.runtime.listeners import ListenAddress
 from dunnart.server import (
@@ -566,10 +575,52 @@ async def test_an_application_may_refuse_or_fail(placement: str, caplog: pytest.
 async def test_an_application_that_fails_behind_its_socket_is_refused_and_then_ended(placement: str) -> None:
     def begin_raw(session: RawSession) -> bool:
         with session.socket():
-            return raise_(ZeroDivisionError("in begin"))
+            raise ZeroDivisionError("in begin")
 
     async with serving(placement, Beginning(begin_raw)) as server:
         client = await server.login()
         channel = await client.session()
         assert not await client.ask(channel, ExecRequest(b"x"))
         assert await ended(client, channel) == 1
+
+
+class Refusing:
+    """Opens nothing, and allows nothing."""
+
+    async def open(self, _: Any) -> Refusal:
+        return Refusal()
+
+    async def allows(self, _: Any) -> bool:
+        """Allow nothing."""
+        return False
+
+
+@pytest.mark.parametrize("policies", [(), (Refusing(),)], ids=["without", "with"])
+async def test_a_forward_without_a_policy_is_warned_of(
+    caplog: pytest.LogCaptureFixture, policies: tuple[Refusing, ...]
+) -> None:
+    async with serving("loop", nothing, channel_types={"direct-tcpip": Refusing()}, forwarding=policies):
+        pass
+    assert ("there is no forwarding policy, so that nothing is allowed: direct-tcpip" in caplog.text) is (not policies)
+
+
+def test_run_tells_that_it_listens() -> None:
+    program = """
+import dunnart
+server = dunnart.Server(print, host_keys=[dunnart.PrivateKey.generate("ed25519")], listen="127.0.0.1:0",
+                        authenticators=[dunnart.AllowAnyone()])
+server.run(started=lambda server: print(server.port, flush=True))
+print("ended")
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                assert sock.recv(8) == b"SSH-2.0-"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.read() == "ended\n"
+        finally:
+            process.kill()
+    assert process.returncode == 0
