@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ssh2.exceptions import SSH2Error
 
-from benchmarks import files
+from benchmarks import files, forwards
 from benchmarks.clients import ClientError, Identity, Login, OpenSsh, Typist
 from benchmarks.peers import Embedded, Peer, Running
 from benchmarks.processes import KIB, command_seconds, login_shell, own_use
@@ -382,4 +382,5 @@ def sftp_files(bench: Bench) -> None:
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
     "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory, "files": sftp_files,
+    "forwards": forwards.forwards,
 }  # fmt: skip
