@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import logging
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -276,6 +278,73 @@ async def test_forwarded_streams() -> None:
     async with serving() as server, server.connect() as connection:
         with pytest.raises(ChannelError):
             await connection.open_direct("127.0.0.1", port)
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[int]:
+    """A TCP server that sends back what it has read, once that has ended."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.write(await reader.read())
+        writer.close()
+
+    target = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with target:
+        yield target.sockets[0].getsockname()[1]
+
+
+async def test_a_socket_that_has_a_channel() -> None:
+    data = noise(5 * MIB)
+    async with answering() as port, serving(**FORWARDING) as server, server.connect() as connection:
+        before = descriptors()
+        channel = await connection.open_direct("127.0.0.1", port)
+        assert await channel.read(2) == b"he"
+        ours, theirs = socket.socketpair()
+        channel.join(theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read() == b"llo" + data
+        writer.close()
+        await writer.wait_closed()
+        await channel.wait_closed()
+        await eventually(lambda: descriptors() <= before)
+
+
+@pytest.mark.parametrize("breaks", ["socket", "channel", "connection"])
+async def test_a_socket_that_has_a_channel_ends_with_it(breaks: str) -> None:
+    async with answering() as port, serving(**FORWARDING) as server, server.connect() as connection:
+        channel = await connection.open_direct("127.0.0.1", port)
+        ours, theirs = socket.socketpair()
+        channel.join(theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        assert await reader.readexactly(5) == b"hello"
+        if breaks == "socket":
+            writer.close()
+            await channel.wait_closed()
+        else:
+            await (channel if breaks == "channel" else connection).close()
+            assert await reader.read() == b""
+            writer.close()
+        await writer.wait_closed()
+        assert theirs.fileno() == -1
+
+
+async def test_through_another_server() -> None:
+    async with serving() as inner, serving(**FORWARDING) as outer, outer.connect() as first:
+        async with inner.connect(through=first) as second:
+            assert (await second.run("cat", noise(4 * MIB))).stdout == noise(4 * MIB)
+        await eventually(lambda: not first._channels)
+        second = await inner.connect(through=first)
+        reading = asyncio.ensure_future(second.run("deaf"))
+        await asyncio.sleep(0.05)
+        await first.close()
+        with pytest.raises(ConnectionClosed):
+            await reading
+    async with serving() as inner, serving() as outer, outer.connect() as first:
+        with pytest.raises(ChannelError):
+            await inner.connect(through=first)
 
 
 async def test_reading_in_pieces() -> None:

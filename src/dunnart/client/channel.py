@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from dunnart.errors import ChannelError, DunnartError, LocalProtocolError
 
 if TYPE_CHECKING:
+    import socket
     from types import TracebackType
     from typing import Self
 
     from dunnart.client.connection import Connection
     from dunnart.protocol.requests import ChannelRequest
+    from dunnart.runtime.bridge import Bridge
 
 READ_BYTES = 256 * 1024
 _JOIN_BYTES = 32 * 1024  # smaller pieces are joined: to hand out each of them would cost more
@@ -131,6 +133,13 @@ class Incoming:
         self._size += len(data)
         self._bell.ring()
 
+    def take_all(self) -> bytes:
+        """Take what waits, though nobody has it yet: the window stays shut by as much."""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return data
+
     def wake(self) -> None:
         """The stream or the connection has ended."""
         self._bell.ring()
@@ -159,6 +168,7 @@ class Channel:
         self._refuses_input = False
         self._answers: deque[asyncio.Future[bool]] = deque()
         self._closed = False
+        self._bridge: Bridge | None = None
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone.add_done_callback(_fetched)
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -228,6 +238,33 @@ class Channel:
         if self._refuses_input:
             raise ChannelError("the program at the server reads no more")
 
+    def join(self, sock: socket.socket) -> None:
+        """Let a socket have the channel: bytes go both ways by themselves, until both ways have ended.
+
+        `read`, `write` and `write_eof` must not be used any more; `wait_closed` tells when all is over.
+
+        Args:
+            sock: a connected stream socket, which now belongs to the channel.
+
+        Raises:
+            ConnectionClosed: the connection is gone; the socket is closed.
+        """
+        from dunnart.runtime.bridge import Bridge
+        from dunnart.runtime.streams import Streams
+
+        if self._closed or self._connection.closed:
+            sock.close()
+            self.check_connection()
+            return
+        loop = asyncio.get_running_loop()
+        streams = Streams.of_socket(sock, joined=True)
+        self._bridge = bridge = Bridge(self._connection.pump, loop, self._number, streams, _Nobody())
+        if waiting := self._incoming.take_all():
+            bridge.receive([memoryview(waiting)])
+        if self._eof_received:
+            bridge.receive_eof()
+        self._connection.pump.tick()
+
     # The end.
 
     async def close(self) -> None:
@@ -241,6 +278,8 @@ class Channel:
         self._closed = True
         if self.opened.done():
             self._connection.close_channel(self._number)
+        if self._bridge is not None:
+            self._bridge.close()
         self._wake()
 
     async def wait_closed(self) -> None:
@@ -316,12 +355,16 @@ class Channel:
             self._connection.pump.engine.consumed(self._number, sum(map(len, chunks)))
         elif stream == _STDERR and self._errors is not None:
             self._errors.put(chunks)
+        elif self._bridge is not None:
+            self._bridge.receive(chunks)
         else:
             self._incoming.put(chunks)
 
     def received_eof(self) -> None:
         """The server sends no more."""
         self._eof_received = True
+        if self._bridge is not None:
+            self._bridge.receive_eof()
         self._wake()
 
     def received_request(self, request: ChannelRequest) -> bool:
@@ -341,13 +384,22 @@ class Channel:
             if not answer.done():
                 answer.set_result(success)
 
+    def received_close(self) -> None:
+        """The server has closed the channel, and whoever has joined it decides when we do."""
+        assert self._bridge is not None
+        self._bridge.receive_close()
+
     def resume(self) -> None:
         """Data may flow again."""
+        if self._bridge is not None:
+            self._bridge.resume()
         self._room.ring()
 
     def lost(self, error: DunnartError | None) -> None:
         """The channel is gone, with the connection if there is an error."""
         self._closed = self._closed or error is None
+        if self._bridge is not None:
+            self._bridge.close()
         failure = error or ChannelError("the channel is closed")
         waiting: tuple[asyncio.Future[Any], ...] = (self.opened, *self._answers)
         for answer in waiting:
@@ -366,6 +418,16 @@ class Channel:
         if self._errors is not None:
             self._errors.wake()
         self._room.ring()
+
+
+class _Nobody:
+    """Whoever holds the other end of a joined socket hears of the channel's end from the socket."""
+
+    def requested(self, _request: ChannelRequest) -> bool:
+        return False
+
+    def hung_up(self) -> None:
+        pass
 
 
 def _fetched(future: asyncio.Future[Any]) -> None:

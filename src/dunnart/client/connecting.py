@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +30,12 @@ class Connecting:
     """A connection in the making: `await` it, or use it as an asynchronous context manager."""
 
     def __init__(
-        self, host: str, port: int, sock: socket.socket | None, config: EngineConfig, host_key: HostKeyCheck,
-        login: Login, connect_seconds: float, family: int,
-    ) -> None:  # fmt: skip
-        self._host = host
-        self._port = port
-        self._sock = sock
+        self, dial: Callable[[], Awaitable[socket.socket]], config: EngineConfig, host_key: HostKeyCheck, login: Login
+    ) -> None:
+        self._dial = dial
         self._config = config
         self._host_key = host_key
         self._login = login
-        self._connect_seconds = connect_seconds
-        self._family = family
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[object, None, Connection]:
@@ -58,9 +53,7 @@ class Connecting:
 
     async def connect(self) -> Connection:
         """Connect and log in, once."""
-        sock, self._sock = self._sock, None
-        if sock is None:
-            sock = await _dial(self._host, self._port, self._connect_seconds, self._family)
+        sock = await self._dial()
         try:
             sock.setblocking(False)  # noqa: FBT003 - the name says it
             connection = Connection(sock, self._config, self._host_key, self._login)
@@ -88,6 +81,7 @@ def connect(
     connect_seconds: float = 30.0,
     family: int = socket.AF_UNSPEC,
     sock: socket.socket | None = None,
+    through: Connection | None = None,
 ) -> Connecting:
     """Connect to a server and log in. The server's key is always checked before anything secret is sent.
 
@@ -115,12 +109,14 @@ def connect(
         connect_seconds: how long the TCP connection may take.
         family: AF_INET or AF_INET6 for addresses of that kind only.
         sock: a connected socket to use, which now belongs to the connection.
+        through: a connection to a server that is to connect to the host (ssh's jump host).
 
     Raises:
         HostKeyError: the server's key is not known, has changed, or is revoked; says where and what to do.
         AuthenticationFailed: nothing of what was tried lets the user in.
         NegotiationError: both sides have no algorithm in common.
         ConnectionClosed: the server cannot be reached, or went away.
+        ChannelError: the server that is to connect to it cannot, or does not want to.
         ConfigError: a file or an option cannot be used.
         AgentError: an agent that was named cannot be used.
     """
@@ -138,7 +134,15 @@ def connect(
         user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,
         prompt=prompt,
     )  # fmt: skip
-    return Connecting(host, port, sock, config, host_key, login, connect_seconds, family)
+
+    async def dial() -> socket.socket:
+        if sock is not None:
+            return sock
+        if through is not None:
+            return await _tunnel(through, host, port)
+        return await _dial(host, port, connect_seconds, family)
+
+    return Connecting(dial, config, host_key, login)
 
 
 def _this_user() -> str:
@@ -148,16 +152,34 @@ def _this_user() -> str:
         raise ConfigError("say who to log in as: this process's user has no name", key="user") from error
 
 
+async def _tunnel(through: Connection, host: str, port: int) -> socket.socket:
+    """Have another server connect there."""
+    channel = await through.open_direct(host, port)
+    ours, theirs = socket.socketpair()
+    try:
+        channel.join(theirs)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
 async def _dial(host: str, port: int, seconds: float, wanted: int) -> socket.socket:
     """Try the host's addresses one after the other."""
     loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
     failure: Exception = OSError("it has no address")
     try:
         async with asyncio.timeout(seconds):
             found = await loop.getaddrinfo(host, port, family=wanted, type=socket.SOCK_STREAM)
-            for family, kind, protocol, _, address in found:
+            for number, (family, kind, protocol, _, address) in enumerate(found):
+                # One that swallows everything must leave time for the others.
+                share = (loop.time() - deadline) / (number - len(found))
                 try:
-                    return await _connected(socket.socket(family, kind, protocol), address)
+                    async with asyncio.timeout(share):
+                        return await _connected(socket.socket(family, kind, protocol), address)
+                except TimeoutError:
+                    failure = TimeoutError(f"no answer within {share:.3g} s")
                 except OSError as error:
                     failure = error
     except TimeoutError:

@@ -23,6 +23,7 @@ from dunnart.protocol.events import (
     ChannelClosed,
     ChannelOpened,
     ChannelRefused,
+    CloseReceived,
     ConnectionEnded,
     DataReceived,
     EofReceived,
@@ -265,6 +266,9 @@ class Connection:
             await self.wait_closed()
             raise
         finally:
+            for task in self._tasks:  # a server may let in whoever has not even answered
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._login.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -419,6 +423,10 @@ class Connection:
             channel.opened.set_exception(error)
         channel.lost(None)
 
+    def _close_received(self, event: CloseReceived) -> None:
+        if channel := self._channels.get(event.channel):
+            channel.received_close()
+
     def _channel_closed(self, event: ChannelClosed) -> None:
         if channel := self._channels.pop(event.channel, None):
             channel.lost(None)
@@ -445,6 +453,7 @@ class Connection:
         EofReceived: _eof,
         ChannelOpened: _channel_opened,
         ChannelRefused: _channel_refused,
+        CloseReceived: _close_received,
         ChannelClosed: _channel_closed,
         RequestAnswered: _answered,
         ChannelRequestQuestion: _requested,

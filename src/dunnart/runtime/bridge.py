@@ -300,6 +300,8 @@ class Bridge:
         self._close_stdout()
         self._close_stderr()
         self.receive_eof()
+        if self._joined and self._pending is not None:
+            return  # what came before the CLOSE goes out first; the end of stdin then closes the channel
         if self._exit is not None or self._joined:
             with _UNLESS_GONE:
                 self._pump.engine.close_channel(self._number)
