@@ -13,7 +13,10 @@ from sphinx.util.inventory import InventoryFile
 import dunnart
 from tests.docs.pages import ROOT
 
-BUILT = ("dunnart.server", "dunnart.client", "dunnart.client.blocking", "dunnart.keys", "dunnart.errors", "dunnart.ecos")
+BUILT = (
+    "dunnart.server", "dunnart.sftp", "dunnart.client", "dunnart.client.blocking", "dunnart.keys", "dunnart.errors",
+    "dunnart.ecos",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
