@@ -173,7 +173,7 @@ class ServeConfig:
         "yes, prohibit-password (by key, or by the password printed at the start) or no.",
     )  # fmt: skip
     accept_env: tuple[str, ...] = list_option(
-        ("LANG", "LC_*"), converted(_variable_pattern), "PATTERN",
+        ("LANG", "LC_*", "COLORTERM", "NO_COLOR"), converted(_variable_pattern), "PATTERN",
         "Environment variables that a client may set; * and ? may stand in them.",
     )  # fmt: skip
     shell: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that serves shells; off: none does.")

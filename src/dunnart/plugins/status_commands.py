@@ -215,9 +215,13 @@ class Console:
             name: getattr(config, name)
             for name in ("workers", "application_threads", "application_queue", "callback_seconds")
         }
-        lines = ["of the server", *status_text.facts(_shown(server), self.columns)]
-        lines += ["", "of a connection", *status_text.facts(_shown(connection), self.columns)]
-        return Reply(lines, {"server": server, "connection": connection})
+        admission = {} if config.admission is None else config.admission.bounds
+        parts = {"server": server, "connection": connection, "admission": admission}
+        lines: list[str] = []
+        for head, part in zip(("of the server", "of a connection", "of who may connect"), parts.values(), strict=True):
+            if part:
+                lines += ["", head, *status_text.facts(_shown(part), self.columns)]
+        return Reply(lines[1:], parts)
 
     async def _drain(self, arguments: Sequence[str]) -> Reply:
         seconds = _seconds(arguments[0]) if arguments else _DRAIN_SECONDS

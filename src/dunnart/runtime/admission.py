@@ -239,6 +239,18 @@ class Admission:
         self.counters = dict.fromkeys((*names, *(f"penalty_{each.value}" for each in _REASONS)), 0)
 
     @property
+    def bounds(self) -> dict[str, str | float]:
+        """What it was made with, by names as in the configuration."""
+        penalties = {f"penalty_{name}": getattr(self._penalties, name) for name in self._penalties.__slots__}
+        return {
+            "max_startups": str(self._startups),
+            "max_startups_per_source": self._per_source,
+            "source_bits": str(self._source_bits),
+            **penalties,
+            "penalty_exempt": ", ".join(map(str, self._exempt)),
+        }
+
+    @property
     def waiting(self) -> int:
         """How many connections have not logged in yet."""
         return self._waiting

@@ -107,7 +107,7 @@ class ServerConfig:
     audit: Sequence[AuditSink] = ()
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
     methods: Sequence[str] = ()
-    accept_env: Sequence[str] = ("LANG", "LC_*")
+    accept_env: Sequence[str] = ("LANG", "LC_*", "COLORTERM", "NO_COLOR")
     algorithms: Algorithms | str = "default"
     limits: Limits = field(default_factory=Limits)
     admission: Admission | None = field(default_factory=default_admission)

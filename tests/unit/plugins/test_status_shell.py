@@ -16,6 +16,7 @@ from dunnart.plugins.status import Options, StatusShell, status_shell
 from dunnart.plugins.status_commands import CommandError, Console, split
 from dunnart.plugins.status_text import Look, Rate
 from dunnart.protocol.requests import PtyRequest, WindowChange
+from dunnart.runtime.admission import Admission, Network, StartupLimit
 from dunnart.server.plugins import Context
 from dunnart.server.status import ChannelStatus, ConnectionStatus, PoolStatus, ProcessStatus, ServerStatus
 from tests.runtime.driver import USER, Running
@@ -205,6 +206,26 @@ async def test_who_may_only_look(line: str) -> None:
         assert not running.server.draining
 
 
+async def test_limits_of_who_may_connect() -> None:
+    admission = Admission(
+        startups=StartupLimit(3, 50, 7), per_source=2, random=lambda: 0.5, exempt=(Network("192.0.2.0/24"),)
+    )
+    async with serving("loop", Running(), admission=admission) as running:
+        found = await Console(running.server, may_change=False).run(["limits"])
+    lines = [*found.lines]
+    first = lines.index("of who may connect")
+    assert lines[first : first + 4] == [
+        "of who may connect",
+        "  max_startups                    3:50:7",
+        "  max_startups_per_source         2",
+        "  source_bits                     32:64",
+    ]
+    assert "  penalty_crash_seconds           90" in lines
+    assert lines[-1] == "  penalty_exempt                  192.0.2.0/24"
+    assert isinstance(found.data, dict)
+    assert found.data["admission"]["penalty_max_seconds"] == 600.0
+
+
 async def test_commands_do_what_they_say() -> None:
     async with console() as (operator, running):
         client = await running.login()
@@ -220,7 +241,9 @@ async def test_commands_do_what_they_say() -> None:
             await client.until(lambda: channel is None)
         assert client.ended is not None
         assert client.ended.text == "go away"
-        assert "rekey_seconds" in await said(operator, "limits")
+        limits = await said(operator, "limits")
+        assert "rekey_seconds" in limits
+        assert "max_startups" not in limits
         waiting = running.dial()
         while not running.server.connections:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
