@@ -191,6 +191,13 @@ def test_many_read_one_file_at_once(stored: Stored) -> None:
         assert list(pool.map(all_of_it, range(4))) == [True] * 4
 
 
+def test_reading_from_memory_moves_no_position() -> None:
+    stored = in_memory()
+    stored.put("f", b"0123456789")
+    assert read(opened(stored.files, b"/f", READ), 5, 3) == b"567"
+    assert stored.filesystem.store["/share/f"].tell() == 0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_writes_are_as_on_a_disk(stored: Stored, seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
