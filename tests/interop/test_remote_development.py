@@ -26,8 +26,14 @@ from tests.interop.tools import HOST, ssh_config
 # A server of the kind that an editor installs: it echoes what it is sent, and says where it listens.
 ECHO = """\
 import socket, sys, threading
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
+if sys.argv[1:]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen(64)
+    print(sys.argv[1], flush=True)
+else:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    print(listener.getsockname()[1], flush=True)
 def echo(connection):
     with connection:
         while data := connection.recv(65536):
@@ -41,7 +47,7 @@ set -e
 folder=$(mktemp -d "$HOME/editor.XXXXXX")
 cat > "$folder/server.py" <<'END'
 {server}END
-nohup {python} "$folder/server.py" > "$folder/port" 2> "$folder/log" < /dev/null &
+nohup {python} "$folder/server.py" {argument} > "$folder/port" 2> "$folder/log" < /dev/null &
 server=$!
 trap 'kill $server; rm -r "$folder"' EXIT
 until [ -s "$folder/port" ]; do sleep 0.05; done
@@ -98,20 +104,31 @@ def echoed(sock: socket.socket, data: bytes) -> str:
     return found.hexdigest()
 
 
-def test_an_editors_server_and_many_tunnels_to_it(files: Served) -> None:
-    proxy = free_port()
-    ssh = [program("ssh"), "-F", str(ssh_config(files)), "-T", "-D", f"127.0.0.1:{proxy}",
-           "-o", "ExitOnForwardFailure=yes", HOST, "bash"]  # fmt: skip
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_an_editors_server_and_many_tunnels_to_it(files: Served, kind: str) -> None:
+    proxy, here, there = free_port(), files.folder / "editor", files.home / "editor"
+    tunnels = ["-D", f"127.0.0.1:{proxy}"] if kind == "tcp" else ["-L", f"{here}:{there}"]
+    ssh = [program("ssh"), "-F", str(ssh_config(files)), "-T", *tunnels, "-o", "ExitOnForwardFailure=yes", HOST, "bash"]
+
+    def connect() -> socket.socket:
+        if kind == "tcp":
+            return through(proxy, int(listens))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(SECONDS)
+        sock.connect(str(here))
+        return sock
+
     with started(ssh, environment(files.folder)) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(BOOTSTRAP.format(server=ECHO, python=sys.executable).encode())
+        argument = f'"{there}"' if kind == "unix" else ""
+        process.stdin.write(BOOTSTRAP.format(server=ECHO, python=sys.executable, argument=argument).encode())
         process.stdin.flush()
         said = process.stdout.readline().decode()
-        port = int(said.split("==")[1])
+        listens = said.split("==")[1]
 
         # One that nobody reads from fills up; the others go on.
-        stuck = through(proxy, port)
+        stuck = connect()
         stuck.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while stuck.send(bytes(1 << 20)):
@@ -119,19 +136,20 @@ def test_an_editors_server_and_many_tunnels_to_it(files: Served) -> None:
         source = random.Random(1)
         data = [source.randbytes(source.choice((1, 1000, 100_000, 400_000))) for _ in range(CHANNELS)]
         with ThreadPoolExecutor(CHANNELS) as pool:
-            found = list(pool.map(lambda piece: echoed(through(proxy, port), piece), data))
+            found = list(pool.map(lambda piece: echoed(connect(), piece), data))
         assert found == [hashlib.sha256(piece).hexdigest() for piece in data]
         stuck.close()
 
-        refused = free_port()
-        with pytest.raises(ConnectionRefusedError):
-            through(proxy, refused)
+        if kind == "tcp":
+            refused = free_port()
+            with pytest.raises(ConnectionRefusedError):
+                through(proxy, refused)
 
         process.stdin.write(b"\n")
         process.stdin.close()
         assert process.wait(SECONDS) == 0
         assert process.stderr is not None
-        assert b"waiting\n" in process.stderr.read()
+        assert process.stderr.read() == b"waiting\n"
     assert not list(files.home.glob("editor.*"))
     assert eventually(lambda: not is_running(f"{files.home}/editor."))
 
