@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import pwd
 import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,27 @@ def test_virtual_users_have_roots_of_their_own(configured: Configured, tmp_path:
         assert text == (missing if user == "carol" else f"sftp: {user!r} cannot be a part of a path\r\n")
     assert eventually(lambda: f"{tmp_path}/carol cannot be served: No such file or directory" in server.log)
     assert [event["user"] for event in events(tmp_path, "uploaded")] == ["alice"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve by another account")
+@BOTH
+def test_an_account_serves_with_its_own_rights(configured: Configured, tmp_path: Path, protocol: str) -> None:
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        (Path(folder) / "open").mkdir()
+        os.chown(Path(folder) / "open", nobody.pw_uid, nobody.pw_gid)
+        (Path(folder) / "roots").touch(0o600)
+        server = configured(root=folder, account="nobody")
+        (tmp_path / "f").write_text("text")
+        done = run(server, "scp", protocol, str(tmp_path / "f"), "127.0.0.1:/open/f")
+        assert done.returncode == 0, done.stderr
+        assert (Path(folder) / "open/f").stat().st_uid == nobody.pw_uid
+        for words in ((str(tmp_path / "f"), "127.0.0.1:/f"), ("127.0.0.1:/roots", str(tmp_path / "x"))):
+            done = run(server, "scp", protocol, *words)
+            assert done.returncode != 0
+            assert "Permission denied" in done.stderr
+        assert left(Path(folder)) == ["open", "open/f", "roots"]
 
 
 @BOTH
