@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.conftest import Serve
 from tests.interop.support import MIB, Served, make_blob
 from tests.interop.tools import HOST, contents, digest, make_tree, run, ssh, ssh_config
 
@@ -66,6 +67,13 @@ def test_openssh_scp_by_the_systems_own_program(files: Served, tmp_path: Path) -
     run(files, "scp", "-O", "-F", ssh_config(files), "-rp", tmp_path / "tree", f"{HOST}:{there}")
     run(files, "scp", "-O", "-F", ssh_config(files), "-rp", f"{HOST}:{there}", back)
     assert contents(there, modes=True, times=True) == contents(back, modes=True, times=True) == made
+
+
+@pytest.mark.parametrize("flags", ["-3", "-3O"])
+def test_openssh_scp_from_there_to_there(files: Served, tmp_path: Path, flags: str) -> None:
+    made = contents(make_tree(tmp_path / "tree"), modes=True, times=True)
+    run(files, "scp", flags, "-F", ssh_config(files), "-rp", f"{HOST}:{tmp_path}/tree", f"{HOST}:{tmp_path}/copy")
+    assert contents(tmp_path / "copy", modes=True, times=True) == made
 
 
 # PuTTY's.
@@ -281,6 +289,18 @@ def test_curl(files: Served, tmp_path: Path) -> None:
     (tmp_path / "line").write_bytes(b"two\n")
     curl(files, "-a", "-T", tmp_path / "line", url(files, there / "log"))
     assert (there / "log").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("processor", ["os", "scp"])
+def test_curl_by_scp(files: Served, start: Serve, tmp_path: Path, processor: str) -> None:
+    server = files if processor == "os" else start("--exec", "scp")
+    blob = make_blob(tmp_path / "blob", 2 * MIB + 3)
+    there = url(server, tmp_path / "with%20space").replace("sftp:", "scp:")
+    curl(server, "-T", blob.path, there)
+    assert digest(tmp_path / "with space") == blob.sha256
+    curl(server, "-o", tmp_path / "back", there)
+    assert digest(tmp_path / "back") == blob.sha256
+    run(server, "curl", "-sS", "--key", server.keys.path("ed25519"), there + "2", status=78)
 
 
 def test_curl_lists_and_gives_orders(files: Served, tmp_path: Path) -> None:
