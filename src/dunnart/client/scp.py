@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dunnart.client.transfers import TransferWatch
+from dunnart.errors import ChannelError
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places
 from dunnart.scp.server import Watch, serve
@@ -168,7 +169,10 @@ async def _run(
     files = Places(LocalFiles(start=os.getcwd()))
     work = asyncio.ensure_future(asyncio.to_thread(serve, command, files, read, write, log, watch))
     try:
-        status = await asyncio.shield(work)
+        try:
+            status = await asyncio.shield(work)
+        except ChannelError:  # the other side has ended while we still wrote
+            status = 1
         await stream.write_eof()
         while await stream.read(_READ_BYTES):  # its end is waited for
             pass

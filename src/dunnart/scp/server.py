@@ -181,7 +181,8 @@ class _Source:
         self._peer = peer
 
     def run(self) -> None:
-        self._peer.answer()
+        if not self._peer.answer():
+            raise _Ended
         for path in self._command.paths:
             try:
                 files, place = self._places.find(path)

@@ -185,14 +185,16 @@ class _ClientOptions:
         system = self._one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2").split()
         strict = self._choice("stricthostkeychecking", self._one("stricthostkeychecking", "ask"),
                               {"yes": 0, "ask": 0, "accept-new": 0, "no": 0, "off": 0})  # fmt: skip
-        batch = wishes.batch or self._flag("batchmode", default=False)
+        batch = self._flag("batchmode", default=False) or wishes.batch
+        passwords = self._flag("passwordauthentication", default=True) and not batch
+        questions = self._flag("kbdinteractiveauthentication", default=True) and not batch
         trust = strict in {"accept-new", "no", "off"}
         asking = Asking(front, user, host.name, remember=known[0] if known else "~/.ssh/known_hosts", trust=trust)
         keys = [*wishes.identities, *given.pop("identityfile", [])]
         agent = self._one("identityagent", "")
         identities_only = self._flag("identitiesonly", default=False)
         algorithms = PROFILES["default"]
-        if wishes.compress or self._flag("compression", default=False):
+        if self._flag("compression", default=False) or wishes.compress:
             from dataclasses import replace
 
             algorithms = replace(algorithms, compression=("zlib@openssh.com", "none"))
@@ -200,8 +202,8 @@ class _ClientOptions:
             "user": user,
             "keys": [os.path.expanduser(path) for path in keys] or None,
             "agent": False if agent == "none" or identities_only else agent or True,
-            "password": None if batch or not self._flag("passwordauthentication", default=True) else asking.password,
-            "prompt": None if batch or not self._flag("kbdinteractiveauthentication", default=True) else asking.prompt,
+            "password": asking.password if passwords else None,
+            "prompt": asking.prompt if questions else None,
             "passphrase": None if batch else asking.passphrase,
             "known_hosts": [*known, *system],
             "unknown_host": asking.unknown_host if trust or (strict == "ask" and not batch) else None,
