@@ -137,7 +137,7 @@ class LocalFiles:
         follow = not (mode.create and mode.exclusive)
         new_directory = mode.create and path.endswith(b"/")
         with self._place(path, follow=follow, bare=new_directory) as place:
-            if new_directory:
+            if new_directory and place.directory is not None:
                 raise oserror(errno.EISDIR, path)
             fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
         return LocalFile(fd, append=mode.append)
@@ -274,15 +274,15 @@ class LocalFiles:
 
     def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
         """Make a link at `path` to `target`."""
-        with self._place(path, follow=False) as place:
-            if symbolic:
-                if b"\0" in target:
-                    raise oserror(errno.EINVAL, target)
+        if symbolic:
+            if b"\0" in target:
+                raise oserror(errno.EINVAL, target)
+            with self._place(path, follow=False) as place:
                 os.symlink(target, place.name, dir_fd=place.directory)
-                return
-            with self._place(target, follow=False) as source:
-                os.link(source.name, place.name, src_dir_fd=source.directory, dst_dir_fd=place.directory,
-                        follow_symlinks=False)  # fmt: skip
+            return
+        with self._place(target, follow=False) as source, self._place(path, follow=False) as place:
+            os.link(source.name, place.name, src_dir_fd=source.directory, dst_dir_fd=place.directory,
+                    follow_symlinks=False)  # fmt: skip
 
     def statvfs(self, path: bytes) -> os.statvfs_result:
         """What is known of the file system that a file is on."""
