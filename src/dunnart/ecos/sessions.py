@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dunnart.session")
 _MAPPED_LOOPBACK = "::ffff:127.0.0.1"  # as a listener for IPv4 and IPv6 shows it
 _LARGEST_STATUS = 0xFFFFFFFF
-_LOST_STATUS = 75  # EX_TEMPFAIL of sysexits.h
 _SWEEP_SECONDS = 1.0
 
 
@@ -309,8 +308,8 @@ class Sessions:
         """It is done; False if it was before."""
         return self._open.pop(session.number, None) is not None
 
-    def _end(self, session: Session, status: int, reason: str = "") -> None:
-        """Tell the client the status once it has what the application has written."""
+    def _end(self, session: Session, status: int = 0, *, reason: str = "") -> None:
+        """Tell the client the status, or why there is none, once it has what the application has written."""
         session.shut()
 
         def last(_: object = None) -> None:
@@ -318,7 +317,7 @@ class Sessions:
             if under_way is not None:
                 under_way.add_done_callback(last)
             elif reason:
-                session.raw.refuse(reason, status)
+                session.raw.refuse(reason)
             else:
                 session.raw.exit(status)
 
@@ -339,7 +338,7 @@ class Sessions:
                 _LOG.warning("%s: %s, and done() was not called", session.shown, what)
             if session.over and session.lost and self._forget(session):
                 self._lost += 1
-                self._end(session, _LOST_STATUS, "the application has lost this session")
+                self._end(session, reason="the application has lost this session")
                 session.close()
         self._sweeping = bool(self._open)
         if self._sweeping:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.keys.authorized_keys import AuthorizedKeysCache
 from dunnart.plugins import os_account
-from dunnart.runtime.logs import clean
-from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
+from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential, clean
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, os_process
-from dunnart.runtime.logs import clean, report
+from dunnart.server import clean, report
 from dunnart.sftp.messages import sends_link_first
 from dunnart.sftp.options import FileOptions, filled_in
 

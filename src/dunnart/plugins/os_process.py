@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.plugins import os_account
 from dunnart.plugins.os_account import Account
-from dunnart.runtime.logs import clean, report
-from dunnart.server import Call, Command
+from dunnart.server import Call, Command, clean, report
 
 if TYPE_CHECKING:
     from dunnart.server import RawSession

@@ -9,8 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dunnart.runtime.logs import clean
-from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
+from dunnart.server import Allow, AuthReply, Deny, PasswordCredential, clean
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dunnart.plugins.file_process import FileProcesses
-from dunnart.runtime.logs import clean
 from dunnart.scp.command import ScpCommand
+from dunnart.server import clean
 from dunnart.server.plugins import Context, plugin
 from dunnart.sftp.options import FileOptions, check_folder
 

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from dunnart.errors import ConnectionClosed, Interrupted
 from dunnart.plugins import status_text
 from dunnart.plugins.status_commands import TOP_SECONDS, CommandError, Console, Reply, split
-from dunnart.runtime.logs import clean
-from dunnart.server import WindowChange
+from dunnart.server import WindowChange, clean
 from dunnart.server.plugins import Context, plugin
 
 if TYPE_CHECKING:

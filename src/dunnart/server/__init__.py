@@ -16,6 +16,7 @@ from dunnart.protocol.questions import (
 from dunnart.protocol.requests import BreakRequest, SignalRequest, WindowChange
 from dunnart.runtime.admission import Admission, Network, Penalties, SourceBits, StartupLimit
 from dunnart.runtime.listeners import ListenAddress
+from dunnart.runtime.logs import clean, report
 from dunnart.runtime.process import Call, Command
 from dunnart.server.applications import AsyncHandler, BlockingHandler, Handler, Middleware
 from dunnart.server.authentication import (
@@ -112,5 +113,7 @@ __all__ = [
     "Terminal",
     "Tunnel",
     "WindowChange",
+    "clean",
     "plugin",
+    "report",
 ]

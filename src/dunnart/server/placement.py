@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dunnart.server.config import ServerConfig
     from dunnart.server.server import Server
 
-_HANG_UP_SECONDS = 1.0
+HANG_UP_SECONDS = 1.0
 
 
 class Placement(Protocol):
@@ -96,7 +96,7 @@ class OnLoop:
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, and all that runs."""
         await self.protocol.close(text, seconds=seconds)
-        await self.host.hung_up(_HANG_UP_SECONDS)
+        await self.host.hung_up(HANG_UP_SECONDS)
         await self.host.close()
 
     @property
@@ -158,7 +158,7 @@ class InThread:
 
         async def end() -> None:
             await inner.protocol.close(text, seconds=seconds)
-            await inner.host.hung_up(_HANG_UP_SECONDS)
+            await inner.host.hung_up(HANG_UP_SECONDS)
 
         await self._thread.run(end())
         await inner.host.close()

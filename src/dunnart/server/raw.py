@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.session")
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
+TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _LARGEST_STATUS = 0xFFFFFFFF
 
 
@@ -258,7 +258,7 @@ class RawSession(Facts):
         """
         self._end(ExitStatus(exit_status(status)), "")
 
-    def refuse(self, reason: str, status: int = _TEMPORARY_FAILURE) -> None:
+    def refuse(self, reason: str, status: int = TEMPORARY_FAILURE) -> None:
         """End the session at once, and tell the user why on its stderr.
 
         Args:

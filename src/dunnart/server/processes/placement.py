@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dunnart.errors import ConfigError
 from dunnart.runtime.loop_thread import LoopThread
 from dunnart.server.host import Host
+from dunnart.server.placement import HANG_UP_SECONDS
 from dunnart.server.processes.frames import Peer
 from dunnart.server.processes.process import ProtocolProcess
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.server")
-_HANG_UP_SECONDS = 1.0
 _START_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _END_SECONDS = 5.0
@@ -135,7 +135,7 @@ class InProcesses:
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await self.host.hung_up(_HANG_UP_SECONDS)
+        await self.host.hung_up(HANG_UP_SECONDS)
         await self._end()
 
     async def _end(self) -> None:

@@ -26,6 +26,7 @@ from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
 from dunnart.server.processes.remote import RemoteHost
 from dunnart.server.protocol_server import ProtocolServer
+from dunnart.server.raw import TEMPORARY_FAILURE
 
 if TYPE_CHECKING:
     from dunnart.runtime.admission import Admission
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.server")
 _ATTACHED = (1, 3)
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Worker:
@@ -123,7 +123,7 @@ class Worker:
             if session is not None:
                 _LOG.error("session %d of connection %d: no descriptors are left for it", frame.channel,
                            frame.connection)  # fmt: skip
-                session.control.end(ExitStatus(_TEMPORARY_FAILURE), "the server is out of descriptors\r\n")
+                session.control.end(ExitStatus(TEMPORARY_FAILURE), "the server is out of descriptors\r\n")
             return
         for fd in descriptors:
             os.set_blocking(fd, False)
