@@ -119,7 +119,11 @@ class PrivateKey:
         raise NotImplementedError
 
     def openssh(self, comment: str = "", passphrase: str | bytes | None = None) -> bytes:
-        """Give the key as a file in OpenSSH's format, encrypted (bcrypt, aes256-ctr) if there is a passphrase."""
+        """Give the key as a file in OpenSSH's format, encrypted (bcrypt, aes256-ctr) if there is a passphrase.
+
+        Give a comment to a key that paramiko is to read: every other ECDSA key without one, as ssh-keygen writes it
+        too, needs no padding, and paramiko takes the comment's empty end for damaged padding.
+        """
         check = os.urandom(4)
         secret = check + check + text(self.public.key_type) + self._secret_fields() + text(comment)
         cipher, kdf, options = "none", "none", b""
