@@ -22,10 +22,7 @@ def test_borg(files: Served, tmp_path: Path) -> None:
 
     borg("init", "--encryption=none", there)
     borg("create", f"{there}::one", ".", folder=made)
-    (made / "plain").write_bytes(b"changed")
-    borg("create", f"{there}::two", ".", folder=made)
     borg("check", "--verify-data", there)
-    assert borg("list", "--short", there).split() == ["one", "two"]
     back = tmp_path / "back"
     back.mkdir()
     borg("extract", f"{there}::one", folder=back)

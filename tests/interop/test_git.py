@@ -69,9 +69,9 @@ def test_a_big_pack(files: Served, tmp_path: Path, repository: str) -> None:
     ours = tmp_path / "ours"
     git(files, "init", "-q", ours)
     source = random.Random(1)
-    for number in range(400):
+    for number in range(200):
         (ours / f"{number}").write_bytes(source.randbytes(20_000))
-    (ours / "large").write_bytes(source.randbytes(4 * MIB))
+    (ours / "large").write_bytes(source.randbytes(2 * MIB))
     commit(files, ours, "all")
     git(files, "push", "-q", f"{HOST}:{repository}", "main", folder=ours)
     git(files, "clone", "-q", f"{HOST}:{repository}", tmp_path / "theirs")

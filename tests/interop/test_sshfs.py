@@ -124,7 +124,7 @@ def test_git_works_in_a_mounted_folder(files: Served, tmp_path: Path) -> None:
 def test_a_large_folder(files: Served, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()
-    names = sorted(f"file {number}" for number in range(3000))
+    names = sorted(f"file {number}" for number in range(1500))
     for name in names:
         (there / name).touch()
     with mounted(files, there, tmp_path / "mounted") as here:
