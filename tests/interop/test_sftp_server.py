@@ -138,7 +138,7 @@ def tree(folder: Path) -> list[tuple[str, int, int, bytes]]:
 @pytest.mark.parametrize(
     "flags",
     [
-        "", "-e -l info", "-e -l VERBOSE", "-el VERBOSE", "-R -e -l INFO", "-u 027", "-u 0", "-u777", "-e -P remove",
+        "", "-e -l info", "-e -l VERBOSE", "-el VERBOSE", "-R -e -l INFO", "-u 027", "-u 0", "-u077", "-e -P remove",
         "-e -l VERBOSE -P posix-rename,rename", "-p open,close,read,write,stat,lstat,realpath,setstat,fsetstat -e",
         "-p open,close,stat,lstat,realpath,fstat,opendir,readdir -P opendir -e -l VERBOSE", "-d /nonexistent -e",
         "-e -c anything -R",
