@@ -35,7 +35,6 @@ class AgentForwarding:
         """Give the session the socket's path."""
         number = request.connection.id
         if request.data or not await request.client.allows(Forward(request.connection, "agent")):
-            self._log.info("connection %d may not forward its agent", number)
             return None
         if number not in self._sockets:
             try:
@@ -53,7 +52,7 @@ class AgentForwarding:
         account = os_account.to_act_as(request.connection.user, request.connection.grants)
         path, sock, folder = _socket_of(account)
         try:
-            listener = request.client.listen((sock,), _CHANNEL_TYPE, lambda _peer: (b"", "the client's agent"))
+            listener = request.client.listen((sock,), _CHANNEL_TYPE, lambda _peer: (b"", "the client's agent"), path)
         except LimitExceeded:
             folder.remove()
             raise

@@ -44,7 +44,6 @@ class DirectStreamlocal:
             return Refusal(_PROHIBITED, str(error))
         number = opening.connection.id
         if not await opening.client.allows(Forward(opening.connection, "connect-unix", path=path)):
-            self._log.info("connection %d may not be forwarded to %r", number, path)
             return Refusal(_PROHIBITED, "forwarding there is not allowed")
         try:
             sock = await unix_sockets.connect(opening.client, path, self._seconds)

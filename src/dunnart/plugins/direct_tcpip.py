@@ -48,7 +48,6 @@ class DirectTcpip:
         try:
             sock = await self._connect(opening, host, port)
         except PermissionError:
-            self._log.info("connection %d may not be forwarded to %r port %d", number, host, port)
             return Refusal(_PROHIBITED, "forwarding there is not allowed")
         except (OSError, TimeoutError, UnicodeError) as error:
             self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)

@@ -54,14 +54,12 @@ class StreamlocalForward:
             listener = self._listening.get(number, {}).pop(path, None)
             if listener is not None:
                 listener.close()
-                self._log.info("connection %d listens on %r no more", number, path)
             return listener is not None
         return await self._listen(request, path)
 
     async def _listen(self, request: ConnectionRequest, path: str) -> bool:
         number, client = request.connection.id, request.client
         if not await client.allows(Forward(request.connection, "listen-unix", path=path)):
-            self._log.info("connection %d may not listen on %r", number, path)
             return False
         if path in self._listening.get(number, {}):
             return False
@@ -71,7 +69,7 @@ class StreamlocalForward:
             self._log.info("connection %d cannot listen on %r: %s", number, path, error)
             return False
         try:
-            listener = client.listen((sock,), "forwarded-streamlocal@openssh.com", partial(_describe, path))
+            listener = client.listen((sock,), "forwarded-streamlocal@openssh.com", partial(_describe, path), path)
         except LimitExceeded as error:
             remove()
             self._log.info("connection %d cannot listen on %r: %s", number, path, error)
@@ -81,7 +79,6 @@ class StreamlocalForward:
             self._listening[number] = {}
             client.on_end(lambda: self._forget(number))
         self._listening[number][path] = listener
-        self._log.info("connection %d listens on %r", number, path)
         return True
 
     def _forget(self, connection: int) -> None:

@@ -72,7 +72,6 @@ class TcpipForward:
     async def _listen(self, request: ConnectionRequest, host: str, port: int) -> bool | bytes:
         connection, client = request.connection, request.client
         if not await client.allows(Forward(connection, "listen", host, port)):
-            self._log.info("connection %d may not listen on %r port %d", connection.id, host, port)
             return False
         try:
             sockets = await self._bind(request, host, port)
@@ -81,7 +80,8 @@ class TcpipForward:
             return False
         bound: int = sockets[0].getsockname()[1]
         try:
-            listener = client.listen(sockets, "forwarded-tcpip", partial(_describe, host, bound))
+            where = f"{host or '*'} port {bound}"
+            listener = client.listen(sockets, "forwarded-tcpip", partial(_describe, host, bound), where)
         except LimitExceeded as error:
             self._log.info("connection %d cannot listen on %r port %d: %s", connection.id, host, port, error)
             return False
@@ -89,7 +89,6 @@ class TcpipForward:
             self._listening[connection.id] = []
             client.on_end(lambda: self._forget(connection.id))
         self._listening[connection.id].append(_Listening(host, port, bound, listener))
-        self._log.info("connection %d listens on %r port %d", connection.id, host, bound)
         return True if port else uint32(bound)
 
     def _forget(self, connection: int) -> None:
@@ -104,7 +103,6 @@ class TcpipForward:
             return False
         listening.remove(meant[0])
         meant[0].listener.close()
-        self._log.info("connection %d listens on %r port %d no more", request.connection.id, host, meant[0].port)
         return True
 
     async def _bind(self, request: ConnectionRequest, host: str, port: int) -> list[socket.socket]:

@@ -74,7 +74,6 @@ class X11Forwarding:
             self._log.info("connection %d asks for a display wrongly: %s", number, error)
             return None
         if not await request.client.allows(Forward(request.connection, "x11")):
-            self._log.info("connection %d may not forward a display", number)
             return None
         try:
             return self._listen(request, wanted)
@@ -93,13 +92,12 @@ class X11Forwarding:
                 for sock in sockets:
                     sock.close()
         try:
-            listener = request.client.listen(sockets, "x11", _describe, once=wanted.once)
+            listener = request.client.listen(sockets, "x11", _describe, f"display {display}", once=wanted.once)
         except LimitExceeded:
             folder.remove()
             raise
         request.session.on_end(listener.close)
         request.session.on_end(folder.remove)
-        self._log.info("connection %d has display %d", request.connection.id, display)
         return {"DISPLAY": f"localhost:{display}.{wanted.screen}", "XAUTHORITY": f"{folder.path}/Xauthority"}
 
 

@@ -55,6 +55,8 @@ class Limits:
     """Session channels open at once on one connection."""
     channels: int = 1000
     """Channels of every type open at once on one connection."""
+    forwarded_connections: int = 1000
+    """Channels beside sessions open at once on one connection: forwarded connections, of either direction."""
     listeners: int = 100
     """Addresses, ports and unix sockets that one connection has the server listen on."""
     environment_variables: int = 64

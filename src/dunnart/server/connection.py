@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dunnart.errors import DecodeError, DunnartError, LocalProtocolError, NegotiationError
+from dunnart.errors import DecodeError, DunnartError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
 from dunnart.protocol.events import (
     AuthFailed,
@@ -68,7 +67,7 @@ from dunnart.runtime.pump import Pump
 from dunnart.server.authentication import Attempt
 from dunnart.server.channel import ServerChannel
 from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
-from dunnart.server.host import Opening
+from dunnart.server.forwarded import Forwarded
 from dunnart.server.interfaces import AuditEvent
 
 if TYPE_CHECKING:
@@ -82,11 +81,8 @@ if TYPE_CHECKING:
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
-_FORWARD = logging.getLogger("dunnart.forward")
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
-_CONNECT_FAILED = 2
 _UNKNOWN_CHANNEL_TYPE = 3
-_RESOURCE_SHORTAGE = 4
 _TERM_BYTES = 64
 _TOO_MANY_FAILURES = 14
 _TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
@@ -105,8 +101,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_channels", "_crashed", "_interactive_rounds", "_opening", "_tasks", "_unknown_user",
-        "_wanted", "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_forwarded", "_interactive_rounds", "_tasks", "_unknown_user",
+        "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -115,8 +111,7 @@ class ServerConnection:
         self._tasks: set[asyncio.Task[None]] | None = None
         self._interactive_rounds = 0
         self._crashed = False
-        self._opening: Opening | None = None
-        self._wanted: dict[int, Opening] | None = None
+        self._forwarded: Forwarded | None = None
         self._unknown_user = False
         self.id = number
         self.user = ""
@@ -222,7 +217,7 @@ class ServerConnection:
             except Exception as error:  # noqa: BLE001 - who waits for the answer must not wait for ever
                 self.server.failed(self, error)
                 reply = None
-            self._answer(question, reply)
+            self.answer(question, reply)
 
         self.spawn(run())
 
@@ -243,7 +238,8 @@ class ServerConnection:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.server.failed(self, error)
 
-    def _answer(self, question: Question, reply: object) -> None:
+    def answer(self, question: Question, reply: object) -> None:
+        """Answer a question that took its time."""
         try:
             self.pump.now().answer(question.token, reply)
         except Exception as error:  # noqa: BLE001 - an answer that cannot be used must not leave the peer waiting
@@ -321,7 +317,7 @@ class ServerConnection:
         if not isinstance(reply, Allow | Prompt):
             floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
-        self._answer(question, reply)
+        self.answer(question, reply)
 
     def _auth_failed(self, event: AuthFailed) -> None:
         self.user = event.user
@@ -349,7 +345,7 @@ class ServerConnection:
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
             event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
 
-    def audit(self, kind: str, **details: str | int) -> None:
+    def audit(self, kind: str, **details: str | float) -> None:
         """Have something recorded."""
         if self.server.config.audit:
             self.server.host.audit(AuditEvent(time.time(), kind, self.id, self.user, self.peer, details))
@@ -361,46 +357,22 @@ class ServerConnection:
         if isinstance(request, SessionOpen):
             self.pump.engine.answer(question.token, True)  # noqa: FBT003 - the reply is the argument
         elif isinstance(request, UnknownOpen) and request.wire_name in self.server.config.channel_types:
-            self.spawn(self._open(question, request))
+            self.spawn(self._beside.ask(question, request))
         else:
             self.pump.engine.answer(question.token, Refusal(_UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
 
-    async def _open(self, question: ChannelOpenQuestion, request: UnknownOpen) -> None:
-        """Ask a plug-in for a channel that is no session."""
-        assert self.facts is not None
-        reply: Opening | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
-        try:
-            reply = await self.server.host.open(Asked(self.facts, request.wire_name, request.data), self)
-        except Exception as error:  # noqa: BLE001 - a plug-in's fault fails its channel, never the connection
-            self.server.failed(self, error)
-        if isinstance(reply, Refusal):
-            report(_SESSION, logging.INFO, self, "channel %s refused: %s", clean(request.wire_name), reply.description)
-            self._answer(question, reply)
-        else:
-            self._opening = reply  # ChannelOpened is the very next event
-            self._answer(question, True)  # noqa: FBT003 - the reply is the argument
-            if self._opening is not None:  # the client has gone meanwhile
-                self.server.host.abandon(self._opening.number)
+    @property
+    def _beside(self) -> Forwarded:
+        if self._forwarded is None:
+            self._forwarded = Forwarded(self)
+        return self._forwarded
 
     def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
         """Ask the client for a channel."""
-        try:
-            number = self.pump.now().open_channel(channel_type, data)
-        except LocalProtocolError as error:  # the connection is over, or has too many
-            self.server.count("refused_channels")
-            self.server.host.settled(self.id, opening, Refusal(_RESOURCE_SHORTAGE, str(error)))
-            return
-        if self._wanted is None:
-            self._wanted = {}
-        self._wanted[number] = Opening(opening, detail)
-        self.pump.tick()
+        self._beside.open_channel(channel_type, data, opening, detail)
 
     def _refused(self, event: ChannelRefused) -> None:
-        wanted = (self._wanted or {}).pop(event.channel, None)
-        if wanted is not None:
-            self.server.count("refused_channels")
-            refusal = Refusal(event.reason_code, event.description)
-            self.server.host.settled(self.id, wanted.number, refusal)
+        self._beside.refused(event)
 
     def _denied(self, event: ChannelDenied) -> None:
         self.server.count("refused_channels")
@@ -412,28 +384,7 @@ class ServerConnection:
         if event.channel_type == SessionOpen.name:
             self.server.count("sessions")
             return
-        self.server.count("channels")
-        wanted = (self._wanted or {}).pop(event.channel, None)
-        opening, self._opening = wanted or self._opening, None if wanted is None else self._opening
-        assert self.facts is not None
-        assert opening is not None
-        facts = SessionFacts(self.facts, event.channel, event.channel_type, opening=opening.number,
-                             detail=opening.detail)  # fmt: skip
-        report(_FORWARD, logging.INFO, self, "channel %d: %s %s", channel.number, event.channel_type,
-               clean(opening.detail))  # fmt: skip
-        self.audit("channel-begin", session=channel.number, what=event.channel_type, detail=opening.detail)
-        host = self.server.host
-        channel.counterpart = host.session(facts, channel)
-        host.begin(channel.counterpart, partial(self._joined, channel))
-        if wanted is not None:
-            host.settled(self.id, wanted.number, None)
-
-    def _joined(self, channel: ServerChannel, done: bool) -> None:  # noqa: FBT001
-        if not done:
-            channel.fail()
-            with contextlib.suppress(DunnartError):  # the client has just closed it
-                self.pump.engine.close_channel(channel.number)
-            self.pump.tick()
+        self._beside.opened(channel, event.channel_type)
 
     def _data(self, event: DataReceived) -> None:
         channel = self._channels.get(event.channel)
@@ -466,9 +417,8 @@ class ServerConnection:
         channel.close()
         if channel.prepared:
             self.server.host.unprepared(self.id, channel.number)
-        if counterpart is not None:
-            kind = "channel-end" if counterpart.facts.opening else "session-end"
-            self.audit(kind, session=channel.number)
+        if (self._forwarded is None or not self._forwarded.ended(channel)) and counterpart is not None:
+            self.audit("session-end", session=channel.number)
 
     def _requested(self, question: ChannelRequestQuestion) -> None:
         channel = self._channels.get(question.channel)
@@ -605,7 +555,7 @@ class ServerConnection:
             answer = await self.server.host.answer(Asked(self.facts, request.wire_name, request.data), self)
         except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
             self.server.failed(self, error)
-        self._answer(question, answer)
+        self.answer(question, answer)
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         DataReceived: _data,

@@ -4,14 +4,13 @@
                                                                      ▼
     client ◄── forwarded-tcpip, x11, … ◄── ClientLink.open ◄── Tunnel of the accepted socket
 
-All of it lives on the application's event loop, but for the tunnels' bytes, which the protocol's loop moves itself.
+All of it is used on the application's event loop. Connections are accepted, and tunnels' bytes moved, by loops that no
+application can hold.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dunnart.forward")
 _CONNECT_FAILED = 2
 _MOST_WAITING = 64
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_GONE_BEFORE = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH})
 
 
 class ConnectionControl(Protocol):
@@ -71,10 +68,15 @@ class Tunnel:
 
 
 class Scope:
-    """Something that ends: a connection, or a session of it."""
+    """Something that ends: a connection, or a session of it.
+
+    Attributes:
+        facts: the connection.
+        host: what runs applications; not for them.
+    """
 
     def __init__(self, host: Host, facts: ConnectionFacts) -> None:
-        self._host = host
+        self.host = host
         self._ends: list[Callable[[], None]] | None = []
         self.facts = facts
 
@@ -100,7 +102,7 @@ class Scope:
         try:
             function()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - others wait to be told as well
-            self._host.failed(self.facts, error)
+            self.host.failed(self.facts, error)
 
 
 class ClientLink(Scope):
@@ -118,7 +120,7 @@ class ClientLink(Scope):
 
     async def allows(self, forward: Forward) -> bool:
         """Ask the login's grants and the server's forwarding policies; without any they refuse."""
-        return await self._host.allows(forward)
+        return await self.host.allows(forward)
 
     async def open(self, channel_type: str, data: bytes, handler: Handler) -> Refusal | None:
         """Ask the client for a channel.
@@ -138,27 +140,28 @@ class ClientLink(Scope):
             if not answer.done():
                 answer.set_result(refusal)
 
-        host = self._host
-        host.call(host.want, self, channel_type, data, handler, settled)
+        host = self.host
+        host.call(host.want, self, channel_type, data, handler, lambda refusal: host.call_app(settled, refusal))
         return await answer
 
     def listen(
-        self, sockets: Iterable[socket.socket], channel_type: str, describe: Callable[[Any], tuple[bytes, str]], *,
-        once: bool = False,
+        self, sockets: Iterable[socket.socket], channel_type: str, describe: Callable[[Any], tuple[bytes, str]],
+        detail: str, *, once: bool = False,
     ) -> Listener:  # fmt: skip
         """Accept connections and have the client serve them by channels, until it has gone or the listener is closed.
 
         Args:
-            sockets: stream sockets that listen, non-blocking; the listener closes them.
+            sockets: stream sockets that listen; the listener closes them.
             channel_type: of the channels, as "forwarded-tcpip".
             describe: gives the channel's data, and the tunnel's `detail`, for what `accept` said of the peer's address.
+            detail: where it listens, for the log and audit.
             once: close it after the first connection.
 
         Raises:
             LimitExceeded: the connection has as many listeners as `Limits.listeners` allows; the sockets are closed.
         """
-        listener = Listener(self, tuple(sockets), channel_type, describe, once=once)
-        if self.ended or len(self.listeners) >= self._host.config.limits.listeners:
+        listener = Listener(self, tuple(sockets), channel_type, describe, detail, once=once)
+        if self.ended or len(self.listeners) >= self.host.config.limits.listeners:
             listener.close()
             raise LimitExceeded(f"{len(self.listeners)} listeners are open already")
         listener.start()
@@ -176,7 +179,7 @@ class ClientLink(Scope):
             if not answer.done():
                 answer.set_result(error)
 
-        self._host.call(self._host.start_beside, program, started)
+        self.host.call(self.host.start_beside, program, started)
         error = await answer
         if error is not None:
             raise error
@@ -187,14 +190,9 @@ class ClientLink(Scope):
             listener.close()
         super().end()
 
-    def spawn(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
-        """Run a coroutine as the application's; its failure is logged."""
-        return self._host.spawn(work, self.facts)
-
-    @property
-    def rest_seconds(self) -> float:
-        """How long to rest when descriptors ran out."""
-        return self._host.config.retry_seconds
+    def note(self, kind: str, **details: str) -> None:
+        """Have something recorded by the audit sinks."""
+        self.host.note(self.facts, kind, **details)
 
 
 class Listener:
@@ -208,83 +206,99 @@ class Listener:
 
     def __init__(
         self, client: ClientLink, sockets: tuple[socket.socket, ...], channel_type: str,
-        describe: Callable[[Any], tuple[bytes, str]], *, once: bool,
+        describe: Callable[[Any], tuple[bytes, str]], detail: str, *, once: bool,
     ) -> None:  # fmt: skip
         self._client = client
         self._sockets = sockets
         self._channel_type = channel_type
         self._describe = describe
+        self._detail = detail.encode(errors="backslashreplace").decode()
         self._once = once
-        self._room = asyncio.Semaphore(_MOST_WAITING)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting = 0
+        self._accepts = False
         self.on_close: Callable[[], None] = lambda: None
         self.closed = False
 
     def start(self) -> None:
         """Begin to accept."""
-        self._client.listeners.add(self)
-        self._loop = asyncio.get_running_loop()
-        self._tasks = [self._client.spawn(self._accept(sock)) for sock in self._sockets]
+        client = self._client
+        for sock in self._sockets:
+            sock.setblocking(False)  # noqa: FBT003 - the name says it
+        client.listeners.add(self)
+        report(_LOG, logging.INFO, client.facts, "listens for %s: %s", self._channel_type, clean(self._detail))
+        client.note("listen-begin", what=self._channel_type, detail=self._detail)
+        client.host.call(self._resume)
 
     def close(self) -> None:
         """Accept no more. Connections that were accepted go on."""
         if self.closed:
             return
         self.closed = True
-        self._client.listeners.discard(self)
-        for task in self._tasks:
-            task.cancel()
-        for sock in self._sockets:
-            if self._loop is not None:
-                with contextlib.suppress(NotImplementedError):  # a loop that watches no descriptors
-                    self._loop.remove_reader(sock)
-            sock.close()
+        client = self._client
+        client.host.call(self._shut)
+        if self in client.listeners:
+            client.listeners.discard(self)
+            report(_LOG, logging.INFO, client.facts, "listens no more for %s: %s", self._channel_type,
+                   clean(self._detail))  # fmt: skip
+            client.note("listen-end", what=self._channel_type, detail=self._detail)
         self.on_close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._room.acquire()
-            try:
-                sock, name = await loop.sock_accept(listener)
-            except OSError as error:
-                self._room.release()
-                if error.errno in _GONE_BEFORE:
-                    continue
-                report(_LOG, logging.WARNING, self._client.facts, "cannot accept a connection: %s", error.strerror)
-                if error.errno not in _OUT_OF_RESOURCES:
-                    self.close()
-                    return
-                await asyncio.sleep(self._client.rest_seconds)
-                continue
-            except asyncio.CancelledError:
-                self._room.release()
-                raise
-            if self.closed:
-                sock.close()
-                return
-            self._client.spawn(self._serve(sock, name))
-            if self._once:
-                self.close()
+    # On the loop that serves the protocol, or speaks with what does: the application may hold its own.
 
-    async def _serve(self, sock: socket.socket, name: Any) -> None:  # noqa: ANN401 - what accept says of an address
-        try:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            data, detail = self._describe(name)
-            tunnel = Tunnel(sock, detail)
-        except BaseException:
+    def _resume(self) -> None:
+        if not self._accepts and not self.closed:
+            self._accepts = True
+            for sock in self._sockets:
+                self._client.host.loop.add_reader(sock, self._accept, sock)
+
+    def _pause(self) -> None:
+        if self._accepts:
+            self._accepts = False
+            for sock in self._sockets:
+                self._client.host.loop.remove_reader(sock)
+
+    def _shut(self) -> None:
+        self._pause()
+        for sock in self._sockets:
             sock.close()
-            self._room.release()
-            raise
+
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            refusal = await self._client.open(self._channel_type, data, tunnel)
-        finally:
-            self._room.release()
+            sock, name = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError as error:
+            report(_LOG, logging.WARNING, self._client.facts, "cannot accept a connection: %s", error.strerror)
+            self._pause()
+            host = self._client.host
+            host.loop.call_later(host.config.retry_seconds, self._resume)
+            return
+        if self._once:
+            self._pause()
+            self._client.host.call_app(self.close)
+        try:
+            self._serve(sock, name)
+        except Exception as error:  # noqa: BLE001 - one connection's fault is not the others'
+            sock.close()
+            self._client.host.failed(self._client.facts, error)
+
+    def _serve(self, sock: socket.socket, name: Any) -> None:  # noqa: ANN401 - what accept says of an address
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        data, detail = self._describe(name)
+        self._waiting += 1
+        if self._waiting >= _MOST_WAITING:
+            self._pause()
+        host = self._client.host
+        host.want(self._client, self._channel_type, data, Tunnel(sock, detail), self._settled)
+
+    def _settled(self, refusal: Refusal | None) -> None:
+        self._waiting -= 1
         if refusal is not None:
-            report(_LOG, logging.INFO, self._client.facts, "the client refused a channel for %s: %s", clean(detail),
-                   clean(refusal.description))  # fmt: skip
+            report(_LOG, logging.INFO, self._client.facts, "the client refused a channel for %s: %s",
+                   clean(self._detail), clean(refusal.description))  # fmt: skip
+        if not self._once:
+            self._resume()
 
 
 def gone() -> Refusal:

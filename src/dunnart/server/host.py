@@ -12,16 +12,17 @@ import contextlib
 import inspect
 import logging
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from dunnart.protocol.questions import AuthReply, Deny, Refusal
-from dunnart.runtime.logs import report
+from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.applications import as_application, with_middleware
 from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
-from dunnart.server.interfaces import ChannelOpening, ConnectionRequest, SessionRequest
+from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
-    from dunnart.server.facts import Address, Asked, SessionFacts
+    from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
     from dunnart.server.forwarding import ConnectionControl
-    from dunnart.server.interfaces import AuditEvent, Forward
+    from dunnart.server.interfaces import Forward
     from dunnart.server.raw import Application
     from dunnart.server.server import Server
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.server")
+_FORWARD = logging.getLogger("dunnart.forward")
 _CALLBACK_THREADS = 8
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
@@ -182,13 +184,21 @@ class Host:
     async def allows(self, forward: Forward) -> bool:
         """May this login have that forwarded? Its grants and all policies must say so. On the application's loop."""
         policies = self.config.forwarding
-        if not policies:
-            return False
         granted: list[Any] = [each for each in forward.connection.grants if callable(getattr(each, "allows", None))]
+        allowed = bool(policies)
         for policy in (*granted, *policies):
-            if await policy.allows(forward) is not True:
-                return False
-        return True
+            allowed = allowed and await policy.allows(forward) is True
+        if not allowed:
+            self.counters["refused_forwards"] += 1
+            report(_FORWARD, logging.INFO, forward.connection, "may not have forwarded: %s", clean(str(forward)))
+            self.note(forward.connection, "forward-refused", detail=clean(str(forward)))
+        return allowed
+
+    def note(self, connection: ConnectionFacts, kind: str, **details: str) -> None:
+        """Have something recorded that concerns a connection. From any thread."""
+        if self.config.audit:
+            event = AuditEvent(time.time(), kind, connection.id, connection.user, connection.peer, details)
+            self.call(self.audit, event)
 
     async def answer(self, asked: Asked, control: ConnectionControl) -> bool | bytes:
         """Ask the global request's plug-in."""
@@ -227,9 +237,9 @@ class Host:
         self, client: ClientLink, channel_type: str, data: bytes, handler: Handler,
         settled: Callable[[Refusal | None], None],
     ) -> None:  # fmt: skip
-        """Ask a client for a channel; `settled` is called on the application's loop."""
+        """Ask a client for a channel; `settled` is told what came of it."""
         if self._clients.get(client.facts.id) is not client:
-            self.call_app(settled, gone())
+            settled(gone())
             return
         opening, detail = self._keep_opening(handler, channel_type)
         self._wanted[client.facts.id, opening] = settled
@@ -241,7 +251,7 @@ class Host:
         if refusal is not None:
             self.abandon(opening)
         if settled is not None:
-            self.call_app(settled, refusal)
+            settled(refusal)
 
     def ended(self, connection: int) -> None:
         """A connection is gone."""

@@ -271,9 +271,9 @@ class ProtocolServer:
             self._algorithms.clear()
         return self._algorithms.setdefault(algorithms, algorithms)
 
-    def count(self, name: str) -> None:
-        """One more of `name`."""
-        self.counters[name] += 1
+    def count(self, name: str, more: int = 1) -> None:
+        """One more of `name`, or several."""
+        self.counters[name] += more
 
     def login_done(self, connection: ServerConnection) -> None:
         """A connection's user is in."""
