@@ -204,8 +204,8 @@ class AuditEvent:
 
     Attributes:
         time: when, in seconds since 1970 (UTC).
-        kind: what happened: "login", "login-failed", "session-begin", "session-end", "forward", …; there may be more
-            in the future.
+        kind: what happened: "login", "login-failed", "session-begin", "session-end", "forward", …; with files what a
+            `dunnart.sftp.FileEvent` calls it: "uploaded", "removed", …; there may be more in the future.
         connection: the connection's number, as the log shows it.
         user: the name that logged in, or tried to. A peer's word: may hold any character.
         peer: the client's address.
