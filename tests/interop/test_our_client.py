@@ -84,19 +84,21 @@ def begin(name: str, command: list[str], port: int, host_key: PublicKey) -> Peer
     return Peer(name, port, host_key, process)
 
 
-def sshd(folder: Path, keys: Keys, *lines: str) -> Peer:
+def sshd(folder: Path, keys: Keys, *lines: str, host: Path | None = None) -> Peer:
     """OpenSSH's server."""
     path = shutil.which("sshd", path=PATH) or missing("sshd")
     if os.getuid() == 0:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    write_key(folder / "host", "ed25519")
+    if host is None:
+        host = folder / "host"
+        write_key(host, "ed25519")
     config = folder / "sshd_config"
-    settings = [f"HostKey {folder / 'host'}", f"AuthorizedKeysFile {keys.authorized}", "PidFile none", "UseDNS no",
+    settings = [f"HostKey {host}", f"AuthorizedKeysFile {keys.authorized}", "PidFile none", "UseDNS no",
                 "StrictModes no", "PermitRootLogin yes", "ListenAddress 127.0.0.1", "Subsystem sftp internal-sftp",
                 "PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitTTY yes"]  # fmt: skip
     config.write_text("\n".join([*lines, *settings]) + "\n")
     port = free_port()
-    return begin("sshd", [path, "-D", "-f", str(config), "-p", str(port)], port, public(folder / "host.pub"))
+    return begin("sshd", [path, "-D", "-f", str(config), "-p", str(port)], port, public(host.with_suffix(".pub")))
 
 
 def dropbear(folder: Path, keys: Keys) -> Peer:
@@ -329,6 +331,88 @@ def is_server(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip() in {"sshd", "sshd-session", "sshd-auth", "dropbear"}
     return False
+
+
+# Certificates, which OpenSSH's server knows.
+
+
+def certify(authority: Path, key: Path, *options: str) -> Path:
+    """Make a certificate beside a key's .pub file."""
+    command = [program("ssh-keygen"), "-q", "-s", str(authority), "-I", "an id", *options, str(key.with_suffix(".pub"))]
+    subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+    return key.with_name(f"{key.name}-cert.pub")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """A key that signs certificates."""
+    write_key(tmp_path / "authority", "ed25519")
+    return tmp_path / "authority"
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa256", "rsa"])
+@pytest.mark.parametrize("way", ["file", "locked file", "agent"])
+def test_a_users_certificate(authority: Path, tmp_path: Path, keys: Keys, agent: str, kind: str, way: str) -> None:
+    user = this_user().name
+    mine = tmp_path / "mine"
+    write_key(mine, kind)
+    certify(authority, mine, "-n", user)
+    peer = sshd(tmp_path, keys, f"TrustedUserCAKeys {authority}.pub")
+
+    async def test() -> None:
+        options: dict[str, Any] = {"keys": [], "agent": agent} if way == "agent" else {"passphrase": "opens"}
+        async with peer.connect(str(mine), **options) as connection:
+            assert (await connection.run("echo in")).stdout == b"in\n"
+
+    if way == "locked file":
+        subprocess.run([program("ssh-keygen"), "-q", "-p", "-P", "", "-N", "opens", "-f", str(mine)], check=True,
+                       capture_output=True, timeout=SECONDS)  # fmt: skip
+    if way == "agent":
+        add(agent, str(mine))
+    try:
+        run(test)
+    finally:
+        stop(peer)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-h", "-n", "127.0.0.1"), ""),
+        (("-h", "-n", "other.example"), "it is for other.example"),
+        (("-h",), "it is for nobody"),
+        (("-h", "-n", "127.0.0.1", "-V", "20200101:20210101"), "it is not valid at this time"),
+    ],
+)
+def test_a_hosts_certificate(
+    authority: Path, tmp_path: Path, keys: Keys, options: tuple[str, ...], reason: str
+) -> None:
+    (tmp_path / "peer").mkdir()
+    host = tmp_path / "peer" / "host"
+    write_key(host, "ed25519")
+    certificate = certify(authority, host, *options)
+    peer = sshd(tmp_path / "peer", keys, f"HostCertificate {certificate}", host=host)
+    known = KnownHosts(f"@cert-authority 127.0.0.* {authority.with_suffix('.pub').read_text()}")
+    line = authority.with_suffix(".pub").read_text()
+    revoked = KnownHosts(f"@cert-authority 127.0.0.* {line}@revoked * {peer.host_key.line()}\n")
+    other = KnownHosts(f"@cert-authority * {PrivateKey.generate('ed25519').public.line()}\n127.0.0.1 "
+                       f"{peer.host_key.line()}\n")  # fmt: skip
+
+    async def test() -> None:
+        if reason:
+            with pytest.raises(HostKeyError, match=f"cannot be used: {reason}"):
+                await peer.connect(keys.path("ed25519"), known_hosts=known)
+            return
+        for good in (known, other):  # the authority, or the key itself
+            async with peer.connect(keys.path("ed25519"), known_hosts=good) as connection:
+                assert not connection.closed
+        with pytest.raises(HostKeyError, match="@revoked"):
+            await peer.connect(keys.path("ed25519"), known_hosts=revoked)
+
+    try:
+        run(test)
+    finally:
+        stop(peer)
 
 
 # A real agent.

@@ -126,9 +126,7 @@ def connect(
         algorithms = PROFILES[algorithms]
     user = _this_user() if user is None else user
     host_key = HostKeyCheck(host, port, known_hosts, unknown_host)
-    # A host's certificate cannot be checked yet, so none is asked for.
-    plain = tuple(name for name in algorithms.host_key if not name.endswith("-cert-v01@openssh.com"))
-    offered = replace(algorithms, host_key=host_key.preferred(plain))
+    offered = replace(algorithms, host_key=host_key.preferred(algorithms.host_key))
     config = EngineConfig(Role.CLIENT, offered, limits, user=user)
     login = Login(
         user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dunnart.errors import ConfigError, HostKeyError
+from dunnart.errors import ConfigError, HostKeyError, KeyFormatError
+from dunnart.keys.certificate import Certificate, plain_name
 from dunnart.keys.known_hosts import KnownHosts, host_name
 
 if TYPE_CHECKING:
@@ -105,14 +107,27 @@ class HostKeyCheck:
             self._known = [(file, KnownHosts(_read(file))) for file in self._files]
 
     def preferred(self, offered: tuple[str, ...]) -> tuple[str, ...]:
-        """Put the algorithms first that the known keys can sign with, so that the server shows one of those."""
+        """Put the algorithms first that the known keys can sign with, so that the server shows one of those.
+
+        Certificates come before all if an authority is known that may sign them, and are not asked for if none is.
+        """
         known = [name for _, hosts in self._known for key in self._keys(hosts) for name in key.signature_algorithms]
-        return tuple(sorted(offered, key=lambda name: name not in known))
+        certificates = tuple(name for name in offered if plain_name(name)) if self.certified else ()
+        plain = (name for name in offered if not plain_name(name))
+        return (*certificates, *sorted(plain, key=lambda name: name not in known))
 
     def _keys(self, hosts: KnownHosts) -> tuple[PublicKey, ...]:
         return hosts.keys(self.host, self.port) or hosts.keys(self.host, 22)
 
-    async def check(self, key: PublicKey) -> None:
+    @property
+    def certified(self) -> bool:
+        """Whether some authority is known that may sign certificates of the host."""
+        return any(self._authorities(hosts) for _, hosts in self._known)
+
+    def _authorities(self, hosts: KnownHosts) -> tuple[PublicKey, ...]:
+        return (*hosts.authorities(self.host, self.port), *hosts.authorities(self.host, 22))
+
+    async def check(self, key: PublicKey | Certificate) -> None:
         """Return if the server may go on.
 
         Raises:
@@ -120,6 +135,10 @@ class HostKeyCheck:
         """
         if self._trusts_any:
             return
+        if isinstance(key, Certificate):
+            if self._certified(key):
+                return
+            key = key.key  # by an authority that is not known here: it is as good as the key alone
         verdicts = [hosts.check(self.host, self.port, key) for _, hosts in self._known]
         shown = f"{key.key_type} {key.fingerprint()}"
         name = host_name(self.host, self.port)
@@ -140,6 +159,32 @@ class HostKeyCheck:
             )
         if not await self._unknown(UnknownHost(self.host, self.port, key)):
             raise HostKeyError(f"the host key of {name} is not known and was not accepted: {shown}")
+
+    def _certified(self, certificate: Certificate) -> bool:
+        """Whether the certificate makes the server known (THREATS R17); False if nothing is known of its authority."""
+        name = host_name(self.host, self.port)
+        both = (certificate.key, certificate.authority)
+        if any(hosts.check(self.host, self.port, each) == "revoked" for _, hosts in self._known for each in both):
+            raise HostKeyError(f"the certificate of {name}, or its authority's key, is marked @revoked")
+        if not any(certificate.authority in self._authorities(hosts) for _, hosts in self._known):
+            return False
+        now = time.time()
+        reason = ""
+        try:
+            certificate.verify_signature()
+        except KeyFormatError as error:
+            reason = str(error)
+        if certificate.kind != "host":
+            reason = "it is a user's"
+        elif certificate.critical_options:
+            reason = f"its option {certificate.critical_options[0][0]!r} is not known"
+        elif self.host.lower() not in certificate.principals:
+            reason = f"it is for {', '.join(certificate.principals) or 'nobody'}"
+        elif not certificate.valid_after <= now < certificate.valid_before:
+            reason = "it is not valid at this time"
+        if reason:
+            raise HostKeyError(f"the certificate of {name} ({certificate.key_id!r}) cannot be used: {reason}")
+        return True
 
     def _changed(self, where: tuple[str, KnownHosts], name: str, shown: str) -> str:
         path, hosts = where

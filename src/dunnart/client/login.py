@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from dunnart.client.agent import Agent
 from dunnart.errors import AgentError, AuthenticationFailed, ConfigError, KeyFormatError, KeyLocked
+from dunnart.keys.certificate import Certificate, plain_name
 from dunnart.keys.files import read_private_key
 from dunnart.keys.private import PrivateKey
-from dunnart.keys.public import PublicKey
+from dunnart.keys.public import PublicKey, split_line
 from dunnart.protocol.questions import (
     Credential,
     InteractiveCredential,
@@ -38,6 +39,10 @@ class Identity(Protocol):
     @property
     def key(self) -> PublicKey:
         """Its public half."""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What to show in the place of the public half."""
 
     @property
     def ask_first(self) -> bool:
@@ -118,14 +123,17 @@ class Login:
             listed = extensions.get("server-sig-algs")
             accepted = None if listed is None else frozenset(listed.decode("ascii", "replace").split(","))
             async for identity in self._identities:
-                algorithm = self._algorithm(identity.key, accepted)
-                shown = f"{identity.key.key_type} {identity.key.fingerprint()}"
+                shown_key = identity.certificate or identity.key
+                algorithm = self._algorithm(shown_key, accepted)
+                shown = f"{shown_key.key_type} {identity.key.fingerprint()}"
                 if algorithm is None:
                     self._notes.append(f"no signature algorithm of {shown} is allowed on both sides")
                     continue
                 self._identity = identity
                 self._tried.append(f"publickey {shown}")
-                return PublicKeyCredential(identity.key, algorithm, signed=not identity.ask_first)
+                return PublicKeyCredential(
+                    identity.key, algorithm, signed=not identity.ask_first, certificate=identity.certificate
+                )
         if "keyboard-interactive" in methods and self._interactive_left:
             self._interactive_left -= 1
             self._tried.append("keyboard-interactive")
@@ -135,10 +143,10 @@ class Login:
             return PasswordCredential(password)
         return None
 
-    def _algorithm(self, key: PublicKey, accepted: frozenset[str] | None) -> str | None:
-        """Choose by server-sig-algs (RFC 8308 §3.1): an RSA key can sign in more than one way."""
+    def _algorithm(self, key: PublicKey | Certificate, accepted: frozenset[str] | None) -> str | None:
+        """Choose by server-sig-algs (RFC 8308 §3.1), which names no certificates: RSA keys can sign in several ways."""
         ours = (name for name in key.signature_algorithms if name in self._algorithms)
-        return next((name for name in ours if accepted is None or name in accepted), None)
+        return next((name for name in ours if accepted is None or (plain_name(name) or name) in accepted), None)
 
     async def sign(self, algorithm: str, data: bytes) -> bytes | None:
         """Sign with the key that was chosen last; None if that fails, and the next one is tried."""
@@ -189,16 +197,17 @@ class Login:
     # Keys.
 
     async def _find_identities(self) -> AsyncGenerator[Identity, None]:
-        """All keys, each once: the agent's, then those in memory and in files."""
-        seen: set[PublicKey] = set()
+        """All keys, each once: the agent's, then those in memory and in files; certificates before their keys."""
+        seen: set[bytes] = set()
         for identity in await self._from_agent():
-            seen.add(identity.key)
+            seen.add((identity.certificate or identity.key).blob)
             yield identity
         for source in self._keys:
             found = await self._load(source)
-            if found is not None and found.key not in seen:
-                seen.add(found.key)
-                yield found
+            for each in () if found is None else (_Certified.of(found, source), found):
+                if each is not None and (blob := (each.certificate or each.key).blob) not in seen:
+                    seen.add(blob)
+                    yield each
 
     async def _from_agent(self) -> list[Identity]:
         where = self._wanted_agent
@@ -212,7 +221,7 @@ class Login:
                 raise
             self._notes.append(str(error))
             return []
-        return [_OfAgent(agent, each.key, several=len(held) > 1) for each in held if isinstance(each.key, PublicKey)]
+        return [_OfAgent(agent, each.key, several=len(held) > 1) for each in held]
 
     async def _load(self, source: KeySource) -> Identity | None:
         if isinstance(source, PrivateKey):
@@ -257,6 +266,7 @@ class _InMemory:
     """A private key that is there."""
 
     ask_first = False
+    certificate = None
 
     def __init__(self, private: PrivateKey) -> None:
         self._private = private
@@ -271,6 +281,7 @@ class _Locked:
     """A private key in a file that is opened when the server wants the key."""
 
     ask_first = True
+    certificate = None
 
     def __init__(self, key: PublicKey, path: str, unlock: Callable[[str], Awaitable[PrivateKey]]) -> None:
         self.key = key
@@ -284,16 +295,43 @@ class _Locked:
         return await _InMemory(private).sign(algorithm, data)
 
 
-class _OfAgent:
-    """A key that an agent holds; each signature may bother its user."""
+class _Certified:
+    """A key in a file that has its certificate beside it."""
 
-    def __init__(self, agent: Agent, key: PublicKey, *, several: bool) -> None:
-        self._agent = agent
-        self.key = key
-        self.ask_first = several or key.key_type.startswith("sk-")
+    def __init__(self, identity: Identity, certificate: Certificate) -> None:
+        self._identity = identity
+        self.key = identity.key
+        self.ask_first = identity.ask_first
+        self.certificate = certificate
+
+    @classmethod
+    def of(cls, identity: Identity, source: KeySource) -> _Certified | None:
+        """Look for a certificate; one of another key is none."""
+        if isinstance(source, PrivateKey):
+            return None
+        try:
+            with open(os.path.expanduser(f"{os.fspath(source)}-cert.pub"), encoding="utf-8", errors="replace") as file:
+                certificate = Certificate.decode(split_line(file.readline(1 << 16))[1])
+        except (OSError, KeyFormatError):
+            return None
+        return cls(identity, certificate) if certificate.key == identity.key else None
 
     async def sign(self, algorithm: str, data: bytes) -> bytes:
-        return await self._agent.sign(self.key, algorithm, data)
+        return await self._identity.sign(algorithm, data)
+
+
+class _OfAgent:
+    """A key or a certificate that an agent holds; each signature may bother its user."""
+
+    def __init__(self, agent: Agent, held: PublicKey | Certificate, *, several: bool) -> None:
+        self._agent = agent
+        self._held = held
+        self.certificate = held if isinstance(held, Certificate) else None
+        self.key = held.key if isinstance(held, Certificate) else held
+        self.ask_first = several or held.key_type.startswith("sk-")
+
+    async def sign(self, algorithm: str, data: bytes) -> bytes:
+        return await self._agent.sign(self._held, algorithm, data)
 
 
 def _place(source: str | os.PathLike[str]) -> tuple[str, bool]:

@@ -109,16 +109,19 @@ class ClientAuthentication:
             data = InteractiveData(b"", credential.submethods).encode()
         elif isinstance(credential, PublicKeyCredential):
             method = credential.method
-            data = PublicKeyQuery(credential.signed, credential.algorithm, credential.key.blob).encode()
+            data = PublicKeyQuery(credential.signed, credential.algorithm, _shown(credential)).encode()
             if credential.signed:
                 request = UserauthRequest(core.config.user, _SERVICE, method, data).encode()
                 signed = string(core.session_id) + request
-                core.ask(SignQuestion, partial(self._signed, request), credential.key, credential.algorithm, signed)
+                from dunnart.keys.certificate import plain_name
+
+                algorithm = plain_name(credential.algorithm) or credential.algorithm
+                core.ask(SignQuestion, partial(self._signed, request), credential.key, algorithm, signed)
                 return
         core.send(UserauthRequest(core.config.user, _SERVICE, method, data).encode())
 
     def _receive_ok(self, message: UserauthPkOk, asked: PublicKeyCredential) -> None:
-        if message.algorithm != asked.algorithm or message.key != asked.key.blob:
+        if message.algorithm != asked.algorithm or message.key != _shown(asked):
             raise UnexpectedMessage("the server would take another key than was asked about")
         self._try(replace(asked, signed=True))
 
@@ -146,3 +149,7 @@ class ClientAuthentication:
             return
         given = responses if isinstance(responses, tuple) else ()
         self._core.send(UserauthInfoResponse(len(given), b"".join(text(item) for item in given)).encode())
+
+
+def _shown(credential: PublicKeyCredential) -> bytes:
+    return (credential.certificate or credential.key).blob

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from dunnart.crypto.ciphers import CIPHERS
 from dunnart.crypto.profiles import negotiate
 from dunnart.errors import DecodeError, LimitExceeded, NegotiationError
-from dunnart.keys.public import CERTIFICATE_SUFFIX
 from dunnart.protocol.phases import Role
 from dunnart.wire.messages import KexInit
 
@@ -67,10 +66,7 @@ def _offered(role: Role, algorithms: Algorithms, *, first: bool) -> KexInit:
     return KexInit(
         cookie=b"",
         kex=algorithms.kex + markers,
-        # A client cannot decide about host certificates yet, so it asks for plain keys.
-        host_key=algorithms.host_key
-        if role is Role.SERVER
-        else tuple(name for name in algorithms.host_key if not name.endswith(CERTIFICATE_SUFFIX)),
+        host_key=algorithms.host_key,
         ciphers_to_server=algorithms.ciphers,
         ciphers_to_client=algorithms.ciphers,
         macs_to_server=algorithms.macs,

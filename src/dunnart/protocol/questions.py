@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dunnart.keys.certificate import Certificate
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.requests import ChannelRequest, GlobalRequest, OpenRequest
 
@@ -41,9 +42,9 @@ class WorkQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class HostKeyQuestion(Question):
-    """Is this the server's key? (client) Reply: True or False."""
+    """Is this the server's key, or a good certificate of it? (client) Reply: True or False."""
 
-    key: PublicKey
+    key: PublicKey | Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,17 @@ class PublicKeyCredential:
     """RFC 4252 §7. Without `signed` the client only asks whether the key would do.
 
     The signature is verified by the engine after the key was allowed; nothing of a query outlives its answer.
+
+    Attributes:
+        key: the public key, also where it comes with a certificate.
+        algorithm: the signature algorithm, or a certificate's name of it.
+        certificate: what the client logs in with in the place of the plain key.
     """
 
     key: PublicKey
     algorithm: str
     signed: bool
+    certificate: Certificate | None = None
     method = "publickey"
 
 

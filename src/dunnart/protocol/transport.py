@@ -286,12 +286,14 @@ class Transport:
 
     def _finished(self, reply: KexExchangeReply | KexGexReply, secret: bytes) -> None:
         # Client: the secret is there; does the host key's signature hold, and is it the right key?
+        from dunnart.keys.certificate import decode_public
+
         assert self._own_share is not None
         assert self._negotiated is not None
         core = self._core
         digest = self._exchange_hash(reply.host_key, self._own_share[1], reply.share, secret)
         try:
-            key = PublicKey.decode(reply.host_key)
+            key = decode_public(reply.host_key)
             key.verify(self._negotiated.host_key, reply.signature, digest)
         except KeyFormatError as error:
             raise HostKeyMismatch(f"the host key did not sign the exchange: {error}") from error
