@@ -252,8 +252,9 @@ def test_read_only(configured: Configured, tmp_path: Path, protocol: str) -> Non
 # Events.
 
 
-def test_the_audit_tells_who_did_what(configured: Configured, tmp_path: Path) -> None:
-    server = configured(digest=True)
+@pytest.mark.parametrize("top", ["", "workers = 2"])
+def test_the_audit_tells_who_did_what(configured: Configured, tmp_path: Path, top: str) -> None:
+    server = configured(top, digest=True)
     data = os.urandom(3 * MIB)
     (tmp_path / "f").write_bytes(data)
     done = sftp(server, f"put {tmp_path}/f up", "rename up moved", "mkdir d", f"get moved {tmp_path}/back",

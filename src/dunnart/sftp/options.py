@@ -37,7 +37,7 @@ class FileOptions:
         read_only: refuse everything that changes something.
         umask: of the files that are made, octal; empty: the server's.
         atomic: write uploads aside and give them their names when they are complete.
-        quota_bytes: how much there may be below the root; 0: no bound. `quota_files` bounds the number of names.
+        quota_bytes: how much there may be below the root; 0: no bound.
         quota_files: how many files, folders and links there may be below the root; 0: no bound.
         allow_names: patterns of the names that files may get, as *.csv; none: all names.
         deny_names: patterns of the names that files may not get.
