@@ -51,6 +51,7 @@ class FileProcesses:
         self._drives = drives or {}
         self._name = context.name
         self._log = context.logger
+        self._preload: tuple[str, ...] = ()
         self._target = f"dunnart.tools.file_session:{target}"
         account = self._options.account
         if account and os_account.find(account) is None:
@@ -60,6 +61,7 @@ class FileProcesses:
 
             if find_spec("fsspec") is None:
                 raise ConfigError("a URL needs fsspec: pip install 'dunnart[fsspec]'", key="root")
+            self._preload = _modules_of(self._options.root)
 
     def start(self, session: RawSession, argument: str = "", *, requests: Sequence[str] | None = None) -> bool:
         """Start a process for a session.
@@ -94,7 +96,8 @@ class FileProcesses:
             settings["options"]["events"] = "off"
         reader, writer = os.pipe()
         try:
-            started = os_process.call(session, account, self._target, (json.dumps(settings), argument), (writer,))
+            arguments = (json.dumps(settings), argument)
+            started = os_process.call(session, account, self._target, arguments, (writer,), self._preload)
         finally:
             os.close(writer)
             _Reports(session, reader, self._log)
@@ -152,6 +155,15 @@ class _Reports:
     def _say(self, level: int, text: str) -> None:
         report(self._log, level, self._session.facts.connection, "session %d: %s", self._session.channel,
                clean(text[:_TEXT_CHARACTERS]))  # fmt: skip
+
+
+def _modules_of(url: str) -> tuple[str, ...]:
+    """Name what a store needs, some of which takes a second to load."""
+    from fsspec.registry import known_implementations
+
+    known = known_implementations.get(url.partition("://")[0], {"class": ""})
+    module: str = known["class"].rpartition(".")[0]
+    return ("dunnart.sftp.fsspec_files", *filter(None, [module]))
 
 
 def _cut(value: Any) -> Any:  # noqa: ANN401 - of a detail's types

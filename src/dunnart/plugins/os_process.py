@@ -60,13 +60,14 @@ def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], ex
 
 
 def call(
-    session: RawSession, account: Account, target: str, arguments: tuple[str, ...], passed: tuple[int, ...] = ()
-) -> bool:
+    session: RawSession, account: Account, target: str, arguments: tuple[str, ...], passed: tuple[int, ...] = (),
+    preload: tuple[str, ...] = (),
+) -> bool:  # fmt: skip
     """The same by a function of Python, which sees nothing of what the client may set; see `Call`."""
     variables = {"USER": account.name, "LOGNAME": account.name, "HOME": account.home}
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
-    return _start(session, Call(target, arguments, variables, account.home, _other(account), passed))
+    return _start(session, Call(target, arguments, variables, account.home, _other(account), passed, preload))
 
 
 def _other(account: Account) -> tuple[int, int, tuple[int, ...]] | None:
@@ -86,7 +87,10 @@ def _start(session: RawSession, program: Command | Call) -> bool:
 
 
 def environment(session: RawSession, account: Account) -> dict[str, str]:
-    """The variables of a login, as sshd sets them; what the client may set comes first and cannot replace them."""
+    """The variables of a login, as sshd sets them; what the client may set comes first and cannot replace them.
+
+    What the login's rights set can, but for those that say where the login comes from and what it has asked for.
+    """
     variables = dict(session.environment)
     variables |= {
         "USER": account.name,
@@ -98,6 +102,11 @@ def environment(session: RawSession, account: Account) -> dict[str, str]:
     }
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
+    if session.terminal is not None:
+        variables["TERM"] = session.terminal.term
+    variables |= dict(session.rights.environment)
+    if (original := session.environment.get("SSH_ORIGINAL_COMMAND")) is not None:
+        variables["SSH_ORIGINAL_COMMAND"] = original
     address, port = session.peer
     local_address, local_port = session.local
     if address:
@@ -106,6 +115,4 @@ def environment(session: RawSession, account: Account) -> dict[str, str]:
     else:
         variables["SSH_CLIENT"] = "UNKNOWN 65535 65535"
         variables["SSH_CONNECTION"] = "UNKNOWN 65535 UNKNOWN 65535"
-    if session.terminal is not None:
-        variables["TERM"] = session.terminal.term
     return variables

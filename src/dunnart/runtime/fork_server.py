@@ -68,6 +68,7 @@ class ForkServer:
         order = {
             "number": self._orders, "target": call.target, "arguments": list(call.arguments), "user": user,
             "environment": dict(call.environment), "directory": call.directory,
+            "preload": list(call.preload),
         }  # fmt: skip
         reader, writer = os.pipe()
         try:

@@ -10,6 +10,7 @@ can send. It ends when its owner does, or when nothing is wanted of it for a whi
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import json
 import os
@@ -90,7 +91,9 @@ class _Children:
 
     def start(self, order: dict[str, object], found: list[int], control: socket.socket) -> None:
         """Fork a child."""
-        target = _loaded(str(order["target"]))
+        preload = order["preload"]
+        assert isinstance(preload, list)
+        target = _loaded(str(order["target"]), preload)
         gc.freeze()  # the collector would touch, and so copy, what the child shares with us
         pid = os.fork()
         if pid == 0:
@@ -132,10 +135,13 @@ def _tell(pipe: int, number: int) -> None:
         return
 
 
-def _loaded(target: str) -> object:
+def _loaded(target: str, preload: list[str]) -> object:
     """Give a function by its name, or the exception that it cannot be loaded for."""
     from importlib import import_module
 
+    for each in preload:
+        with contextlib.suppress(Exception):  # whoever needs it will see why
+            import_module(each)
     module, _, name = target.partition(":")
     try:
         return getattr(import_module(module), name)

@@ -71,6 +71,7 @@ class Call:
         directory: where it starts.
         user: (uid, gid, groups), or None to stay what we are.
         passed: descriptors that it gets beside its streams, as 3, 4, …
+        preload: modules to be loaded before, once for all calls that name them.
     """
 
     target: str
@@ -79,6 +80,7 @@ class Call:
     directory: str
     user: tuple[int, int, tuple[int, ...]] | None = None
     passed: tuple[int, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 class Child(Protocol):

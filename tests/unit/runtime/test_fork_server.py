@@ -160,6 +160,25 @@ def test_its_faults_are_its_own(module: str, function: str, status: int, said: s
     with_server(work)
 
 
+def test_modules_are_loaded_once_for_all_calls(module: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text("import os\nloaded_by = os.getpid()\n")
+    (tmp_path / "called_functions.py").write_text(
+        PROGRAM + "def loaded(arguments):\n    print(sys.modules['slow_module'].loaded_by)\n    return 0\n"
+    )
+
+    async def work(server: ForkServer) -> None:
+        said = []
+        for _ in range(2):
+            wanted = Call(f"{module}:loaded", (), {}, "/", preload=("slow_module", "no_such_module"))
+            started = start(server, wanted)
+            said.append(await started.output())
+            started.streams.close()
+        assert server._process is not None
+        assert said == [f"{server._process.pid}\n"] * 2
+
+    with_server(work)
+
+
 def test_signals_reach_it(module: str) -> None:
     async def work(server: ForkServer) -> None:
         started = start(server, call(f"{module}:stay"))
