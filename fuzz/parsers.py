@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from dunnart.errors import DunnartError
+from dunnart.keys.agent import AgentAnswers, read_identities, read_signature
 from dunnart.keys.authorized_keys import parse as parse_authorized_keys
 from dunnart.keys.certificate import decode_public
 from dunnart.keys.known_hosts import KnownHosts
@@ -53,6 +54,14 @@ def _sftp(data: bytes) -> None:
             server.close()
 
 
+def _agent(data: bytes) -> None:
+    for answer in AgentAnswers().receive(data):
+        if answer[0] == 14:
+            read_signature(answer, "ssh-ed25519")
+        else:
+            read_identities(answer)
+
+
 def _request(kind: int, body: bytes) -> bytes:
     return uint32(5 + len(body)) + bytes((kind,)) + uint32(1) + body
 
@@ -72,6 +81,13 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "known-hosts": (
         lambda data: KnownHosts(data.decode("utf-8", "replace")),
         [b"[host]:22,*.x " + _LINE.encode(), b"@revoked |1|AAAA|BBBB " + _LINE.encode()],
+    ),
+    "agent": (
+        _agent,
+        [
+            string(b"\x0c" + uint32(2) + (string(_KEY.public.blob) + string(b"comment")) * 2),
+            string(b"\x0e" + string(_KEY.sign("ssh-ed25519", b"data"))),
+        ],
     ),
     "pty": (lambda data: decode_channel_request("pty-req", data), [bytes(4) * 5 + b"\0\0\0\5\1\0\0\0\3"]),
     "sftp": (

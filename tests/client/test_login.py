@@ -18,11 +18,14 @@ import dunnart
 from dunnart.client import CLIENT_LIMITS, Agent, TrustAnyHostKey, connect
 from dunnart.client.login import Login
 from dunnart.errors import AgentError, AuthenticationFailed, ConfigError, ConnectionClosed, NegotiationError
+from dunnart.keys import KnownHosts
 from dunnart.keys.agent import AgentAnswers
 from dunnart.protocol.questions import Allow, AuthReply, Deny, InteractiveCredential, Prompt
 from dunnart.server.authentication import Attempt
 from dunnart.wire.encoding import Reader, byte, string, text, uint32
-from tests.client.support import KEY, USER, serving
+from dunnart.wire.messages import UserauthSuccess
+from tests.client.support import HOST_KEY, KEY, USER, serving
+from tests.runtime.driver import serving as running_programs
 
 OTHER = dunnart.PrivateKey.generate("ed25519")
 KINDS = {
@@ -304,6 +307,28 @@ async def test_a_callbacks_failure_is_the_callers() -> None:
     async with serving(**BY_PASSWORD) as server:
         with pytest.raises(LookupError, match="no vault"):
             await server.connect(keys=[], password=password)
+
+
+async def test_a_server_that_lets_in_whoever_has_not_answered_yet() -> None:
+    """The question that is open then is dropped."""
+    ended: list[str] = []
+
+    async def password() -> str:
+        pump = server.connections[0].pump
+        pump.engine.outbound.send(UserauthSuccess().encode())
+        pump.flush()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+        return ""
+
+    async with running_programs(host_keys=(HOST_KEY,)) as server:
+        known = KnownHosts(f"127.0.0.1 {HOST_KEY.public.line()}")
+        options: dict[str, Any] = {"user": USER, "keys": [], "agent": False, "known_hosts": known}
+        async with connect(*server.address, **options, password=password) as connection:
+            assert not connection.closed
+            assert ended == ["cancelled"]
 
 
 async def test_nothing_in_common() -> None:

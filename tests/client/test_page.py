@@ -50,6 +50,26 @@ async def test_the_examples(home: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         assert " up " in await page["uptime"]("127.0.0.1")  # it is known by now
         async with page["by_key"]("127.0.0.1", home / ".ssh" / "id_ed25519") as connection:
             assert not connection.closed
+
+        class Nowhere:
+            async def __aenter__(self) -> None:
+                assert gone_through == []
+
+            async def __aexit__(self, *_: object) -> None:
+                pass
+
+        gone_through: list[object] = []
+
+        def stepwise(host: str, **options: object) -> Any:
+            if "through" not in options:
+                return Nowhere()
+            gone_through.append(options["through"])
+            return there(host)
+
+        page["connect"] = stepwise
+        assert await page["inside"]("gateway", "127.0.0.1")
+        assert gone_through == [None]
+        page["connect"] = there
         monkeypatch.setattr(page["getpass"], "getpass", lambda _: "not asked for")
         with pytest.raises(AuthenticationFailed, match=r"alice@.*nothing to try.*offers: publickey"):
             await page["by_password"]("127.0.0.1")
