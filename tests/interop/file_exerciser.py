@@ -1,7 +1,8 @@
 """Does random things to files in a folder, seeded, and compares each answer with what a model in memory says.
 
-A program: the folder, the seed and the number of steps are its arguments. It ends with 1 and the last steps when the
-folder's files are not what they must be. What it leaves is there to be compared once more, from the other side.
+A program: the folder, the seed and the number of steps are its arguments, and "listed" if files have to be in the
+folder's list before they are closed. It ends with 1 and the last steps when the folder's files are not what they must
+be. What it leaves is there to be compared once more, from the other side.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ FILES = 4
 class Exerciser:
     """Files in a folder, and what must be in them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, listed: bool) -> None:
         self.folder = folder
+        self.listed = listed
         self.random = random.Random(seed)
         self.model: dict[str, bytearray] = {}
         self.opened: dict[str, int] = {}
@@ -108,7 +110,8 @@ class Exerciser:
 
     def look(self, name: str) -> None:
         """List the folder."""
-        assert sorted(os.listdir(self.folder)) == sorted(self.model)
+        names = os.listdir(self.folder)
+        assert sorted(names) == sorted(self.model) if self.listed else set(names) <= set(self.model), names
         assert os.stat(self.folder / name).st_size == len(self.model[name])
 
     def reopen(self, name: str) -> None:
@@ -132,9 +135,9 @@ class Exerciser:
             sys.stdout.write(f"{hashlib.sha256(content).hexdigest()} {name}\n")
 
 
-def main(folder: str, seed: str, count: str) -> int:
+def main(folder: str, seed: str, count: str, listed: str) -> int:
     """Do it."""
-    exerciser = Exerciser(Path(folder), int(seed))
+    exerciser = Exerciser(Path(folder), int(seed), listed=listed == "listed")
     try:
         for _ in range(int(count)):
             exerciser.step()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.conftest import Serve
 from tests.interop.support import MIB, SECONDS, Served, environment, eventually, make_blob, program
 from tests.interop.test_git import commit, files_of, git
 from tests.interop.tools import HOST, contents, digest, make_tree, run, ssh_config
@@ -50,14 +51,21 @@ def mounted(server: Served, folder: Path, place: Path) -> Iterator[Path]:
             subprocess.run([program("fusermount3"), "-u", "-z", place], check=False, timeout=SECONDS)
 
 
-def test_random_use_by_several_programs(files: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["plain", "below a root", "atomic"])
+def test_random_use_by_several_programs(files: Served, start: Serve, tmp_path: Path, how: str) -> None:
     there = tmp_path / "there"
     for seed in range(2):
         (there / str(seed)).mkdir(parents=True)
-    with mounted(files, there, tmp_path / "mounted") as here:
+    server, folder = files, there
+    if how == "below a root":
+        server, folder = start("--plugin", f"sftp.root={there}"), Path("/")
+    elif how == "atomic":
+        server = start("--plugin", "sftp.atomic=true")
+    listed = "" if how == "atomic" else "listed"
+    with mounted(server, folder, tmp_path / "mounted") as here:
         running = [
             subprocess.Popen(
-                [sys.executable, EXERCISER, here / str(seed), str(seed), "600"], text=True,
+                [sys.executable, EXERCISER, here / str(seed), str(seed), "400", listed], text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
             for seed in range(2)
