@@ -19,7 +19,7 @@ from dunnart.keys.public import (
 from dunnart.wire.encoding import Reader, string, text
 
 # How many strings make up a key of each type; a certificate has them between its nonce and its serial number.
-_KEY_STRINGS = {
+KEY_STRINGS = {
     "ssh-ed25519": 1,
     "ecdsa-sha2-nistp256": 2,
     "ecdsa-sha2-nistp384": 2,
@@ -88,10 +88,10 @@ class Certificate:
         reader = Reader(blob)
         key_type = reader.text()
         plain = plain_name(key_type)
-        if plain not in _KEY_STRINGS:
+        if plain not in KEY_STRINGS:
             raise KeyFormatError(f"unsupported certificate type {key_type[:64]!r}")
         nonce = reader.string()
-        key = PublicKey.decode(text(plain) + b"".join(string(reader.string()) for _ in range(_KEY_STRINGS[plain])))
+        key = PublicKey.decode(text(plain) + b"".join(string(reader.string()) for _ in range(KEY_STRINGS[plain])))
         serial, kind, key_id = reader.uint64(), reader.uint32(), reader.text()
         if kind not in _KINDS:
             raise KeyFormatError(f"a certificate of type {kind}, which is neither user nor host")
