@@ -163,16 +163,6 @@ def test_scp_tells_what_failed_and_does_the_rest(host: Host, tmp_path: Path, fla
     assert b"Traceback" not in done.stderr
 
 
-def test_scp_knows_what_it_cannot_do(host: Host, tmp_path: Path) -> None:
-    for words in (["x"], ["--frob", "a", "b"], ["-P", "x", "a", "b"], ["scp://", "b"]):
-        done = host.run("scp", *words)
-        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
-        assert done.stderr.startswith(b"dunnart scp: ")
-    for flags in (["-oFrob=yes"], ["-J", "x"], ["-oStrictHostKeyChecking=maybe"]):
-        done = host.run("scp", *flags, "127.0.0.1:x", str(tmp_path))
-        assert (done.returncode, done.stderr.count(b"\n")) == (255, 1), done.stderr
-
-
 def test_a_host_that_is_not_known_is_refused_in_a_batch(host: Host, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     for tool, words in (("scp", ["127.0.0.1:/etc/passwd", str(tmp_path)]), ("sftp", ["-b", "-", "127.0.0.1"])):

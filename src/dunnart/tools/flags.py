@@ -6,6 +6,7 @@ import getopt
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
+from dunnart.sftp.messages import DATA_BYTES
 from dunnart.tools.ways import Wishes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class TransferFlags:
     Attributes:
         rest: what is no flag.
         wishes: what was said about connections.
+        requests: how many may be outstanding, each of `chunk_bytes`; 0: as the server likes.
     """
 
     def __init__(self, arguments: Sequence[str], known: str) -> None:
@@ -50,6 +52,8 @@ class TransferFlags:
             quiet="q" in self,
             kilobits=self.number("l", 0),
         )
+        self.requests = self.number("R", 64, largest=10_000)
+        self.chunk_bytes = self.number("B", 0, largest=DATA_BYTES) if "B:" in known else 0
         if "A" in self:
             self.wishes.passed.append("-A")
         if self.wishes.verbose and not self.wishes.program:

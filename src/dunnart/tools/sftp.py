@@ -96,7 +96,7 @@ async def _begin(way: Way, flags: TransferFlags) -> Sftp:
     from dunnart.client.sftp import Sftp
 
     stream = await way.sftp()
-    return await Sftp.begin(stream, requests=flags.number("R", 64), chunk_bytes=flags.number("B", 0))
+    return await Sftp.begin(stream, requests=flags.requests, chunk_bytes=flags.chunk_bytes)
 
 
 def _work(front: Foreground, sftp: Sftp, flags: TransferFlags, path: str, local: str) -> int:

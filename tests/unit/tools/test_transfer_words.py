@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from dunnart.errors import ConfigError
 from dunnart.tools.destinations import Host, Place, destination, place
 from dunnart.tools.flags import TransferFlags
 from dunnart.tools.progress import size
+from dunnart.tools.scp import run as run_scp
 from dunnart.tools.sftp import escaped_word
+from dunnart.tools.sftp import run as run_sftp
 from dunnart.tools.shown import failure, shown
 from dunnart.tools.words import escaped, split
 
@@ -151,3 +154,30 @@ def test_flags() -> None:
     for wrong in (["-P", "0"], ["-P", "65536"], ["-P", "x"], ["-o", "User"], ["-P", "٣"]):
         with pytest.raises(ConfigError):
             TransferFlags(wrong, "P:o:")
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "status"),
+    [
+        ("scp", ["x"], 1), ("scp", ["--frob", "a", "b"], 1), ("scp", ["-P", "x", "a", "b"], 1),
+        ("scp", ["scp://", "b"], 1), ("scp", ["-D", "x", "-O", "a:b", "c"], 1), ("scp", ["a:", "-oX:b"], 1),
+        ("sftp", [], 1), ("sftp", ["a", "b", "c"], 1), ("sftp", ["-R", "0", "a"], 1), ("sftp", ["-oProxyCommand=x"], 1),
+        ("scp", ["-oFrob=yes", "host:x", "y"], 255), ("scp", ["-J", "x", "host:x", "y"], 255),
+        ("scp", ["-oStrictHostKeyChecking=maybe", "host:x", "y"], 255), ("sftp", ["-oPort=x", "host"], 255),
+        ("sftp", ["-S", "/no such/ssh", "host"], 255),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_line(
+    capsys: pytest.CaptureFixture[str], tool: str, words: list[str], status: int
+) -> None:
+    assert {"scp": run_scp, "sftp": run_sftp}[tool](words) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"dunnart {tool}: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("run", [run_scp, run_sftp])
+def test_help(capsys: pytest.CaptureFixture[str], run: Callable[[list[str]], int]) -> None:
+    assert run(["-h"]) == 0
+    assert "usage: dunnart s" in capsys.readouterr().out
