@@ -7,7 +7,7 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -406,3 +406,23 @@ def test_names_of_numbers_are_bounded(client: Client) -> None:
     most = string(nobody * 2048)
     assert client.ask(EXTENDED, asked, most, most)[0] == EXTENDED_REPLY
     assert client.status(EXTENDED, asked, most, string(nobody * 2049)) == FAILURE
+
+
+def test_of_100_000_entries_only_those_are_taken_that_are_answered(folder: Path) -> None:
+    status = os.stat(folder)
+    pulled = 0
+
+    class Many(LocalFiles):
+        def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+            nonlocal pulled
+            for pulled in range(1, 100_001):
+                yield b"%060d" % pulled, status
+
+    client = Client(Many(str(folder)))
+    handle = client.handle(OPENDIR, string(b"/"))
+    count = 0
+    while (answer := client.ask(READDIR, handle))[0] == NAME:
+        assert answer[1].remaining < 64 * 1024
+        count += answer[1].uint32()
+        assert pulled == count
+    assert (answer[1].uint32(), count) == (EOF, 100_000)
