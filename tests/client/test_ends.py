@@ -18,7 +18,7 @@ import dunnart
 from dunnart.client import CLIENT_LIMITS, Exit, connect
 from dunnart.client.connection import _contexts
 from dunnart.crypto.profiles import PROFILES
-from dunnart.errors import ChannelError, ConnectionClosed
+from dunnart.errors import ChannelError, ConnectionClosed, LocalProtocolError
 from dunnart.keys import KnownHosts
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Allowed
@@ -59,6 +59,9 @@ async def test_half_close() -> None:
     async with running_programs(**PROGRAMS) as server, to(server.address) as connection:
         session = await connection.session("cat; echo the end")
         await session.write(b"one ")
+        await session.write_eof()
+        with pytest.raises(LocalProtocolError, match="after write_eof"):
+            await session.write(b"more")
         await session.write_eof()
         assert await session.read_all() == b"one the end\n"
         assert (await session.wait()).status == 0

@@ -165,6 +165,7 @@ class Channel:
         self._room = Bell()
         self._turn = asyncio.Lock()
         self._eof_received = False
+        self._eof_sent = False
         self._refuses_input = False
         self._answers: deque[asyncio.Future[bool]] = deque()
         self._closed = False
@@ -206,6 +207,7 @@ class Channel:
         Raises:
             ChannelError: the server takes no more: it has closed the channel, or its program has closed its input.
             ConnectionClosed: the connection is gone.
+            LocalProtocolError: `write_eof` came before.
         """
         view = memoryview(data).cast("B")
         async with self._turn:
@@ -226,6 +228,7 @@ class Channel:
         """
         async with self._turn:
             self.check_connection()
+            self._eof_sent = True
             if not self._closed:
                 with contextlib.suppress(LocalProtocolError):  # the server has just closed it
                     self._connection.pump.now().send_eof(self._number)
@@ -235,6 +238,8 @@ class Channel:
         self.check_connection()
         if self._closed:
             raise ChannelError("the channel is closed")
+        if self._eof_sent:
+            raise LocalProtocolError("nothing can be written after write_eof")
         if self._refuses_input:
             raise ChannelError("the program at the server reads no more")
 

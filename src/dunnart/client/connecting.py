@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import socket
@@ -56,6 +57,8 @@ class Connecting:
         sock = await self._dial()
         try:
             sock.setblocking(False)  # noqa: FBT003 - the name says it
+            with contextlib.suppress(OSError):  # no TCP
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, self._config, self._host_key, self._login)
         except BaseException:
             sock.close()
@@ -190,7 +193,6 @@ async def _dial(host: str, port: int, seconds: float, wanted: int) -> socket.soc
 async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
     try:
         sock.setblocking(False)  # noqa: FBT003 - the name says it
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
