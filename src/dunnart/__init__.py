@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dunnart.errors import ConfigError, ConnectionClosed, DunnartError, Interrupted
     from dunnart.keys import PrivateKey, PublicKey
+    from dunnart.plugins.forwarding import forwarding
     from dunnart.server import (
         AllowAnyone,
         BlockingSession,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "ConfigError": "errors", "ConnectionClosed": "errors", "DunnartError": "errors", "Interrupted": "errors",
-    "PrivateKey": "keys", "PublicKey": "keys",
+    "PrivateKey": "keys", "PublicKey": "keys", "forwarding": "plugins.forwarding",
 }  # fmt: skip
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "SessionEvents",
     "SftpHandler",
     "Terminal",
+    "forwarding",
 ]
 
 
