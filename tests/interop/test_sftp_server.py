@@ -90,21 +90,21 @@ def test_sshd_serves_files_with_it(tmp_path: Path, keys: Keys, blob: Blob, ours:
 
 SCRIPT = """\
 cd {folder}
-put file up
-get up back
-ls -l back
-chmod 600 up
+-put file up
+-get up back
+-ls -l back
+-chmod 600 up
 -rename up made
 -rename none other
 -rm none
-mkdir dir
+-mkdir dir
 -mkdir dir
 -rmdir none
-ln up hard
-ln -s up soft
+-ln up hard
+-ln -s up soft
 -get none
-rm made
-rename up renamed
+-rm made
+-rename up renamed
 """
 
 
@@ -129,9 +129,13 @@ def script(server: str, folder: Path, env: dict[str, str], text: str = SCRIPT) -
 
 
 def tree(folder: Path) -> list[tuple[str, int, int, bytes]]:
+    def content(path: Path) -> bytes:
+        if path.is_symlink():
+            return os.readlink(os.fsencode(path))
+        return b"" if path.is_dir() else path.read_bytes()
+
     return [
-        (path.name, path.lstat().st_mode, path.lstat().st_nlink, b"" if path.is_dir() else path.read_bytes())
-        for path in sorted(folder.rglob("*"))
+        (path.name, path.lstat().st_mode, path.lstat().st_nlink, content(path)) for path in sorted(folder.rglob("*"))
     ]
 
 
