@@ -83,6 +83,10 @@ class AuthenticationFailed(DunnartError):
         self.methods = methods
 
 
+class RightsConflict(DunnartError):
+    """What two parts of a login allow cannot be put together: they force different commands."""
+
+
 class ChannelError(DunnartError):
     """A channel could not be opened or a channel request was refused; `reason_code` as in RFC 4254 §5.1."""
 

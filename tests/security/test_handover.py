@@ -9,10 +9,12 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from dunnart.server import Allow, Attempt, AuthReply, PasswordCallback, RawSession, ServerConfig
+from dunnart.protocol.requests import PtyRequest
+from dunnart.server import Allow, Attempt, AuthReply, PasswordCallback, RawSession, Rights, ServerConfig
 from dunnart.server.host import Host
 from dunnart.server.processes.frames import (
     AddStderr,
@@ -200,6 +202,40 @@ async def test_a_login_is_that_user_s_and_no_other_s() -> None:
     await fake.answered(AuthAnswered)
     fake.process.send(user_in(user=f"not-{USER}"))
     await eventually(lambda: fake.link.closed)
+    await fake.close()
+
+
+class Restricting:
+    method = "password"
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        return Allow(None, Rights(pty=False, command=b"only this"))
+
+
+@pytest.mark.parametrize("numbers", [b"", uint32(0), uint32(2), uint32(1) + uint32(0)])
+async def test_a_login_cannot_do_without_its_rights(numbers: bytes) -> None:
+    fake = Fake(authenticator=Restricting())
+    for frame in (opened(), asked()):
+        fake.process.send(frame)
+    await fake.answered(AuthAnswered)
+    fake.process.send(replace(user_in(), grants=numbers))
+    await eventually(lambda: fake.link.closed)
+    await fake.close()
+
+
+async def test_a_login_has_no_terminal_that_its_rights_forbid() -> None:
+    fake = Fake(authenticator=Restricting())
+    for frame in (opened(), asked()):
+        fake.process.send(frame)
+    await fake.answered(AuthAnswered)
+    fake.process.send(replace(user_in(), grants=uint32(1)))
+    fake.process.send(session())
+    await fake.answered(Begun)
+    assert (fake.begun[0].kind, fake.begun[0].command) == ("exec", "only this")
+    terminal = PtyRequest("xterm", 80, 24, 0, 0, b"").encode()
+    fake.process.send(SessionAsked(1, 1, "shell", b"", "", b"", terminal, 0))
+    await eventually(lambda: fake.link.closed)
+    assert len(fake.begun) == 1
     await fake.close()
 
 

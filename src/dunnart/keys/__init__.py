@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dunnart.keys.known_hosts import KnownHost, KnownHosts
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey, SignatureError, SkDetails
+    from dunnart.keys.revocation import RevokedCertificates, RevokedKeys
+    from dunnart.keys.rights import Rights
 
 _HOMES = {
     "AuthorizedKey": "authorized_keys",
@@ -23,6 +25,9 @@ _HOMES = {
     "KnownHosts": "known_hosts",
     "PrivateKey": "private",
     "PublicKey": "public",
+    "RevokedCertificates": "revocation",
+    "RevokedKeys": "revocation",
+    "Rights": "rights",
     "SignatureError": "public",
     "SkDetails": "public",
     "decode_public": "certificate",
@@ -38,6 +43,9 @@ __all__ = [
     "KnownHosts",
     "PrivateKey",
     "PublicKey",
+    "RevokedCertificates",
+    "RevokedKeys",
+    "Rights",
     "SignatureError",
     "SkDetails",
     "decode_public",

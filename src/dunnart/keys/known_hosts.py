@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dunnart.errors import KeyFormatError
+from dunnart.keys.patterns import matches
 from dunnart.keys.public import PublicKey
 
 Verdict = Literal["known", "unknown", "changed", "revoked"]
@@ -34,7 +35,7 @@ class KnownHost:
             return _hash_matches(self.hosts, name)
         found = False
         for pattern in self.hosts.lower().split(","):
-            if _pattern_matches(pattern.removeprefix("!"), name):
+            if matches(pattern.removeprefix("!"), name):
                 if pattern.startswith("!"):
                     return False
                 found = True
@@ -127,17 +128,6 @@ def _parse_line(line: str, number: int) -> KnownHost:
     if hosts.startswith("|") and _hash_parts(hosts) is None:
         raise KeyFormatError("a malformed hashed host name")
     return KnownHost(hosts, key, marker, comment, number)
-
-
-def _pattern_matches(pattern: str, name: str) -> bool:
-    r"""Match with * and ?; [ stands for itself, unlike in fnmatch."""
-    if "*" not in pattern and "?" not in pattern:
-        return pattern == name
-    import re
-
-    pieces = re.split(r"(\*+|\?)", pattern)
-    expression = "".join(".*" if p.startswith("*") else "." if p == "?" else re.escape(p) for p in pieces)
-    return re.fullmatch(expression, name, re.DOTALL) is not None
 
 
 def _hash(name: str, salt: bytes) -> str:

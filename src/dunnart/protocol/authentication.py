@@ -15,8 +15,9 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dunnart.errors import DecodeError, KeyFormatError, LimitExceeded, RemoteProtocolError
+from dunnart.errors import DecodeError, KeyFormatError, LimitExceeded, RemoteProtocolError, RightsConflict
 from dunnart.keys.public import PublicKey
+from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol import phases
 from dunnart.protocol.events import AuthFailed, AuthPartial, LoggedIn
 from dunnart.protocol.phases import Stage
@@ -83,7 +84,7 @@ class ServerAuthentication:
 
     __slots__ = (
         "_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
-        "_prompts", "_requests", "_user",
+        "_prompts", "_requests", "_rights", "_user",
     )  # fmt: skip
 
     def __init__(self, core: Core, done: Callable[[], None]) -> None:
@@ -92,6 +93,7 @@ class ServerAuthentication:
         self._user: str | None = None
         self._passed: tuple[str, ...] = ()
         self._grants: tuple[object, ...] = ()
+        self._rights = EVERYTHING
         self._failures = 0
         self._requests = 0
         self._banner_sent = False
@@ -142,6 +144,7 @@ class ServerAuthentication:
             # RFC 4252 §5: another user starts from nothing.
             self._user = request.user
             self._passed = self._grants = ()
+            self._rights = EVERYTHING
         if core.config.banner and not self._banner_sent:
             self._banner_sent = True
             core.send(UserauthBanner(core.config.banner).encode())
@@ -257,7 +260,10 @@ class ServerAuthentication:
         ):
             self._refuse(method, reason, detail_of=credential)
         else:
-            self._succeed(credential, reply)
+            try:
+                self._succeed(credential, reply)
+            except RightsConflict as error:
+                self._refuse(method, str(error), detail_of=credential)
         self._resume()
 
     def _receive_responses(self, payload: memoryview) -> None:
@@ -300,6 +306,8 @@ class ServerAuthentication:
     def _succeed(self, credential: Credential, reply: Allow) -> None:
         core = self._core
         assert self._user is not None
+        if reply.rights is not None:
+            self._rights = self._rights.both(reply.rights)
         self._passed = (*self._passed, credential.method)
         self._grants = (*self._grants, reply.grant)
         if self._passed not in core.config.auth_methods:
@@ -309,7 +317,7 @@ class ServerAuthentication:
         core.send(UserauthSuccess().encode())
         core.stage = Stage.CONNECTION
         key = credential.key if isinstance(credential, PublicKeyCredential) else None
-        core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants, key))
+        core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants, key, self._rights))
         self._done()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dunnart.keys.rights import EVERYTHING, Rights
+
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.negotiation import Negotiated
@@ -53,6 +55,7 @@ class LoggedIn:
         detail: the key's type and fingerprint, for the log.
         grants: what each `Allow` of the chain carried, in order.
         key: the public key that the last method proved, or None.
+        rights: what every `Allow` of the chain lets the login do.
     """
 
     user: str
@@ -60,6 +63,7 @@ class LoggedIn:
     detail: str
     grants: tuple[object, ...]
     key: PublicKey | None = None
+    rights: Rights = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dunnart.keys.rights import Rights
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -113,13 +115,20 @@ class Allow:
 
     Attributes:
         grant: whatever the owner wants to find in `LoggedIn.grants`.
+        rights: what the login may do; None: everything. Those of all the chain's methods are put together.
         touch: a FIDO key must have been touched (OpenSSH's no-touch-required unset).
         verify: a FIDO key must have verified its user (OpenSSH's verify-required).
     """
 
     grant: object = None
+    rights: Rights | None = None
     touch: bool = True
     verify: bool = False
+
+    def __post_init__(self) -> None:
+        # What is meant to take something away must not get lost as a grant that nobody looks at.
+        if isinstance(self.grant, Rights) or not isinstance(self.rights, Rights | None):
+            raise TypeError("Allow takes rights, and nothing else, as its second argument or by name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The server: `Server`, the handlers that serve its sessions, and the authenticators that let users in."""
 
 from dunnart.crypto.profiles import Algorithms
+from dunnart.keys.rights import Rights
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import (
     Allow,
@@ -98,6 +99,7 @@ __all__ = [
     "PublicKeys",
     "RawSession",
     "Refusal",
+    "Rights",
     "Scope",
     "ScpHandler",
     "Server",

@@ -338,7 +338,7 @@ class ServerConnection:
         local = Address(*self.pump.local_address)
         version = clean(self.pump.engine.peer_version)
         self.facts = ConnectionFacts(
-            self.id, self.user, self.peer, local, event.method, event.key, event.grants, version
+            self.id, self.user, self.peer, local, event.method, event.key, event.grants, version, event.rights
         )
         self.server.login_done(self)
         self.audit("login", method=event.method, key=event.detail)
@@ -529,6 +529,8 @@ class ServerConnection:
 
     def _set_terminal(self, channel: ServerChannel, request: PtyRequest) -> bool:
         if channel.counterpart is not None or channel.terminal is not None:
+            return False
+        if self.facts is None or not self.facts.rights.pty:
             return False
         if len(request.modes) > self.server.config.limits.pty_modes_bytes:
             return False

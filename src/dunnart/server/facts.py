@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from dunnart.keys.rights import EVERYTHING, Rights
 from dunnart.protocol.requests import PtyRequest, WindowChange, clamp_side, decode_modes, encode_modes
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class ConnectionFacts:
         key: the public key that the user proved to have, or None.
         grants: what the authenticators granted.
         client_version: the client's version line, "SSH-2.0-OpenSSH_10.0", without what cannot be printed.
+        rights: what the login may do beyond the server's configuration, by all that its authenticators allowed.
     """
 
     id: int
@@ -86,6 +88,7 @@ class ConnectionFacts:
     key: PublicKey | None = None
     grants: tuple[object, ...] = ()
     client_version: str = ""
+    rights: Rights = EVERYTHING
 
 
 class Asked(NamedTuple):

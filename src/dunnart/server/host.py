@@ -17,9 +17,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from dunnart.protocol.questions import AuthReply, Deny, Refusal
+from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pool import ThreadPool
+from dunnart.server import forced
 from dunnart.server.applications import as_application, with_middleware
 from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.server")
 _FORWARD = logging.getLogger("dunnart.forward")
+_SESSION = logging.getLogger("dunnart.session")
 _CALLBACK_THREADS = 8
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
@@ -159,9 +161,11 @@ class Host:
             return Deny("no authenticator")
         async with asyncio.timeout(self.config.callback_seconds):
             work = authenticator.authenticate(replace(attempt, run=self.callback))
-            if getattr(authenticator, "on_any_loop", False):
-                return await contained(work)
-            return await self._on_app_loop(work)
+            on_any_loop = getattr(authenticator, "on_any_loop", False)
+            reply = await (contained(work) if on_any_loop else self._on_app_loop(work))
+        if isinstance(reply, Allow) and reply.rights is not None and reply.rights.expires is not None:
+            return Deny("has expired") if reply.rights.expires < time.time() else reply
+        return reply
 
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""
@@ -186,7 +190,7 @@ class Host:
         policies = self.config.forwarding
         granted: list[Any] = [each for each in forward.connection.grants if callable(getattr(each, "allows", None))]
         allowed = bool(policies)
-        for policy in (*granted, *policies):
+        for policy in (forward.connection.rights, *granted, *policies):
             allowed = allowed and await policy.allows(forward) is True
         if not allowed:
             self.counters["refused_forwards"] += 1
@@ -280,6 +284,18 @@ class Host:
     def begin(self, session: Serving, then: Callable[[bool], None]) -> None:
         """Begin to serve a session: find its application and hand it over."""
         assert isinstance(session, RawSession)
+        try:
+            forced.apply(session.facts)
+        except forced.NotAllowed as error:
+            report(_SESSION, logging.INFO, session.facts.connection, "session %d: %s", session.channel, error)
+            if error.told:
+                session.refuse(str(error), 1)
+            then(error.told)
+            return
+        if session.rights.command is not None and not session.facts.opening:
+            what = session.facts.subsystem or session.command or ""
+            report(_SESSION, logging.INFO, session.facts.connection, "session %d: forced to %s", session.channel,
+                   clean(what))  # fmt: skip
         application = self.application(session.facts)
         done = False
         if application is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from socket import socket as Socket  # noqa: N812 - RawSession has a method of the other name
 
     from dunnart.keys.public import PublicKey
+    from dunnart.keys.rights import Rights
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.process import Call, Child, Command, Program
     from dunnart.server.channel import ChannelControl
@@ -79,6 +80,11 @@ class Facts:
     def grants(self) -> tuple[object, ...]:
         """What the authenticators granted, in the order of the chain."""
         return self.facts.connection.grants
+
+    @property
+    def rights(self) -> Rights:
+        """What the login may do; forced commands, terminals and forwarding are seen to already."""
+        return self.facts.connection.rights
 
     @property
     def connection_id(self) -> int:

@@ -12,8 +12,9 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from dunnart.errors import ConnectionClosed, DecodeError, PluginError
+from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
+from dunnart.keys.rights import Rights
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.protocol.requests import (
     BreakRequest,
@@ -60,8 +61,8 @@ class _Connection:
     """A connection that the process has spoken of.
 
     Attributes:
-        allowed: the logins that were allowed here: method, user, public key.
-        grants: what they granted, which the process knows by number.
+        allowed: the logins that were allowed here: method, user, public key; and which of `granted` came with each.
+        granted: what they granted, which the process knows by number.
         facts: once a user is in.
         sessions: those that run, by channel.
         openings: channels that may be opened, but are not yet.
@@ -69,11 +70,11 @@ class _Connection:
         prepared: sessions for which requests were answered.
     """
 
-    __slots__ = ("allowed", "facts", "grants", "openings", "prepared", "sessions", "wanted")
+    __slots__ = ("allowed", "facts", "granted", "openings", "prepared", "sessions", "wanted")
 
     def __init__(self) -> None:
-        self.allowed: set[tuple[str, str, bytes]] = set()
-        self.grants: list[object] = []
+        self.allowed: dict[tuple[str, str, bytes], set[int]] = {}
+        self.granted: list[Allow] = []
         self.facts: ConnectionFacts | None = None
         self.sessions: dict[int, RawSession] = {}
         self.openings: set[int] = set()
@@ -233,16 +234,25 @@ class Conversation:
         login = (frame.method, frame.user, frame.key)
         if frame.method not in self._travelling and login not in connection.allowed:
             raise DecodeError("a user has logged in whom nobody has allowed in")
-        granted, connection.grants = connection.grants, []
-        connection.allowed.clear()
         reader = Reader(frame.grants)
         # 0 stands for nothing; queries of keys may have left more than what counts.
         numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
-        grants = tuple(granted[number - 1] if 0 < number <= len(granted) else None for number in numbers)
+        # The last is the last method's; a login cannot do without the rights that came with what allowed it.
+        if login in connection.allowed and (not numbers or numbers[-1] not in connection.allowed[login]):
+            raise DecodeError("a user has logged in without what was granted")
+        granted, connection.granted = connection.granted, []
+        connection.allowed.clear()
+        replies = [granted[number - 1] if 0 < number <= len(granted) else Allow() for number in numbers]
+        try:
+            rights = Rights.all_of(reply.rights for reply in replies if reply.rights is not None)
+        except RightsConflict as error:  # which the process, that does not know commands, could not see
+            _LOG.warning("connection %d may do nothing: %s", frame.connection, error)
+            rights = Rights.nothing()
         connection.facts = ConnectionFacts(
             frame.connection, frame.user, Address(frame.peer_host, frame.peer_port),
             Address(frame.local_host, frame.local_port), frame.method,
-            PublicKey.decode(frame.key) if frame.key else None, grants, clean(frame.client_version),
+            PublicKey.decode(frame.key) if frame.key else None, tuple(reply.grant for reply in replies),
+            clean(frame.client_version), rights,
         )  # fmt: skip
 
     def _serve(self, frame: frames.SessionAsked) -> None:
@@ -253,6 +263,8 @@ class Conversation:
             connection.openings.discard(frame.opening)
         if frame.channel in connection.sessions or len(connection.sessions) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
+        if frame.terminal and not connection.whose.rights.pty:
+            raise DecodeError("a terminal for a login that may not have one")
         terminal = Terminal.of(PtyRequest.decode(frame.terminal)) if frame.terminal else None
         variables = frames.split_texts(frame.environment)
         facts = SessionFacts(
@@ -334,10 +346,12 @@ class Conversation:
     def _decided(self, frame: frames.AuthAsked, reply: AuthReply, connection: _Connection) -> frames.AuthAnswered:
         if not isinstance(reply, Allow):
             return decisions.answered(frame.token, reply)
-        answer = decisions.answered(frame.token, reply, 0 if reply.grant is None else len(connection.grants) + 1)
-        if reply.grant is not None:
-            connection.grants.append(reply.grant)
-        connection.allowed.add((frame.method, frame.user, frame.data if frame.method == "publickey" else b""))
+        number = 0 if reply.grant is None and reply.rights is None else len(connection.granted) + 1
+        answer = decisions.answered(frame.token, reply, number)
+        if number:
+            connection.granted.append(reply)
+        login = (frame.method, frame.user, frame.data if frame.method == "publickey" else b"")
+        connection.allowed.setdefault(login, set()).add(number)
         return answer
 
     def _open_asked(self, frame: frames.OpenAsked) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dunnart.keys.public import PublicKey
+from dunnart.keys.rights import Rights
 from dunnart.protocol.questions import (
     Allow,
     AuthReply,
@@ -18,7 +19,8 @@ from dunnart.server.authentication import Attempt
 from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts, split_texts
 
 _DENIED, _ALLOWED, _PROMPTED = 0, 1, 2
-_SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY = 1, 2, 4, 8
+_SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY, _NO_PTY = 1, 2, 4, 8, 16
+_WITHOUT_PTY = Rights(pty=False)
 
 
 def asked(token: int, attempt: Attempt) -> AuthAsked:
@@ -65,10 +67,12 @@ def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
     Args:
         token: the question's.
         reply: what the authenticator has given.
-        grant: the number of what an `Allow` grants; 0: nothing.
+        grant: the number of what an `Allow` grants, and of its rights; 0: nothing.
     """
     if isinstance(reply, Allow):
-        return AuthAnswered(token, _ALLOWED, _TOUCH * reply.touch | _VERIFY * reply.verify, grant, b"")
+        no_pty = reply.rights is not None and not reply.rights.pty
+        flags = _TOUCH * reply.touch | _VERIFY * reply.verify | _NO_PTY * no_pty
+        return AuthAnswered(token, _ALLOWED, flags, grant, b"")
     if isinstance(reply, Prompt):
         texts = [reply.name, reply.instruction]
         texts += [item for text, echo in reply.prompts for item in (text, "echo" if echo else "")]
@@ -80,9 +84,10 @@ def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
 
 
 def reply_of(frame: AuthAnswered) -> AuthReply:
-    """Make the decision again; what it grants is a number here."""
+    """Make the decision again; what it grants is a number here, and of the rights there is what the protocol obeys."""
     if frame.kind == _ALLOWED:
-        return Allow(frame.grant or None, bool(frame.flags & _TOUCH), bool(frame.flags & _VERIFY))
+        rights = _WITHOUT_PTY if frame.flags & _NO_PTY else None
+        return Allow(frame.grant or None, rights, bool(frame.flags & _TOUCH), bool(frame.flags & _VERIFY))
     texts = split_texts(frame.texts)
     if frame.kind == _PROMPTED:
         prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))
