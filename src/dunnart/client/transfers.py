@@ -348,7 +348,7 @@ class LocalSide:
         """Open a file to read it."""
 
         def begin() -> tuple[int, os.stat_result]:
-            fd = os.open(path, os.O_RDONLY | _NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
             return fd, os.fstat(fd)
 
         return _LocalReading(*await asyncio.to_thread(begin))
@@ -358,13 +358,14 @@ class LocalSide:
 
         def begin() -> tuple[int, int]:
             truncate = 0 if resume else os.O_TRUNC
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | truncate, mode | 0o200)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | truncate | _BINARY, mode | 0o200)
             return fd, os.fstat(fd).st_size if resume else 0
 
         return _LocalWriting(*await asyncio.to_thread(begin), path)
 
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hold us up
+_BINARY = getattr(os, "O_BINARY", 0)  # or Windows changes the ends of lines
 
 
 class _LocalReading:

@@ -94,8 +94,10 @@ def ask(question: str, *, hidden: bool) -> str | None:
 
 
 def _has_terminal() -> bool:
+    if os.name == "nt":
+        return sys.stdin.isatty()
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
     except OSError:
         return False
     return True
@@ -108,6 +110,8 @@ def _read_hidden(question: str) -> str:
 
 
 def _read(question: str) -> str:
+    if os.name == "nt":
+        return input(question)
     with open("/dev/tty", "r+b", buffering=0) as terminal:
         terminal.write(question.encode(errors="replace"))
         line = b""

@@ -34,18 +34,33 @@ class Foreground:
         self._thread.end()
 
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine in the background, and wait for its result; control-C cancels it."""
-        done = asyncio.run_coroutine_threadsafe(work, self._thread.loop)
-        done.add_done_callback(lambda _: self._questions.put(None))
+        """Run a coroutine in the background, and wait for its result; control-C cancels it, and waits for its end."""
+        questions = self._questions = queue.SimpleQueue()
+        tasks: list[asyncio.Task[_T]] = []
+        loop = self._thread.loop
+
+        def start() -> None:
+            task = loop.create_task(work)
+            task.add_done_callback(lambda _: questions.put(None))
+            tasks.append(task)
+
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # control-C came before it began
+                work.close()
+                questions.put(None)
+
         try:
-            while (question := self._questions.get()) is not None:
+            loop.call_soon_threadsafe(start)
+            while (question := questions.get()) is not None:
                 question()
         except BaseException:
-            done.cancel()
-            while self._questions.get() is not None:  # it ends in order
+            loop.call_soon_threadsafe(cancel)
+            while questions.get() is not None:
                 pass
             raise
-        return done.result()
+        return tasks[0].result()
 
     async def ask(self, question: Callable[[], _T]) -> _T:
         """For coroutines in the background: run a function in the main thread, which waits for them."""
@@ -53,8 +68,7 @@ class Foreground:
         answer: asyncio.Future[_T] = loop.create_future()
 
         def run() -> None:
-            value = question()
-            loop.call_soon_threadsafe(_answer, answer, value)
+            loop.call_soon_threadsafe(_answer, answer, question())
 
         self._questions.put(run)
         return await answer

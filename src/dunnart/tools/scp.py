@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import getopt
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from dunnart.client.transfers import LocalSide, RemoteSide, Transfer
-from dunnart.errors import ConfigError, DunnartError
+from dunnart.errors import ConfigError, DunnartError, LimitExceeded
 from dunnart.tools.destinations import Host, Place, place
 from dunnart.tools.flags import TransferFlags
 from dunnart.tools.shown import failure, shown
@@ -153,6 +154,10 @@ class _Copying:
             self._front.call(work)
         except OSError as error:
             self.failed(path, error)
+        except LimitExceeded as error:
+            if any(session.closed for session in self._sessions.values()):
+                raise
+            self.failed(path, OSError(errno.ELOOP, str(error)))
         finally:
             self._watch.interrupted()
 

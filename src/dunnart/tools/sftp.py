@@ -140,6 +140,8 @@ def _batch(shell: SftpShell, path: str) -> int:
 def _all(shell: SftpShell, lines: Iterator[str], *, stop: bool) -> int:
     from dunnart.tools.sftp_shell import Leave
 
+    if lines is sys.stdin:
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[attr-defined] # names need not be UTF-8
     for line in lines:
         text = line.strip()
         if "@" not in text[: len(text) - len(text.lstrip("-@ "))]:
