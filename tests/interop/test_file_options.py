@@ -153,9 +153,7 @@ def test_a_root_that_is_missing_is_never_the_systems(configured: Configured, tmp
 
 
 def test_a_store_is_reached_by_its_url(configured: Configured, tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(tmp_path / "none")
+    _library("fsspec", "fsspec")
     server = configured(root="memory://%u")
     (tmp_path / "f").write_text("text")
     done = sftp(server, f"put {tmp_path}/f up", "ls -1", f"get up {tmp_path}/back")

@@ -210,3 +210,20 @@ def test_events_are_told_and_recorded(embed: Embed, tmp_path: Path, where: tuple
     (event,) = (event for event in recorded if event.kind == "uploaded")
     assert event.user == "alice"
     assert event.details == {"path": "/up", "size": 4, "error": "", "session": 0}
+
+
+def test_a_client_that_is_killed_at_an_upload(embed: Embed) -> None:
+    memory, told = MemoryFiles(), list[FileEvent]()
+    here = embed(subsystems={"sftp": dunnart.SftpHandler(Observed(Atomic(memory), told.append))})
+    paramiko = _library("paramiko", "paramiko")
+    with paramiko.Transport(("127.0.0.1", here.server.port)) as transport:
+        transport.connect(username="bob", pkey=paramiko.PKey.from_path(here.keys.path("ed25519")))
+        file = paramiko.SFTPClient.from_transport(transport).open("/up", "w")
+        file.write(bytes(100_000))
+        assert file.stat().st_size == 100_000
+        transport.sock.shutdown(2)
+    assert eventually(lambda: bool(told))
+    assert [(event.kind, event.path, event.size) for event in told] == [("uploaded", b"/up", 100_000)]
+    assert told[0].error == "not complete: the client has gone"
+    assert eventually(lambda: memory.contents() == {})
+    assert here.server.counters["failures"] == 0
