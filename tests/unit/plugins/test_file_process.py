@@ -13,7 +13,9 @@ import pytest
 
 from dunnart.errors import ConfigError
 from dunnart.plugins.file_process import FileProcesses, _Reports
+from dunnart.plugins.scp import Options as ScpOptions
 from dunnart.sftp.options import FileOptions
+from dunnart.tools.main import main
 
 LOG = logging.getLogger("dunnart.plugin.files")
 
@@ -115,3 +117,26 @@ def test_a_url_needs_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="dunnart\\[fsspec\\]") as caught:
         FileProcesses(context, "sftp")
     assert caught.value.key == "root"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("sftp.umask=99", "--plugin sftp.umask: umask is '99', and no octal number to 777"),
+        ("sftp.root=srv", "--plugin sftp.root: root is 'srv', and no absolute path or URL"),
+        ("sftp.quota_bytes=500M", "--plugin sftp.quota_bytes: '500M' is not a whole number"),
+        ("sftp.deny_requests=renam", "--plugin sftp.deny_requests: deny_requests holds 'renam'"),
+        ("sftp.allow_requests=ls", "--plugin sftp.allow_requests: allow_requests holds 'ls'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_by_its_options_name(
+    capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    assert main(["config", "--check", "--plugin", option]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("drives", [{"CD": "/srv"}, {"C": ""}, {"C": "srv"}, {"C": "/%x"}])
+def test_a_wrong_drive_is_refused(drives: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="^drives "):
+        ScpOptions(drives=drives)
