@@ -1,12 +1,14 @@
-"""OpenSSH certificates (PROTOCOL.certkeys; draft-miller-ssh-cert): reading them and checking the authority's signature.
+"""OpenSSH certificates (PROTOCOL.certkeys; draft-miller-ssh-cert): reading, issuing, checking who signed them.
 
 What a certificate allows (principals, validity, critical options; THREATS R17) is decided where it is used.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dunnart.errors import DecodeError, KeyFormatError
 from dunnart.keys.public import (
@@ -16,8 +18,13 @@ from dunnart.keys.public import (
     SkDetails,
     format_line,
 )
-from dunnart.wire.encoding import Reader, string, text
+from dunnart.wire.encoding import Reader, string, text, uint32, uint64
 
+if TYPE_CHECKING:
+    from dunnart.keys.private import PrivateKey
+
+FOREVER = (1 << 64) - 1
+"""A `valid_before` that never comes."""
 # How many strings make up a key of each type; a certificate has them between its nonce and its serial number.
 KEY_STRINGS = {
     "ssh-ed25519": 1,
@@ -30,6 +37,8 @@ KEY_STRINGS = {
     "ssh-dss": 4,
 }
 _KINDS: dict[int, Literal["user", "host"]] = {1: "user", 2: "host"}
+_NUMBERS = {"user": 1, "host": 2}
+_NONCE_BYTES = 32
 _PRINCIPALS_MAX = 256  # as in OpenSSH
 
 
@@ -70,6 +79,64 @@ class Certificate:
     authority: PublicKey
     signature: bytes
     signed: bytes
+
+    @classmethod
+    def issue(
+        cls,
+        authority: PrivateKey,
+        key: PublicKey,
+        *,
+        kind: Literal["user", "host"],
+        key_id: str,
+        principals: Sequence[str] = (),
+        serial: int = 0,
+        valid_after: int = 0,
+        valid_before: int = FOREVER,
+        critical_options: Mapping[str, bytes] | None = None,
+        extensions: Mapping[str, bytes] | None = None,
+        algorithm: str | None = None,
+    ) -> Certificate:
+        """Make a certificate.
+
+        Args:
+            authority: the key that signs.
+            key: the key that is certified.
+            kind: "user" or "host".
+            key_id: the name by which it is logged.
+            principals: user or host names. Without any the certificate lets nobody in.
+            serial: a number to revoke it by; 0: none.
+            valid_after: from when on, in seconds since 1970.
+            valid_before: until when, in seconds since 1970, exclusive; by default for ever.
+            critical_options: names and data; who does not know one must refuse the certificate. An option's text is
+                its data as a string within (`dunnart.wire.encoding.text`).
+            extensions: names and data; who does not know one passes over it.
+            algorithm: how the authority signs; by default as best it can.
+
+        Raises:
+            KeyFormatError: the arguments make no certificate; says why.
+        """
+        plain = key.key_type
+        names = tuple(principals)
+        if not all(names) or any("\0" in name for name in (key_id, *names)):
+            raise KeyFormatError("a principal is empty, or a name holds a NUL")
+        if len(names) > _PRINCIPALS_MAX:
+            raise KeyFormatError(f"a certificate has at most {_PRINCIPALS_MAX} principals")
+        if not 0 <= serial <= FOREVER:
+            raise KeyFormatError(f"{serial} is no serial number")
+        if not 0 <= valid_after < valid_before <= FOREVER:
+            raise KeyFormatError("the certificate would never be valid")
+        if algorithm is None:
+            algorithm = authority.signature_algorithms[0]
+        fields = Reader(key.blob)
+        fields.string()
+        signed = b"".join((
+            text(certificate_name(plain)), string(os.urandom(_NONCE_BYTES)), fields.rest(),
+            uint64(serial), uint32(_NUMBERS[kind]), text(key_id), string(b"".join(map(text, names))),
+            uint64(valid_after), uint64(valid_before),
+            string(_encoded(critical_options or {})), string(_encoded(extensions or {})), string(b""),
+            string(authority.public.blob),
+        ))  # fmt: skip
+        return cls.decode(signed + string(authority.sign(algorithm, signed)))
 
     @classmethod
     def decode(cls, blob: bytes) -> Certificate:
@@ -136,6 +203,14 @@ class Certificate:
             raise SignatureError(f"{algorithm[:64]!r} is no algorithm of a {self.key_type}")
         return self.key.verify(plain_name(algorithm), signature, data)
 
+    @property
+    def signature_algorithm(self) -> str:
+        """How the authority says that it signed, as "ssh-ed25519"; "" if that is malformed."""
+        try:
+            return Reader(self.signature).text()
+        except DecodeError:
+            return ""
+
     def verify_signature(self, *, sha1: bool = False) -> None:
         """Check the authority's signature.
 
@@ -145,10 +220,7 @@ class Certificate:
         Raises:
             SignatureError: it is malformed, wrong, or made with SHA-1.
         """
-        try:
-            algorithm = Reader(self.signature).text()
-        except DecodeError as error:
-            raise SignatureError(f"malformed signature: {error}") from error
+        algorithm = self.signature_algorithm
         if not sha1 and algorithm in {"ssh-rsa", "ssh-dss"}:
             raise SignatureError(f"a certificate signed with {algorithm}, which uses SHA-1")
         self.authority.verify(algorithm, self.signature, self.signed)
@@ -160,6 +232,11 @@ class Certificate:
     def line(self, comment: str = "") -> str:
         """Give the line of a -cert.pub file, without a line end."""
         return format_line(self.key_type, self.blob, comment)
+
+
+def _encoded(options: Mapping[str, bytes]) -> bytes:
+    # PROTOCOL.certkeys: in the order of their names.
+    return b"".join(text(name) + string(options[name]) for name in sorted(options))
 
 
 def decode_public(blob: bytes) -> PublicKey | Certificate:

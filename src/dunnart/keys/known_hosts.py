@@ -31,15 +31,7 @@ class KnownHost:
 
     def matches(self, name: str) -> bool:
         """Whether the line is for `name`, "host" or "[host]:port" in lower case."""
-        if self.hosts.startswith(_HASH_MARK):
-            return _hash_matches(self.hosts, name)
-        found = False
-        for pattern in self.hosts.lower().split(","):
-            if matches(pattern.removeprefix("!"), name):
-                if pattern.startswith("!"):
-                    return False
-                found = True
-        return found
+        return names_match(self.hosts, name)
 
 
 class KnownHosts:
@@ -90,7 +82,7 @@ class KnownHosts:
         name = host_name(host, port)
         if not name.isprintable() or any(char in name for char in " ,*?!|#@"):
             raise KeyFormatError(f"no host name: {name[:64]!r}")
-        hosts = _hash(name, os.urandom(20)) if hashed else name
+        hosts = hashed_name(name) if hashed else name
         self.entries.append(KnownHost(hosts, key, "", comment, 0))
         return f"{hosts} {key.line(comment)}"
 
@@ -117,6 +109,29 @@ def host_name(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
+def names_match(hosts: str, name: str) -> bool:
+    """Tell whether a line's hosts, patterns or a hash, are for `name`: "host" or "[host]:port" in lower case."""
+    if hosts.startswith(_HASH_MARK):
+        return _hash_matches(hosts, name)
+    found = False
+    for pattern in hosts.lower().split(","):
+        if matches(pattern.removeprefix("!"), name):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found
+
+
+def hashed_name(name: str) -> str:
+    """Give a host's name as it stands in a file that does not show names."""
+    return _hash(name, os.urandom(20))
+
+
+def is_hashed(hosts: str) -> bool:
+    """Tell whether a line's hosts are a well-formed hash."""
+    return _hash_parts(hosts) is not None
+
+
 def _parse_line(line: str, number: int) -> KnownHost:
     marker = ""
     if line.startswith("@"):
@@ -125,7 +140,7 @@ def _parse_line(line: str, number: int) -> KnownHost:
             raise KeyFormatError(f"unknown marker {marker[:64]!r}")
     hosts, _, rest = line.replace("\t", " ").strip().partition(" ")
     key, comment = PublicKey.parse_line(rest)
-    if hosts.startswith("|") and _hash_parts(hosts) is None:
+    if hosts.startswith("|") and not is_hashed(hosts):
         raise KeyFormatError("a malformed hashed host name")
     return KnownHost(hosts, key, marker, comment, number)
 

@@ -28,7 +28,7 @@ _MAGIC = b"openssh-key-v1\0"
 _BEGIN = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _END = b"-----END OPENSSH PRIVATE KEY-----"
 _SEED_BYTES = 32
-_BCRYPT_ROUNDS = 24  # what ssh-keygen uses since OpenSSH 9.4
+BCRYPT_ROUNDS = 24  # what ssh-keygen uses since OpenSSH 9.4
 _LARGEST_FILE = 1 << 20
 
 
@@ -118,8 +118,12 @@ class PrivateKey:
         """
         raise NotImplementedError
 
-    def openssh(self, comment: str = "", passphrase: str | bytes | None = None) -> bytes:
+    def openssh(
+        self, comment: str = "", passphrase: str | bytes | None = None, *, rounds: int = BCRYPT_ROUNDS
+    ) -> bytes:
         """Give the key as a file in OpenSSH's format, encrypted (bcrypt, aes256-ctr) if there is a passphrase.
+
+        More `rounds` make guessing the passphrase slower, and each use of the key too.
 
         Give a comment to a key that paramiko is to read: every other ECDSA key without one, as ssh-keygen writes it
         too, needs no padding, and paramiko takes the comment's empty end for damaged padding.
@@ -129,8 +133,8 @@ class PrivateKey:
         cipher, kdf, options = "none", "none", b""
         if passphrase:
             cipher, kdf, salt = "aes256-ctr", "bcrypt", os.urandom(16)
-            options = string(salt) + uint32(_BCRYPT_ROUNDS)
-            secret = _encrypt(_padded(secret, 16), passphrase, salt)
+            options = string(salt) + uint32(rounds)
+            secret = _encrypt(_padded(secret, 16), passphrase, salt, rounds)
         else:
             secret = _padded(secret, 8)
         whole = b"".join(
@@ -335,10 +339,10 @@ def _padded(secret: bytes, block: int) -> bytes:
     return secret + bytes(range(1, -len(secret) % block + 1))
 
 
-def _encrypt(secret: bytes, passphrase: str | bytes, salt: bytes) -> bytes:
+def _encrypt(secret: bytes, passphrase: str | bytes, salt: bytes, rounds: int) -> bytes:
     import bcrypt
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     password = passphrase.encode() if isinstance(passphrase, str) else passphrase
-    derived = bcrypt.kdf(password, salt, 48, _BCRYPT_ROUNDS, ignore_few_rounds=True)
+    derived = bcrypt.kdf(password, salt, 48, rounds, ignore_few_rounds=True)
     return Cipher(algorithms.AES256(derived[:32]), modes.CTR(derived[32:])).encryptor().update(secret)

@@ -19,6 +19,7 @@ usage: dunnart COMMAND [FLAGS]
   plugins   list the plug-ins that are installed, and what the configuration uses
   sftp      fetch and send files, and look after those at a server
   scp       copy files to and from servers
+  keygen    make keys, certificates and lists of revoked keys
   sftp-server  serve SFTP on standard input and output
   status    ask the server that runs on this machine, or have it do something
   version   print the version
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dunnart {version()}")
         return 0
     commands = {"serve": serve, "config": config, "plugins": plugins, "sftp": sftp, "scp": scp,
-                "sftp-server": sftp_server, "status": status}  # fmt: skip
+                "keygen": keygen, "sftp-server": sftp_server, "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -100,6 +101,13 @@ def sftp(arguments: Sequence[str]) -> int:
 def scp(arguments: Sequence[str]) -> int:
     """Copy files to and from servers."""
     from dunnart.tools.scp import run
+
+    return run(arguments)
+
+
+def keygen(arguments: Sequence[str]) -> int:
+    """Keys, certificates and lists of revoked keys."""
+    from dunnart.tools.keygen.program import run
 
     return run(arguments)
 
