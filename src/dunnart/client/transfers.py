@@ -7,8 +7,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncGenerator, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dunnart.client.sftp_file import WriteBehind, read_ahead
 from dunnart.errors import DunnartError, LimitExceeded
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _DEPTH = 100
 _PERMISSIONS = 0o777  # no setuid from or for a peer
 _READ_BYTES = 1024 * 1024
+_SMALL_BYTES = 128 * 1024
+_AT_ONCE = 8
 _HERE = frozenset((b"", b".", b".."))
 
 
@@ -144,12 +146,19 @@ class Transfer:
         made = not await self._is_directory(target)
         if made:
             await self._target.make_directory(target, mode | 0o700)  # or nothing could be put in
-        for name, attributes in sorted(names, key=lambda each: each[0]):
-            path = source + name if source.endswith(self._source.separator) else source + self._source.separator + name
-            try:
-                await self._entry(path, self._below(self._target, target, name), attributes, depth)
-            except OSError as error:
-                self._watch.failed(_text(path), error)
+        head = source if source.endswith(self._source.separator) else source + self._source.separator
+        small = _Several()
+        try:
+            for name, attributes in sorted(names, key=lambda each: each[0]):
+                work = self._entry(head + name, target, name, attributes, depth)
+                if attributes.is_file and (attributes.size or 0) <= _SMALL_BYTES:
+                    await small.start(work)
+                else:
+                    await work
+            await small.finish()
+        except BaseException:
+            await small.cancel()
+            raise
         await self._set_directory(target, found, mode, made=made)
 
     async def _set_directory(self, target: bytes, found: Attributes, mode: int, *, made: bool) -> None:
@@ -161,7 +170,13 @@ class Transfer:
         if wanted != Attributes():
             await self._target.set(target, wanted)
 
-    async def _entry(self, source: bytes, target: bytes, attributes: Attributes, depth: int) -> None:
+    async def _entry(self, source: bytes, folder: bytes, name: bytes, attributes: Attributes, depth: int) -> None:
+        try:
+            await self._copy_entry(source, self._below(self._target, folder, name), attributes, depth)
+        except OSError as error:
+            self._watch.failed(_text(source), error)
+
+    async def _copy_entry(self, source: bytes, target: bytes, attributes: Attributes, depth: int) -> None:
         if attributes.is_link or attributes.mode is None:
             if attributes.is_link and not self._follow_links:
                 self._watch.skipped(_text(source), "is a symbolic link")
@@ -202,6 +217,36 @@ class Transfer:
         wanted = Attributes(mode=mode, atime=found.atime, mtime=found.mtime) if self._preserve else Attributes()
         await writing.finish(wanted, sync=self._sync)
         self._watch.finished(shown)
+
+
+class _Several:
+    """Coroutines that run at the same time, a few of them: each small file is little work and much waiting."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start one, when there is room; raises what an earlier one came to."""
+        self._tasks.add(asyncio.create_task(work))
+        if len(self._tasks) >= _AT_ONCE:
+            await self._some()
+
+    async def finish(self) -> None:
+        """Wait for all."""
+        while self._tasks:
+            await self._some()
+
+    async def _some(self) -> None:
+        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        errors = [error for task in done if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    async def cancel(self) -> None:
+        """End them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _text(path: bytes) -> str:

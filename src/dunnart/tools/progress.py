@@ -6,12 +6,23 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 
 from dunnart.client.transfers import TransferWatch
 from dunnart.tools.shown import shown
 
 _SECONDS = 0.2  # between two looks
 _UNITS = "KMGTPE"
+
+
+@dataclass(slots=True)
+class _File:
+    """How far a file is: since when, from where on, up to where."""
+
+    began: float
+    first: int
+    done: int
+    size: int | None
 
 
 class Progress(TransferWatch):
@@ -23,48 +34,45 @@ class Progress(TransferWatch):
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.visible = not quiet and _is_ours()
-        self._path: str | None = None
-        self._began = self._looked = 0.0
-        self._first = self._done = 0
-        self._size: int | None = None
+        self._files: dict[str, _File] = {}
+        self._looked = 0.0
+        self._begun = False  # the line
 
     def moved(self, path: str, done: int, size: int | None) -> None:
         """Show it, a few times a second."""
         if not self.visible:
             return
         now = time.monotonic()
-        if path != self._path:
-            self._path, self._began, self._first, self._looked = path, now, done, 0.0
-        self._done, self._size = done, size
+        file = self._files.setdefault(path, _File(now, done, done, size))
+        file.done = done
         if now - self._looked >= _SECONDS:
-            self._looked = now
-            self._draw(now)
+            self._draw(path, file, now)
 
     def finished(self, path: str) -> None:
         """Leave the last state, and go to the next line."""
-        self._end(self._done)
+        file = self._files.pop(path, None)
+        if self.visible and file is not None:
+            self._draw(path, file, time.monotonic())
+            self.interrupted()
 
     def interrupted(self) -> None:
-        """Likewise, of a file that is not whole."""
-        self._end(self._done)
-
-    def _end(self, done: int) -> None:
-        if self.visible and self._path is not None:
-            self._done = done
-            self._draw(time.monotonic())
+        """Go to the next line."""
+        if self._begun:
             sys.stdout.write("\n")
             sys.stdout.flush()
-        self._path = None
+        self._begun = False
+        self._looked = 0.0
 
-    def _draw(self, now: float) -> None:
-        seconds = max(now - self._began, 0.001)
-        rate = (self._done - self._first) / seconds
-        percent = "" if not self._size else f"{min(100, self._done * 100 // self._size):3d}%"
-        left = (self._size or 0) - self._done
+    def _draw(self, path: str, file: _File, now: float) -> None:
+        self._looked, self._begun = now, True
+        seconds = max(now - file.began, 0.001)
+        rate = (file.done - file.first) / seconds
+        percent = "" if not file.size else f"{min(100, file.done * 100 // file.size):3d}%"
+        left = (file.size or 0) - file.done
         clock = _clock(left / rate) + " left" if left > 0 and rate > 0 else _clock(seconds)
-        tail = f" {percent:>4} {size(self._done):>7} {size(int(rate)):>7}/s {clock:>10}"
+        tail = f" {percent:>4} {size(file.done):>7} {size(int(rate)):>7}/s {clock:>10}"
         room = max(10, shutil.get_terminal_size().columns - 1 - len(tail))
-        name = shown((self._path or "").rstrip("/").rpartition("/")[2])
+        name = shown(path.rstrip("/").rpartition("/")[2])
         name = name if len(name) <= room else name[: room - 1] + "…"
         sys.stdout.write(f"\r{name:<{room}}{tail}")
         sys.stdout.flush()

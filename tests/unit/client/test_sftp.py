@@ -372,6 +372,39 @@ def test_so_many_reads_are_really_outstanding(tmp_path: Path, wanted: int) -> No
     assert (tmp_path / "f").stat().st_size == size
 
 
+def test_small_files_of_a_tree_are_copied_several_at_a_time(tmp_path: Path) -> None:
+    opened: list[int] = []
+    most = 0
+
+    def act(server: Scripted, kind: int, number: int, request: Reader) -> None:
+        nonlocal most
+        if kind == messages.OPEN:
+            opened.append(number)
+            most = max(most, len(opened))
+            if len(opened) == 8:
+                for each in opened:
+                    server.answer(packet(messages.HANDLE, each, string(b"h")))
+                opened.clear()
+        elif kind == messages.READDIR:
+            listed = [(str(each).encode(), FILE) for each in range(32)]
+            server.answer(names(number, *listed) if not most else status(number, messages.EOF))
+            most = most or 1
+        elif kind == messages.OPENDIR:
+            server.answer(packet(messages.HANDLE, number, string(b"d")))
+        elif kind in {messages.STAT, messages.LSTAT}:
+            server.answer(packet(messages.ATTRS, number, uint32(4), uint32(DIRECTORY)))
+        else:
+            server.answer(status(number, messages.EOF if kind == messages.READ else messages.OK))
+
+    async def work() -> None:
+        async with await Sftp.begin(Scripted(act)) as sftp:
+            await sftp.get("d", tmp_path / "d", recursive=True)
+
+    run(work())
+    assert most == 8
+    assert len(os.listdir(tmp_path / "d")) == 32
+
+
 def test_outstanding_bytes_are_bounded(tmp_path: Path) -> None:
     requests: list[tuple[int, int, int]] = []
     waiting = asyncio.Event()
