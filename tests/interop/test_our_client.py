@@ -294,12 +294,11 @@ def test_a_server_that_is_killed(kind: str, keys: Keys, tmp_path: Path) -> None:
 
     async def test() -> None:
         connection = await started.connect(keys.path("ed25519"))
-        session = await connection.session("cat")
-        await session.write(b"x")
-        assert await session.read() == b"x"
+        session = await connection.session("echo x; exec sleep 30")
+        assert await session.read() == b"x\n"
         waiting = [
             asyncio.ensure_future(each)
-            for each in (session.read(), session.wait(), connection.run("sleep 30"), session.write(bytes(64 * MIB)))
+            for each in (session.read(), session.wait(), session.stderr.read(), session.write(bytes(64 * MIB)))
         ]
         await asyncio.sleep(0)
         for pid in serving_processes(started.process.pid):
