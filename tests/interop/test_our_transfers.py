@@ -454,8 +454,10 @@ class Screen:
         """Type control-C until this comes: a program that is about to wait for a key may miss the first."""
         while text.encode() not in self.seen:
             self.type("\x03")
-            if select.select([self.master], [], [], 1.0)[0]:
-                self.seen += os.read(self.master, 4096)
+            again = time.monotonic() + 5
+            while text.encode() not in self.seen and time.monotonic() < again:
+                if select.select([self.master], [], [], 1.0)[0]:
+                    self.seen += os.read(self.master, 4096)
         self.until(text)
 
     def end(self) -> int:
