@@ -269,6 +269,7 @@ class NamedAuthenticator:
         self.method = inner.method
         self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
         self._name = name
+        self.certificates = getattr(inner, "certificates", False) is True
         self._inner = inner
         self._root = root
 

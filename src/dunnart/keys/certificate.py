@@ -151,6 +151,19 @@ class Certificate:
             raise KeyFormatError(f"malformed certificate: {error}") from error
 
     @classmethod
+    @classmethod
+    def parse_line(cls, text: str) -> Certificate:
+        """Read the line of a -cert.pub file.
+
+        Raises:
+            KeyFormatError: it is no such line, or `decode` does not take what is there.
+        """
+        key_type, blob, _ = split_line(text)
+        found = cls.decode(blob)
+        if found.key_type != key_type:
+            raise KeyFormatError(f"the line says {key_type[:64]!r}, the certificate itself {found.key_type}")
+        return found
+
     def _decode(cls, blob: bytes) -> Certificate:
         reader = Reader(blob)
         key_type = reader.text()

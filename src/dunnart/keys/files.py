@@ -11,6 +11,9 @@ from typing import Literal
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.private import PrivateKey
 
+if TYPE_CHECKING:
+    from dunnart.keys.certificate import Certificate
+
 _LARGEST = 1 << 20
 
 
@@ -40,6 +43,26 @@ def read_private_key(path: str, *, key: str | None = None, passphrase: str | Non
             )
     try:
         return PrivateKey.load(data, passphrase)
+    except KeyFormatError as error:
+        raise ConfigError(str(error), path=path, key=key) from error
+
+
+def read_certificate(path: str, *, key: str | None = None) -> Certificate:
+    """Read a -cert.pub file.
+
+    Args:
+        path: the file.
+        key: the option that named it, for errors.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no certificate.
+    """
+    from dunnart.keys.certificate import Certificate
+
+    try:
+        return Certificate.parse_line(_read_regular(path)[1].decode(errors="replace"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", path=path, key=key) from error
     except KeyFormatError as error:
         raise ConfigError(str(error), path=path, key=key) from error
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dunnart.protocol.core import Core
+    from dunnart.keys.certificate import Certificate
 
 _CONNECTION = "ssh-connection"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"
@@ -221,11 +222,12 @@ class ServerAuthentication:
         if query.algorithm not in core.config.algorithms.user_key:
             self._refuse("publickey", f"algorithm {query.algorithm} is not accepted")
             return
-        key = PublicKey.decode(query.key)
-        if query.algorithm not in key.signature_algorithms:
-            self._refuse("publickey", f"a {key.key_type} key cannot sign as {query.algorithm}")
+        shown = _decoded(query.algorithm, query.key)
+        if query.algorithm not in shown.signature_algorithms:
+            self._refuse("publickey", f"a {shown.key_type} key cannot sign as {query.algorithm}")
             return
-        credential = PublicKeyCredential(key, query.algorithm, query.has_signature)
+        key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
+        credential = PublicKeyCredential(key, query.algorithm, query.has_signature, certificate)
         self._ask(credential, signature, signed)
 
     def _ask(self, credential: Credential, signature: bytes = b"", signed: bytes = b"") -> None:
@@ -254,7 +256,7 @@ class ServerAuthentication:
                 method, denied.detail, counted=not denied.silent, detail_of=credential, unknown_user=denied.unknown_user
             )
         elif isinstance(credential, PublicKeyCredential) and not credential.signed:
-            core.send(UserauthPkOk(credential.algorithm, credential.key.blob).encode())
+            core.send(UserauthPkOk(credential.algorithm, (credential.certificate or credential.key).blob).encode())
         elif isinstance(credential, PublicKeyCredential) and (
             reason := _unproven(credential, signature, signed, reply)
         ):
@@ -324,7 +326,7 @@ class ServerAuthentication:
 def _unproven(credential: PublicKeyCredential, signature: bytes, signed: bytes, reply: Allow) -> str:
     """Why the signature does not prove the key, or "" when it does."""
     try:
-        token = credential.key.verify(credential.algorithm, signature, signed)
+        token = (credential.certificate or credential.key).verify(credential.algorithm, signature, signed)
     except KeyFormatError as error:
         return str(error)
     if token is not None and reply.touch and not token.user_present:
@@ -338,6 +340,18 @@ _SHORT_NAMES = {
     "ssh-ed25519": "ED25519",
     "ssh-rsa": "RSA",
     "ssh-dss": "DSA",
+def _possible(user: str) -> bool:
+    return "\0" not in user and len(user) <= _LONGEST_USER
+
+
+def _decoded(algorithm: str, blob: bytes) -> PublicKey | Certificate:
+    if not algorithm.endswith(CERTIFICATE_SUFFIX):
+        return PublicKey.decode(blob)
+    from dunnart.keys.certificate import Certificate
+
+    return Certificate.decode(blob)
+
+
     "sk-ssh-ed25519@openssh.com": "ED25519-SK",
     "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
 }
@@ -346,5 +360,15 @@ _SHORT_NAMES = {
 def _describe(credential: Credential) -> str:
     if not isinstance(credential, PublicKeyCredential):
         return ""
-    key = credential.key
+    if (certificate := credential.certificate) is None:
+        return _described(credential.key)
+    # As sshd has it: the key, then the certificate, then who signed that.
+    kind, _, fingerprint = _described(credential.key).partition(" ")
+    return (
+        f"{kind}-CERT {fingerprint} ID {certificate.key_id} (serial {certificate.serial}) "
+        f"CA {_described(certificate.authority)}"
+    )
+
+
+def _described(key: PublicKey) -> str:
     return f"{_SHORT_NAMES.get(key.key_type, 'ECDSA')} {key.fingerprint()}"

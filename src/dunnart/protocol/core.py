@@ -14,6 +14,7 @@ from dunnart.protocol.phases import Kex, Role, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dunnart.keys.certificate import Certificate
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.events import Event
     from dunnart.protocol.questions import Question
@@ -30,6 +31,7 @@ class EngineConfig:
         algorithms: names in order of preference.
         limits: the bounds put on the peer.
         host_keys: the server's public keys; a SignQuestion asks for their signatures.
+        host_certificates: certificates of some of them, offered beside the plain keys.
         auth_methods: chains of methods, each enough to log in ("publickey" or "publickey,password" as tuples).
         version: our identification line, without CR LF.
         banner: shown to the user before authentication; "" for none.
@@ -42,6 +44,7 @@ class EngineConfig:
     limits: Limits = field(default_factory=Limits)
     host_keys: tuple[PublicKey, ...] = ()
     auth_methods: tuple[tuple[str, ...], ...] = (("publickey",),)
+    host_certificates: tuple[Certificate, ...] = ()
     version: bytes = SOFTWARE_VERSION
     banner: str = ""
     user: str = ""

@@ -43,6 +43,7 @@ from dunnart.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from dunnart.keys.certificate import Certificate
     from dunnart.protocol.core import Core
 
 _NEWKEYS = bytes((phases.NEWKEYS,))
@@ -271,16 +272,24 @@ class Transport:
         core = self._core
         assert self._negotiated is not None
         algorithm = self._negotiated.host_key
-        key = next(key for key in core.config.host_keys if algorithm in key.signature_algorithms)
-        digest = self._exchange_hash(key.blob, client_share, server_share, secret)
-        core.server_key = key.blob
-        core.ask(SignQuestion, partial(self._signed, key, server_share, secret, digest), key, algorithm, digest)
+        config = core.config
+        keys: tuple[PublicKey | Certificate, ...] = (*config.host_certificates, *config.host_keys)
+        shown = next(key for key in keys if algorithm in key.signature_algorithms)
+        digest = self._exchange_hash(shown.blob, client_share, server_share, secret)
+        core.server_key = shown.blob
+        if isinstance(shown, PublicKey):
+            key = shown
+        else:
+            from dunnart.keys.certificate import plain_name
 
-    def _signed(self, key: PublicKey, server_share: bytes, secret: bytes, digest: bytes, signature: object) -> None:
+            key, algorithm = shown.key, plain_name(algorithm)
+        core.ask(SignQuestion, partial(self._signed, server_share, secret, digest), key, algorithm, digest)
+
+    def _signed(self, server_share: bytes, secret: bytes, digest: bytes, signature: object) -> None:
         if not isinstance(signature, bytes):
             raise NegotiationError("no signature by the host key") from _cause(signature)
         reply = KexGexReply if self._group is not None else KexExchangeReply
-        self._core.outbound.send(reply(key.blob, server_share, signature).encode())
+        self._core.outbound.send(reply(self._core.server_key, server_share, signature).encode())
         self._derive_keys(secret, digest)
         self._send_newkeys()
 

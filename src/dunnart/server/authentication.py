@@ -56,6 +56,9 @@ class Authenticator(Protocol):
     def method(self) -> str:
         """The method's name in RFC 4252: "publickey", "password", "keyboard-interactive", "none"."""
 
+
+    Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
+    checked: `PublicKeyCredential.certificate`. Others are for keys, and have not seen who signed what.
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one request."""
 
@@ -66,6 +69,12 @@ class AllowAnyone:
     method = "none"
     on_any_loop = True
     travels = True
+def takes(authenticator: Authenticator, credential: Credential) -> bool:
+    """Tell whether an authenticator is to be asked about a credential at all."""
+    certified = isinstance(credential, PublicKeyCredential) and credential.certificate is not None
+    return not certified or getattr(authenticator, "certificates", False) is True
+
+
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Say yes."""
@@ -121,12 +130,10 @@ class KeyCallback:
         """Ask the callback, and look for the key among what it gives."""
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
-        wanted = attempt.credential.key
-        for found in await attempt.run(self._find, attempt.user, attempt.address):
-            key = PublicKey.parse_line(found)[0] if isinstance(found, str) else found
-            if key == wanted:
-                return Allow()
-        return Deny()
+        found = await attempt.run(self._find, attempt.user, attempt.address)
+        keys = keys_among(found, "the callback")
+        self._told.tell(keys)
+        return reply_of(keys.decide(attempt.credential.key, attempt.address, time.time()))
 
 
 class PublicKeys:
@@ -158,4 +165,39 @@ class PublicKeys:
             return Deny("not a public key")
         if self._users is not None and attempt.user not in self._users:
             return Deny("no such user here", unknown_user=True)
-        return Allow() if self._keys.find(attempt.credential.key) else Deny()
+        return reply_of(self._keys.decide(attempt.credential.key, attempt.address, time.time()))
+
+
+def keys_among(found: Iterable[PublicKey | str], source: str) -> AuthorizedKeys:
+    """Make one list of keys and of lines as in an authorized_keys file; `source` is its name for logs."""
+    lines = [each if isinstance(each, str) else each.line() for each in found]
+    return parse("\n".join(lines), source)
+
+
+def reply_of(decision: Decision, grant: object = None) -> AuthReply:
+    """Make the answer of a decision.
+
+    Args:
+        decision: which line lets the key in, or why none does.
+        grant: what an `Allow` grants beside the line's rights.
+    """
+    if decision.entry is None:
+        return Deny("; ".join(decision.reasons), final=decision.final)
+    terms = decision.entry.terms
+    return Allow(grant, None if terms.rights == EVERYTHING else terms.rights, terms.touch, terms.verify)
+
+
+class RefusedLines:
+    """Logs the lines that let nobody in, once, and again when they change."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[tuple[int, str], ...]] = {}
+
+    def tell(self, keys: AuthorizedKeys) -> None:
+        """Log what is new."""
+        refused = keys.refused
+        if self._told.get(keys.source, ()) == refused:
+            return
+        self._told[keys.source] = refused
+        for line, reason in refused:
+            _LOG.warning("%s:%d: this line lets nobody in: %s", clean(keys.source), line, clean(reason))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dunnart.crypto.profiles import PROFILES, Algorithms
 from dunnart.errors import ConfigError, KeyFormatError
+from dunnart.keys.certificate import Certificate
 from dunnart.keys.private import PrivateKey
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
@@ -33,6 +34,7 @@ METHODS = ("none", "publickey", "password", "keyboard-interactive")
 _STACK_BYTES = 32 * 1024
 HostKey = PrivateKey | bytes | str | os.PathLike[str]
 Listen = str | ListenAddress | socket.socket
+HostCertificate = Certificate | bytes | str | os.PathLike[str]
 
 
 def default_admission() -> Admission:
@@ -56,6 +58,8 @@ class ServerConfig:
         host_keys: at least one; a client picks by algorithm. Keys, their files' contents (OpenSSH's or PEM) as bytes,
             or the files' names.
         authenticators: at most one for each method, at least one; `AllowAnyone` to have none on purpose.
+        host_certificates: certificates of some of the host keys, for clients that know their authority: certificates,
+            their lines as bytes, or their files' names.
         listen: where: "ADDR:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/path", one or several; port 0 lets the system
             choose. A bound and listening socket will do as well.
         shell: serves the sessions that ask for a shell, in the place of `handler`.
@@ -97,6 +101,7 @@ class ServerConfig:
     authenticators: Sequence[Authenticator] = ()
     listen: Listen | Sequence[Listen] = "127.0.0.1:2222"
     shell: Handler | None = None
+    host_certificates: Sequence[HostCertificate] = ()
     exec: Handler | None = None
     subsystems: Mapping[str, Handler] = field(default_factory=dict)
     middleware: Sequence[Middleware] = ()
@@ -129,6 +134,9 @@ class ServerConfig:
         fix(self, "listen", _listen(self.listen))
         for name in ("middleware", "methods", "accept_env", "forwarding", "audit"):
             fix(self, name, tuple(_sequence(getattr(self, name), name)))
+        keys = tuple(key.public for key in self.keys)
+        given = _sequence(self.host_certificates, "host_certificates")
+        fix(self, "host_certificates", tuple(_host_certificate(each, keys) for each in given))
         if isinstance(self.algorithms, str):
             if self.algorithms not in PROFILES:
                 raise ConfigError(f"{self.algorithms!r} is none of {', '.join(PROFILES)}", key="algorithms")
@@ -189,7 +197,8 @@ class ServerConfig:
         return {name: handler for name, handler in found.items() if handler is not None}
 
     def _host_key_algorithms(self) -> tuple[str, ...]:
-        usable = {name for key in self.keys for name in key.signature_algorithms}
+        keys: tuple[PrivateKey | Certificate, ...] = (*self.keys, *self.certificates)
+        usable = {name for key in keys for name in key.signature_algorithms}
         return tuple(name for name in self._offered.host_key if name in usable)
 
     @property
@@ -206,6 +215,11 @@ class ServerConfig:
     def listeners(self) -> tuple[ListenAddress | socket.socket, ...]:
         """Where to listen, whatever it was given as."""
         return self.listen  # type: ignore[return-value] # made so when it was checked
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The host certificates, whatever they were given as."""
+        return tuple(each for each in self.host_certificates if isinstance(each, Certificate))
+
 
     def engine_config(self) -> EngineConfig:
         """What the protocol needs of it."""
@@ -219,6 +233,7 @@ class ServerConfig:
             banner=self.banner,
         )
 
+            host_certificates=self.certificates,
 
 def _sequence(value: object, name: str) -> Iterable[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
@@ -246,6 +261,24 @@ def _listen(value: object) -> tuple[object, ...]:
     places = [value] if single else list(_sequence(value, "listen"))
     found: list[object] = []
     for place in places:
+def _host_certificate(given: HostCertificate, keys: Sequence[PublicKey]) -> Certificate:
+    try:
+        if isinstance(given, str | os.PathLike):
+            from dunnart.keys.files import read_certificate
+
+            given = read_certificate(os.fspath(given))
+        certificate = Certificate.parse_line(given.decode(errors="replace")) if isinstance(given, bytes) else given
+    except (ConfigError, KeyFormatError) as error:
+        raise ConfigError(str(error), key="host_certificates") from error
+    if not isinstance(certificate, Certificate):
+        raise ConfigError(f"{given!r} is no Certificate, line as bytes, or file's name", key="host_certificates")
+    if certificate.kind != "host":
+        raise ConfigError(f"{certificate.key_id!r} is a user's certificate, not a host's", key="host_certificates")
+    if certificate.key not in keys:
+        raise ConfigError(f"{certificate.key_id!r} is for none of the host keys", key="host_certificates")
+    return certificate
+
+
         try:
             found.append(listen_address(place) if isinstance(place, str) else place)
         except ValueError as error:

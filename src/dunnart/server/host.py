@@ -23,6 +23,7 @@ from dunnart.runtime.pool import ThreadPool
 from dunnart.server import forced
 from dunnart.server.applications import as_application, with_middleware
 from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
+from dunnart.server.authentication import takes
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
 
@@ -173,6 +174,8 @@ class Host:
         opening = ChannelOpening(asked.connection, asked.name, asked.data, self._client(asked, control))
         async with asyncio.timeout(self.config.callback_seconds):
             found = await self._on_app_loop(plugin.open(opening))
+        if not takes(authenticator, attempt.credential):
+            return Deny("certificates are not accepted")
         return found if isinstance(found, Refusal) else self._keep_opening(found, asked.name)
 
     def _keep_opening(self, handler: Handler, name: str) -> Opening:

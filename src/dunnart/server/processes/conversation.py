@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
-from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
+from dunnart.protocol.questions import Allow, AuthReply, Deny, PublicKeyCredential, Refusal
 from dunnart.protocol.requests import (
     BreakRequest,
     ExitSignal,
@@ -341,16 +341,19 @@ class Conversation:
             reply = await self._host.authenticate(attempt)
         finally:
             instead = decisions.answered(frame.token, Deny("the authenticator's answer is none"))
-            self._answer(lambda: self._decided(frame, reply, connection), instead)
+            self._answer(lambda: self._decided(frame, attempt, reply, connection), instead)
 
-    def _decided(self, frame: frames.AuthAsked, reply: AuthReply, connection: _Connection) -> frames.AuthAnswered:
+    def _decided(
+        self, frame: frames.AuthAsked, attempt: Attempt, reply: AuthReply, connection: _Connection
+    ) -> frames.AuthAnswered:
         if not isinstance(reply, Allow):
             return decisions.answered(frame.token, reply)
         number = 0 if reply.grant is None and reply.rights is None else len(connection.granted) + 1
         answer = decisions.answered(frame.token, reply, number)
         if number:
             connection.granted.append(reply)
-        login = (frame.method, frame.user, frame.data if frame.method == "publickey" else b"")
+        credential = attempt.credential
+        login = (frame.method, frame.user, credential.key.blob if isinstance(credential, PublicKeyCredential) else b"")
         connection.allowed.setdefault(login, set()).add(number)
         return answer
 

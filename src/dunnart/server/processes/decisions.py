@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dunnart.keys.certificate import decode_public
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
 from dunnart.protocol.questions import (
@@ -30,7 +31,8 @@ def asked(token: int, attempt: Attempt) -> AuthAsked:
     if isinstance(credential, PasswordCredential):
         text = credential.password
     elif isinstance(credential, PublicKeyCredential):
-        algorithm, signed, data = credential.algorithm, credential.signed, credential.key.blob
+        algorithm, signed = credential.algorithm, credential.signed
+        data = (credential.certificate or credential.key).blob
     elif isinstance(credential, InteractiveCredential):
         text, answered = credential.submethods, credential.responses is not None
         data = join_texts(credential.responses or ())
@@ -54,7 +56,9 @@ def _credential(frame: AuthAsked) -> Credential:
         case "password":
             return PasswordCredential(frame.text)
         case "publickey":
-            return PublicKeyCredential(PublicKey.decode(frame.data), frame.algorithm, frame.signed)
+            shown = decode_public(frame.data)
+            key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
+            return PublicKeyCredential(key, frame.algorithm, frame.signed, certificate)
         case "keyboard-interactive":
             responses = tuple(split_texts(frame.data)) if frame.answered else None
             return InteractiveCredential(frame.text, responses)

@@ -24,6 +24,7 @@ class Order:
         index: the process's number; 0 is the acceptor, `workers` is how many there are.
         options: those of `ServerConfig` that concern it.
         host_keys: the private keys, in OpenSSH's format.
+        host_certificates: lines of certificates of them.
         asks_accept: the application wants to be asked about each client.
         audited: somebody records what happens.
         methods: the authentication methods, by name.
@@ -38,6 +39,7 @@ class Order:
     options: dict[str, Any] = field(repr=False)
     host_keys: tuple[bytes, ...] = field(repr=False)
     asks_accept: bool
+    host_certificates: tuple[bytes, ...]
     audited: bool
     methods: tuple[str, ...]
     authenticators: tuple[Authenticator, ...]
@@ -57,6 +59,7 @@ class Order:
             host_keys=tuple(key.openssh() for key in config.keys),
             asks_accept=config.accept is not None,
             audited=bool(config.audit),
+            host_certificates=tuple(each.line().encode() for each in config.certificates),
             methods=tuple(each.method for each in config.authenticators),
             authenticators=tuple(each for each in config.authenticators if getattr(each, "travels", False)),
             channel_types=tuple(config.channel_types),

@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from dunnart.protocol.questions import AuthReply, Refusal
+from dunnart.protocol.questions import AuthReply, Deny, Refusal
+from dunnart.server.authentication import takes
 from dunnart.server.host import Opening, contained
 from dunnart.server.processes import decisions, frames
 from dunnart.wire.encoding import uint32
@@ -83,6 +84,8 @@ class RemoteHost:
         return decisions.reply_of(answer)
 
     async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
+            if not takes(here, attempt.credential):
+                return Deny("certificates are not accepted")
         """May a channel that is no session be opened?"""
         self._introduce(asked.connection)
         answer: frames.OpenAnswered = await self._ask(lambda token: frames.OpenAsked(

@@ -286,6 +286,7 @@ class _WorkerServer(ProtocolServer):
             authenticators=[_Elsewhere(method) for method in order.methods],
             channel_types=dict.fromkeys(order.channel_types, _Elsewhere()),
             global_requests=dict.fromkeys(order.global_requests, _Elsewhere()),
+            host_certificates=order.host_certificates,
             session_requests=dict.fromkeys(order.session_requests, _Elsewhere()),
             audit=[_Elsewhere()] if order.audited else [],
             accept=(lambda _: True) if order.asks_accept else None,
