@@ -19,7 +19,8 @@ from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import ConnectionEnded
 from dunnart.protocol.phases import Role
 from dunnart.protocol.requests import decode_channel_request, decode_modes
-from dunnart.sftp import LocalFiles, ReadOnly, SftpServer
+from dunnart.sftp import LocalFiles, ReadOnly, SftpClient, SftpServer
+from dunnart.sftp.messages import EXTENSIONS
 from dunnart.wire.encoding import string, uint32
 from dunnart.wire.messages import KexInit
 
@@ -54,6 +55,20 @@ def _sftp(data: bytes) -> None:
             server.close()
 
 
+def _sftp_answers(data: bytes) -> None:
+    client = SftpClient()
+    said = b"".join(string(name) + string(version) for name, version in EXTENSIONS)
+    client.receive(uint32(5 + len(said)) + b"\2" + uint32(3) + said)
+    client.stat(b"p")
+    client.read_directory(b"h")
+    client.read(b"h", 0, 100)
+    client.limits()
+    client.names_of_numbers((1, 2), (3,))
+    for request, result in client.receive(data):
+        assert request.number < 5
+        assert not isinstance(result, bytes) or len(result) <= 100
+
+
 def _agent(data: bytes) -> None:
     for answer in AgentAnswers().receive(data):
         if answer[0] == 14:
@@ -64,6 +79,10 @@ def _agent(data: bytes) -> None:
 
 def _request(kind: int, body: bytes) -> bytes:
     return uint32(5 + len(body)) + bytes((kind,)) + uint32(1) + body
+
+
+def _answer(kind: int, number: int, body: bytes) -> bytes:
+    return uint32(5 + len(body)) + bytes((kind,)) + uint32(number) + body
 
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
@@ -96,6 +115,14 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
             _request(11, string(b"/")) + _request(12, string(uint32(1))) + _request(4, string(uint32(1))),
             _request(9, string(b"/x") + uint32(15) + bytes(28)) + _request(5, string(uint32(1)) + bytes(12)),
             _request(200, string(b"copy-data") + string(uint32(1)) + bytes(16) + string(uint32(2)) + bytes(8)),
+        ],
+    ),
+    "sftp-answers": (
+        _sftp_answers,
+        [
+            _answer(105, 0, uint32(15) + bytes(28)) + _answer(103, 2, string(bytes(100))) + _answer(101, 3, bytes(12)),
+            _answer(104, 1, uint32(2) + (string(b"name") + string(b"long") + uint32(4) + bytes(4)) * 2),
+            _answer(201, 3, bytes(32)) + _answer(201, 4, string(string(b"a") * 2) + string(string(b"b"))),
         ],
     ),
     "modes": (decode_modes, [b"\1\0\0\0\3\x35\0\0\0\1\0"]),
