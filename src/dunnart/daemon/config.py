@@ -67,6 +67,17 @@ def _user_file(value: str) -> str:
     return value
 
 
+def _keys_command(value: str) -> str:
+    from dunnart.plugins.keys_command import parse_command
+
+    try:
+        if value:
+            parse_command(value)
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("command: ")) from error
+    return value
+
+
 def _socket(value: str) -> str:
     if not value or value in {"auto", OFF}:
         return value or OFF
@@ -147,6 +158,19 @@ class ServeConfig:
     authorized_keys: tuple[str, ...] = list_option(
         ("%h/.ssh/authorized_keys",), converted(_user_file), "FILE",
         "Files with the keys that a user may log in with; %h is the user's home, %u the name, %U the number.",
+    )  # fmt: skip
+    authorized_keys_command: str = option(
+        "", converted(_keys_command), "COMMAND",
+        "A program, by its absolute path, that prints more such lines; it is asked when the files do not let a key in. "
+        "In its arguments %u is the user's name, %U the number, %h the home, %k, %t and %f are the key, its type and "
+        "its fingerprint.",
+    )  # fmt: skip
+    authorized_keys_command_user: str = option(
+        "", text, "USER", "The user as whom authorized_keys_command runs; it must be given with it.",
+    )  # fmt: skip
+    permit_user_environment: tuple[str, ...] = list_option(
+        (), converted(_variable_pattern), "PATTERN",
+        "Variables that environment= in authorized_keys may set; a line that sets others lets nobody in.",
     )  # fmt: skip
     strict_modes: bool = option(
         True, switch, "", "Refuse authorized keys in files or folders that others can write.", "switch",  # noqa: FBT003

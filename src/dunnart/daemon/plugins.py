@@ -111,7 +111,8 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
     given: dict[str, dict[str, object]] = {
         AUTHORIZED_KEYS: {
             "files": config.authorized_keys, "strict_modes": config.strict_modes,
-            "root": config.permit_root_login != "no",
+            "root": config.permit_root_login != "no", "variables": config.permit_user_environment,
+            "command": config.authorized_keys_command, "command_user": config.authorized_keys_command_user,
         },
     }  # fmt: skip
     if one_time_password is not None:
@@ -268,8 +269,8 @@ class NamedAuthenticator:
     def __init__(self, name: str, inner: Authenticator, *, root: bool) -> None:
         self.method = inner.method
         self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
-        self._name = name
         self.certificates = getattr(inner, "certificates", False) is True
+        self._name = name
         self._inner = inner
         self._root = root
 

@@ -186,7 +186,10 @@ def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     if config.authenticators:  # what they are good for they know themselves
         return None, True
     by_key = (not methods or "publickey" in methods) and (
-        bool(config.key_sources) or anyone_has_key(config.authorized_keys, strict_modes=config.strict_modes)
+        bool(config.key_sources or config.authorized_keys_command)
+        or anyone_has_key(
+            config.authorized_keys, strict_modes=config.strict_modes, variables=config.permit_user_environment
+        )
     )
     asked_for = "password" in methods  # a chain that names it cannot do without
     if config.password == "auto" and usable and (asked_for or not by_key):  # noqa: S105 - the option's value

@@ -49,17 +49,18 @@ def served_users() -> Iterator[User]:
                 yield User(entry.pw_name, entry.pw_uid, entry.pw_dir)
 
 
-def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool) -> bool:
+def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool, variables: Sequence[str] = ()) -> bool:
     """Tell whether one of the served users has a file with a line that lets a key in; the log says what is in its way.
 
     Args:
         patterns: the files, as the option `authorized_keys` has them.
         strict_modes: files that others can write do not count.
+        variables: patterns of the names that the option environment of a line may set.
     """
     from dunnart.keys.authorized_keys import AuthorizedKeysCache
     from dunnart.plugins.authorized_keys import fill_in
 
-    read = AuthorizedKeysCache().load
+    read = AuthorizedKeysCache(variables).load
     for user in served_users():
         for pattern in patterns:
             path = fill_in(pattern, user.name, user.number, user.home)

@@ -1,28 +1,27 @@
 """authorized_keys files: the keys that may log in as a user (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 
-It fails closed (THREATS R16): a line that is not understood in full grants nothing, and is listed with its reason. No
-option has a meaning here yet, so a line with any option is refused. The grammar is complete all the same: to add an
-option means to add its name to `_SUPPORTED` and to obey it where `AuthorizedKey.options` is read.
+It fails closed (THREATS R16): a line that is not understood in full grants nothing, and is listed with its reason. Nor
+does a later line with the same key: sshd may have taken the first one, with its restrictions.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dunnart.errors import KeyFormatError
+from dunnart.keys.key_options import KeyOptions, Options, understand
 from dunnart.keys.public import CERTIFICATE_SUFFIX, KEY_TYPES, PublicKey
 
 FILE_BYTES_MAX = 1 << 20
 LINE_BYTES_MAX = 1 << 16
 _CACHED_FILES_MAX = 256
-_SUPPORTED: frozenset[str] = frozenset()
 _BLANK = " \t\r"
 _OPTION_NAME_MAX = 64
 _OPTION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-Options = tuple[tuple[str, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +29,33 @@ class AuthorizedKey:
     """One line that grants something.
 
     Attributes:
-        key: the key.
+        key: the key: a user's, or with the option cert-authority that of who signs certificates.
         comment: the rest of the line; for logs.
-        options: names in lower case and unquoted values, None where there is none, in the order of the line.
+        options: what stands before the key: names in lower case and unquoted values, in the order of the line.
+        terms: what those mean.
         line: its number, from 1.
     """
 
     key: PublicKey
     comment: str
     options: Options
+    terms: KeyOptions
     line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a key lets a login in.
+
+    Attributes:
+        entry: the line that does, or None.
+        reasons: why others do not, for the log.
+        final: a line that is not understood has this key, so that no other file or source may let it in.
+    """
+
+    entry: AuthorizedKey | None = None
+    reasons: tuple[str, ...] = ()
+    final: bool = False
 
 
 class AuthorizedKeys:
@@ -51,30 +67,68 @@ class AuthorizedKeys:
         refused: number and reason of each line that grants nothing; number 0 stands for the whole file.
     """
 
-    __slots__ = ("_by_blob", "entries", "refused", "source")
+    __slots__ = ("_by_blob", "_dead", "entries", "refused", "source")
 
-    def __init__(self, source: str, entries: tuple[AuthorizedKey, ...], refused: tuple[tuple[int, str], ...]) -> None:
+    def __init__(
+        self, source: str, entries: tuple[AuthorizedKey, ...], refused: tuple[tuple[int, str], ...],
+        dead: dict[bytes, int] | None = None,
+    ) -> None:  # fmt: skip
         self.source = source
         self.entries = entries
         self.refused = refused
+        self._dead = dead or {}
         self._by_blob: dict[bytes, tuple[AuthorizedKey, ...]] = {}
         for entry in entries:
             self._by_blob[entry.key.blob] = (*self._by_blob.get(entry.key.blob, ()), entry)
 
     def find(self, key: PublicKey) -> tuple[AuthorizedKey, ...]:
-        """Give the lines that grant something to `key`, in order (the first that applies counts), or ()."""
-        return self._by_blob.get(key.blob, ())
+        """Give the lines of a user's key, in order, or ()."""
+        return tuple(entry for entry in self._by_blob.get(key.blob, ()) if not entry.terms.authority)
+
+    def find_authority(self, key: PublicKey) -> tuple[AuthorizedKey, ...]:
+        """Give the lines of a certification authority's key, in order, or ()."""
+        return tuple(entry for entry in self._by_blob.get(key.blob, ()) if entry.terms.authority)
+
+    def decide(self, key: PublicKey, address: str, now: float) -> Decision:
+        """Say whether a login with `key` is let in: by the first line with it whose conditions hold, as in sshd.
+
+        Args:
+            key: the user's.
+            address: the IP address that it comes from.
+            now: the time, in seconds since 1970.
+        """
+        return self._decide(self.find(key), key, address, now)
+
+    def decide_authority(self, key: PublicKey, address: str, now: float) -> Decision:
+        """Say the same of a certificate that the authority `key` has signed; `terms.principals` is for the caller."""
+        return self._decide(self.find_authority(key), key, address, now)
+
+    def _decide(self, entries: Iterable[AuthorizedKey], key: PublicKey, address: str, now: float) -> Decision:
+        reasons: list[str] = []
+        for entry in entries:
+            refusal = entry.terms.refusal(address, now)
+            if not refusal:
+                return Decision(entry, tuple(reasons))
+            reasons.append(f"{self.source}:{entry.line}: {refusal}")
+        dead = self._dead.get(key.blob)
+        if dead is not None:
+            reasons.append(f"{self.source}:{dead}: the line is not understood")
+        return Decision(None, tuple(reasons), dead is not None)
 
 
 class AuthorizedKeysCache:
     """Files read once and again only when they change.
 
     It calls the file system, which may hang where homes come over a network: then call it in a thread.
+
+    Args:
+        variables: patterns of the names that the option environment may set.
     """
 
-    __slots__ = ("_files",)
+    __slots__ = ("_files", "_variables")
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Iterable[str] = ()) -> None:
+        self._variables = tuple(variables)
         self._files: dict[tuple[str, int | None, str | None], _CachedFile] = {}
 
     def load(self, path: str, *, owner_uid: int | None, home: str | None = None) -> AuthorizedKeys:
@@ -104,7 +158,7 @@ class AuthorizedKeysCache:
             return _refused(path, error.strerror or "cannot be read")
         except KeyFormatError as error:
             return _refused(path, str(error))
-        keys = parse(data, path)
+        keys = parse(data, path, variables=self._variables)
         if len(self._files) >= _CACHED_FILES_MAX:
             self._files.pop(next(iter(self._files)), None)
         self._files[wanted] = _CachedFile(_identity(status), _directories(real, home), keys)
@@ -118,26 +172,37 @@ class _CachedFile:
     keys: AuthorizedKeys
 
 
-def parse(text: bytes | str, source: str) -> AuthorizedKeys:
-    """Read the text of an authorized_keys file; `source` is its name for logs. Never raises for what stands in it."""
+def parse(text: bytes | str, source: str, *, variables: Iterable[str] = ()) -> AuthorizedKeys:
+    """Read the text of an authorized_keys file. Never raises for what stands in it.
+
+    Args:
+        text: the lines.
+        source: its name for logs.
+        variables: patterns of the names that the option environment may set; a line that sets others grants nothing.
+    """
     if isinstance(text, bytes):
-        text = text.decode(errors="replace")
+        text = text.decode(errors="surrogateescape")
+    variables = tuple(variables)
     entries: list[AuthorizedKey] = []
     refused: list[tuple[int, str]] = []
-    restricted: dict[bytes, int] = {}
+    dead: dict[bytes, int] = {}
     # Not splitlines(), which takes form feeds and Unicode's separators for line ends too.
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip(_BLANK)
         if not stripped or stripped.startswith("#"):
             continue
         try:
-            entry = _parse_line(stripped, number)
-            _check_options(entry, restricted)
+            entry = _parse_line(stripped, number, variables)
         except KeyFormatError as error:
             refused.append((number, str(error)))
+            for blob in _keys_in(stripped):
+                dead.setdefault(blob, number)
+            continue
+        if entry.key.blob in dead:
+            refused.append((number, f"line {dead[entry.key.blob]} has the same key and is not understood"))
         else:
             entries.append(entry)
-    return AuthorizedKeys(source, tuple(entries), tuple(refused))
+    return AuthorizedKeys(source, tuple(entries), tuple(refused), dead)
 
 
 def strict_modes_reason(path: str, owner_uid: int, home: str | None = None) -> str | None:
@@ -153,7 +218,7 @@ def strict_modes_reason(path: str, owner_uid: int, home: str | None = None) -> s
         return f"{path}: {error.strerror}"
 
 
-def _parse_line(line: str, number: int) -> AuthorizedKey:
+def _parse_line(line: str, number: int, variables: tuple[str, ...]) -> AuthorizedKey:
     if len(line) > LINE_BYTES_MAX:
         raise KeyFormatError(f"the line is longer than {LINE_BYTES_MAX} bytes")
     if "\0" in line:
@@ -167,18 +232,21 @@ def _parse_line(line: str, number: int) -> AuthorizedKey:
     if _first_word(rest).endswith(CERTIFICATE_SUFFIX):
         raise KeyFormatError("a certificate; its authority's key with the option cert-authority belongs here")
     key, comment = PublicKey.parse_line(rest)
-    return AuthorizedKey(key, comment, options, number)
+    shown = comment.encode(errors="replace").decode()
+    return AuthorizedKey(key, shown, options, understand(options, variables), number)
 
 
-def _check_options(entry: AuthorizedKey, restricted: dict[bytes, int]) -> None:
-    """Refuse a line with an option that has no meaning here; `restricted` collects the keys of such lines."""
-    unsupported = next((name for name, _ in entry.options if name not in _SUPPORTED), None)
-    if unsupported is not None:
-        restricted.setdefault(entry.key.blob, entry.line)
-        raise KeyFormatError(f"option '{unsupported}' is not supported yet")
-    # sshd takes the first line for a key, with its options: where we refuse that one, a later one must not grant more.
-    if entry.key.blob in restricted:
-        raise KeyFormatError(f"line {restricted[entry.key.blob]} has the same key with an unsupported option")
+def _keys_in(line: str) -> list[bytes]:
+    """Give the keys that may be meant by a line that is not understood."""
+    words = line[:LINE_BYTES_MAX].replace('"', " ").split()
+    found = []
+    for word, following in pairwise(words):
+        if word in KEY_TYPES:
+            try:
+                found.append(PublicKey.parse_line(f"{word} {following}")[0].blob)
+            except KeyFormatError:
+                continue
+    return found
 
 
 def _begins_with_key(line: str) -> bool:

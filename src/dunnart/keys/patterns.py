@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from typing import TypeGuard
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -51,7 +51,9 @@ class AddressPatterns:
         packed = _packed(address)
         if packed is None:
             return False
-        plain = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+        from ipaddress import ip_address
+
+        plain = str(ip_address(packed))
         found = False
         for forbids, entry in self._entries:
             fits = matches(entry, plain) if isinstance(entry, str) else _within(packed, *entry)
@@ -66,10 +68,16 @@ class AddressPatterns:
     @property
     def names(self) -> tuple[str, ...]:
         """The entries that look like hosts' names, and so fit no address."""
-        return tuple(
-            entry for _, entry in self._entries
-            if isinstance(entry, str) and not _ADDRESS_CHARACTERS.issuperset(entry.lower())
-        )  # fmt: skip
+        return tuple(entry for _, entry in self._entries if _is_name(entry))
+
+    @property
+    def forbidden_names(self) -> tuple[str, ...]:
+        """Those of them that forbid what they would fit."""
+        return tuple(entry for forbids, entry in self._entries if forbids and _is_name(entry))
+
+
+def _is_name(entry: str | tuple[bytes, int]) -> TypeGuard[str]:
+    return isinstance(entry, str) and not _ADDRESS_CHARACTERS.issuperset(entry)
 
 
 _ADDRESS_CHARACTERS = frozenset("0123456789abcdef.:*?")
@@ -103,10 +111,11 @@ def _entry(text: str) -> tuple[bool, str | tuple[bytes, int]]:
 
 def _packed(address: str) -> bytes | None:
     """Give an address as 4 or 16 bytes, one that is IPv4 inside IPv6 as 4; None if it is none."""
-    address = address.partition("%")[0]  # the zone of a link-local address
+    from ipaddress import ip_address
+
     try:
-        packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    except (OSError, ValueError):
+        packed = ip_address(address.partition("%")[0]).packed  # without the zone of a link-local address
+    except ValueError:
         return None
     return packed.removeprefix(_MAPPED) if len(packed) == 16 else packed
 

@@ -1,20 +1,25 @@
-"""Public keys from the users' authorized_keys files."""
+"""Public keys from the users' authorized_keys files, and from a program that knows more of them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dunnart.keys.authorized_keys import AuthorizedKeysCache
+from dunnart.errors import ConfigError
+from dunnart.keys.authorized_keys import AuthorizedKeysCache, Decision, parse
 from dunnart.plugins import os_account
-from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential, clean
+from dunnart.plugins.keys_command import KeysCommand, filled_in
+from dunnart.server import AuthReply, Deny, PublicKeyCredential, clean
+from dunnart.server.authentication import RefusedLines, reply_of
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
+    from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
     from dunnart.server.plugins import Context
 
@@ -29,18 +34,33 @@ class Options:
         files: the option authorized_keys.
         strict_modes: the option of that name.
         root: whether permit_root_login lets root in by a key.
+        variables: the option permit_user_environment.
+        command: the option authorized_keys_command; `command_user` is that of authorized_keys_command_user.
+        command_seconds: how long the command may take.
     """
 
     files: tuple[str, ...] = ("%h/.ssh/authorized_keys",)
     strict_modes: bool = True
     root: bool = True
+    variables: tuple[str, ...] = ()
+    command: str = ""
+    command_user: str = ""
+    command_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.command_seconds <= 0:
+            raise ValueError("command_seconds must be more than 0")
 
 
 @plugin(Options)
 def from_files(context: Context[Options]) -> AuthorizedKeysFiles:
     """Lets in by the public keys that the user's files list."""
     options = context.options
-    return AuthorizedKeysFiles(options.files, strict_modes=options.strict_modes, root=options.root)
+    command = KeysCommand(options.command, options.command_user, options.command_seconds) if options.command else None
+    return AuthorizedKeysFiles(
+        options.files, strict_modes=options.strict_modes, root=options.root, variables=options.variables,
+        command=command,
+    )  # fmt: skip
 
 
 class AuthorizedKeysFiles:
@@ -51,60 +71,73 @@ class AuthorizedKeysFiles:
             in the home.
         strict_modes: refuse files and folders that others can write.
         root: whether root may log in.
+        variables: patterns of the names that the option environment may set.
+        command: asked for more lines when the files do not let a key in.
     """
 
     method = "publickey"
     on_any_loop = True
 
-    def __init__(self, patterns: tuple[str, ...], *, strict_modes: bool = True, root: bool = True) -> None:
+    def __init__(
+        self, patterns: tuple[str, ...], *, strict_modes: bool = True, root: bool = True,
+        variables: tuple[str, ...] = (), command: KeysCommand | None = None,
+    ) -> None:  # fmt: skip
         self._patterns = patterns
         self._strict_modes = strict_modes
         self._root = root
-        self._cache = AuthorizedKeysCache()
-        self._told: dict[str, tuple[tuple[int, str], ...]] = {}
+        self._variables = variables
+        self._command = command
+        self._cache = AuthorizedKeysCache(variables)
+        self._told = RefusedLines()
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
-        """Allow a key that one of the user's files lists."""
+        """Allow a key that one of the user's files lists, or that the command knows."""
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
+        key = attempt.credential.key
         # Homes may stand on a network, and so may the list of users: in a thread a hung one holds up nobody else.
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._decide, attempt.user, attempt.credential.key)
-
-    def _decide(self, user: str, key: PublicKey) -> AuthReply:
-        account = os_account.find(user)
+        account, decision = await loop.run_in_executor(None, self._decide, attempt.user, attempt.address, key)
         if account is None:
+            if self._command is not None:
+                await self._command.pretend()
             return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")
+        if decision.entry is None and not decision.final and self._command is not None:
+            asked = await self._ask(self._command, attempt, account, key)
+            decision = Decision(asked.entry, decision.reasons + asked.reasons, asked.final)
+        return reply_of(decision, account)
+
+    def _decide(self, user: str, address: str, key: PublicKey) -> tuple[Account | None, Decision]:
+        account = os_account.find(user)
+        if account is None:
+            return None, Decision()
+        reasons: tuple[str, ...] = ()
         for pattern in self._patterns:
             keys = self._cache.load(
                 fill_in(pattern, account.name, account.uid, account.home),
                 owner_uid=account.uid if self._strict_modes else None,
                 home=account.home,
             )
-            self._tell(keys.source, keys.refused)
-            if keys.find(key):
-                return Allow(account)
-        return Deny()
+            self._told.tell(keys)
+            decision = keys.decide(key, address, time.time())
+            if decision.entry is not None or decision.final:
+                return account, Decision(decision.entry, reasons + decision.reasons, decision.final)
+            reasons += decision.reasons
+        return account, Decision(None, reasons)
 
-    def _tell(self, source: str, refused: tuple[tuple[int, str], ...]) -> None:
-        # Each file's refused lines are logged once, and again when they change.
-        if self._told.get(source, ()) == refused:
-            return
-        self._told[source] = refused
-        for line, reason in refused:
-            _LOG.warning("%s:%d: this line lets nobody in: %s", clean(source), line, clean(reason))
+    async def _ask(self, command: KeysCommand, attempt: Attempt, account: Account, key: PublicKey) -> Decision:
+        try:
+            said = await command.lines(attempt, account, key)
+        except (OSError, TimeoutError, ConfigError) as error:
+            _LOG.error("authorized_keys_command failed for %s: %s", clean(account.name), clean(str(error)))
+            return Decision()
+        keys = parse(said, f"authorized_keys_command for {account.name}", variables=self._variables)
+        self._told.tell(keys)
+        return keys.decide(key, attempt.address, time.time())
 
 
 def fill_in(pattern: str, name: str, uid: int, home: str) -> str:
     """The file that a pattern means for a user: %h, %u, %U and %% are filled in; a relative one stands in the home."""
-    tokens = {"%%": "%", "%h": home, "%u": name, "%U": str(uid)}
-    parts = []
-    position = 0
-    while position < len(pattern):
-        size = 2 if pattern[position] == "%" else 1
-        piece = pattern[position : position + size]
-        parts.append(tokens.get(piece, piece))
-        position += size
-    return os.path.join(home, "".join(parts))
+    return os.path.join(home, filled_in(pattern, {"h": home, "u": name, "U": str(uid)}))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
+from dunnart.server.authentication import RefusedLines, keys_among, reply_of
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt, Authenticator
@@ -30,6 +32,7 @@ class KeySources:
     def __init__(self, sources: Mapping[str, KeySource], first: Authenticator | None = None) -> None:
         self._sources = dict(sources)
         self._first = first
+        self._told = RefusedLines()
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask until somebody knows the key."""
@@ -37,13 +40,19 @@ class KeySources:
         if not isinstance(credential, PublicKeyCredential):
             return Deny("not a public key")
         reply: AuthReply = Deny() if self._first is None else await self._first.authenticate(attempt)
-        if isinstance(reply, Allow):
+        if isinstance(reply, Allow) or (isinstance(reply, Deny) and reply.final):
             return reply
         for name, source in self._sources.items():
             try:
-                if credential.key in await source.keys(attempt.user, attempt.address):
-                    return Allow()
+                keys = keys_among(await source.keys(attempt.user, attempt.address), f"key source {name}")
             except Exception as error:  # noqa: BLE001 - the next may know the key
                 _LOG.error("key source %s failed: %r", name, error)
                 _LOG.debug("key source %s failed", name, exc_info=error)
+                continue
+            self._told.tell(keys)
+            decided = reply_of(keys.decide(credential.key, attempt.address, time.time()))
+            if isinstance(decided, Allow) or (isinstance(decided, Deny) and decided.final):
+                return decided
+            if isinstance(decided, Deny) and decided.detail:
+                reply = decided
         return reply

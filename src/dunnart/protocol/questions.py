@@ -110,6 +110,16 @@ class AuthQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
+class MethodsQuestion(Question):
+    """How may `user` log in? (server, only where each user has chains of their own)
+
+    Reply: the chains, a tuple of tuples of methods' names; anything else, and none, lets nobody in.
+    """
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class Allow:
     """The credential is good.
 
@@ -139,11 +149,13 @@ class Deny:
         detail: why, for the log.
         silent: do not count it as a failure.
         unknown_user: there is no such user; logged, and penalised, as sshd does.
+        final: nobody else is to be asked who might allow it.
     """
 
     detail: str = ""
     silent: bool = False
     unknown_user: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dunnart.errors import ConfigError
-from dunnart.keys.authorized_keys import parse
+from dunnart.keys.authorized_keys import AuthorizedKeys, Decision, parse
 from dunnart.keys.public import PublicKey
+from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
+from dunnart.runtime.logs import clean
+
+_LOG = logging.getLogger("dunnart.auth")
 
 
 async def _run_here(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - what the function gives
@@ -50,17 +56,23 @@ class Authenticator(Protocol):
     It runs on the application's event loop. One with a true attribute `on_any_loop` promises that it needs no loop of
     its own and never blocks; then a busy application does not delay logins. One with a true attribute `travels` can be
     pickled, changes nothing and grants nothing: where the protocol has processes of its own a copy decides there.
+
+    Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
+    checked: `PublicKeyCredential.certificate`. Others are for keys, and have not seen who signed what.
     """
 
     @property
     def method(self) -> str:
         """The method's name in RFC 4252: "publickey", "password", "keyboard-interactive", "none"."""
 
-
-    Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
-    checked: `PublicKeyCredential.certificate`. Others are for keys, and have not seen who signed what.
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one request."""
+
+
+def takes(authenticator: Authenticator, credential: Credential) -> bool:
+    """Tell whether an authenticator is to be asked about a credential at all."""
+    certified = isinstance(credential, PublicKeyCredential) and credential.certificate is not None
+    return not certified or getattr(authenticator, "certificates", False) is True
 
 
 class AllowAnyone:
@@ -69,12 +81,6 @@ class AllowAnyone:
     method = "none"
     on_any_loop = True
     travels = True
-def takes(authenticator: Authenticator, credential: Credential) -> bool:
-    """Tell whether an authenticator is to be asked about a credential at all."""
-    certified = isinstance(credential, PublicKeyCredential) and credential.certificate is not None
-    return not certified or getattr(authenticator, "certificates", False) is True
-
-
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Say yes."""
@@ -109,9 +115,9 @@ class KeyCallback:
     """Public keys, found by `find(user, address)`.
 
     Args:
-        find: gives the keys that may log in as `user` from `address`, an IP address: `PublicKey`s or their lines as
-            in an `id_ed25519.pub`. A coroutine function, which runs on the application's event loop, or a plain
-            function, which runs in a thread.
+        find: gives the keys that may log in as `user` from `address`, an IP address: `PublicKey`s, or lines as in an
+            authorized_keys file, whose options are obeyed. A coroutine function, which runs on the application's event
+            loop, or a plain function, which runs in a thread.
     """
 
     method = "publickey"
@@ -125,6 +131,7 @@ class KeyCallback:
         if not callable(find):
             raise ConfigError("is no function find(user, address)", key="find")
         self._find = find
+        self._told = RefusedLines()
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask the callback, and look for the key among what it gives."""
@@ -140,8 +147,9 @@ class PublicKeys:
     """Public keys that may log in, the same for every user, as the lines of an authorized_keys file.
 
     Args:
-        text: the lines.
+        text: the lines; their options are obeyed.
         users: who may log in with them; None: any name.
+        variables: patterns of the names that the option environment may set.
 
     Raises:
         ConfigError: a line lets nobody in; says which and why.
@@ -149,15 +157,19 @@ class PublicKeys:
 
     method = "publickey"
     on_any_loop = True
-    travels = True
 
-    def __init__(self, text: str, *, users: Iterable[str] | None = None) -> None:
-        self._keys = parse(text, "text")
+    def __init__(self, text: str, *, users: Iterable[str] | None = None, variables: Iterable[str] = ()) -> None:
+        self._keys = parse(text, "text", variables=variables)
         self._users = None if users is None else frozenset(users)
         for line, reason in self._keys.refused:
             raise ConfigError(f"line {line} lets nobody in: {reason}", key="text")
         if not self._keys.entries:
             raise ConfigError("holds no key", key="text")
+
+    @property
+    def travels(self) -> bool:
+        """A copy may decide elsewhere, if the lines have no options."""
+        return not any(entry.options for entry in self._keys.entries)
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Look for the key."""

@@ -48,7 +48,7 @@ __all__ = [
 class KeySource(Protocol):
     """Knows which keys may log in. The publickey method asks it after the files that `authorized_keys` names."""
 
-    async def keys(self, user: str, address: str) -> Sequence[PublicKey]:
+    async def keys(self, user: str, address: str) -> Sequence[PublicKey | str]:
         """Give the keys that may log in as a user.
 
         Args:
@@ -56,7 +56,8 @@ class KeySource(Protocol):
             address: the peer's IP address, "" for a unix socket.
 
         Returns:
-            The keys, in any order; none for a user who does not exist.
+            The keys, or lines as in an authorized_keys file, whose options are obeyed; the first line that fits
+            counts. None for a user who does not exist.
         """
 
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dunnart.keys import AuthorizedKeys, AuthorizedKeysCache, PrivateKey, strict_modes_reason
-from dunnart.keys.authorized_keys import _parse_options, parse
+from dunnart.keys import AuthorizedKeys, AuthorizedKeysCache, PrivateKey, Rights, strict_modes_reason
+from dunnart.keys.authorized_keys import Decision, _parse_options, parse
+from dunnart.keys.key_options import KeyOptions
 
 ONE, TWO = PrivateKey.generate("ed25519").public, PrivateKey.generate("ecdsa").public
 UID = os.getuid()
@@ -38,31 +42,185 @@ def test_two_lines_with_one_key_stand_in_order() -> None:
     assert [entry.comment for entry in keys.find(ONE)] == ["a", "b"]
 
 
+def options_of(options: str, **more: Any) -> KeyOptions:
+    keys = parse(f"{options} {ONE.line('me')}", "file", **more)
+    assert keys.refused == ()
+    return keys.entries[0].terms
+
+
+RESTRICTED = Rights(
+    pty=False, port_forwarding=False, agent_forwarding=False, x11_forwarding=False, user_rc=False,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "rights"),
     [
-        ("restrict", "restrict"),
-        ('no-pty,command="x"', "no-pty"),
-        ('command="echo \\"a b\\", # c"', "command"),
-        ('from="*.example,!bad.example"', "from"),
-        ('CERT-Authority,principals="a"', "cert-authority"),
-        ('expiry-time="20380101"', "expiry-time"),
-        ("no-such-option", "no-such-option"),
-        ('environment="A=\\"b\\"",no-pty', "environment"),
+        ("no-pty", Rights(pty=False)),
+        ("NO-X11-Forwarding", Rights(x11_forwarding=False)),
+        ("no-agent-forwarding,no-port-forwarding,no-user-rc",
+         Rights(agent_forwarding=False, port_forwarding=False, user_rc=False)),
+        ("restrict", RESTRICTED),
+        ("restrict,pty", replace(RESTRICTED, pty=True)),
+        ("pty,restrict", RESTRICTED),  # in their order, as in sshd
+        ("restrict,port-forwarding,X11-forwarding,agent-forwarding,user-rc,pty", Rights()),
+        ("restrict,pty,no-pty", RESTRICTED),
+        ('command="echo \\"a b\\", # c"', Rights(command=b'echo "a b", # c')),
+        ('command=""', Rights(command=b"")),
+        ('permitopen="db:5432",permitopen="[::1]:80",permitopen="*:*"',
+         Rights(permit_open=(("db", 5432), ("::1", 80), ("*", "*")))),
+        ('permitlisten="8080",permitlisten="*:1",permitlisten="localhost:*",permitlisten="[2001:db8::*]:2"',
+         Rights(permit_listen=(("*", 8080), ("*", 1), ("localhost", "*"), ("2001:db8::*", 2)))),
+        ('expiry-time="20380119031407Z"', Rights(expires=2**31 - 1)),
+        ('expiry-time="203801190314UTC",expiry-time="20390101Z"', Rights(expires=2**31 - 8)),  # the earlier one
     ],
-)
-def test_a_line_with_an_option_grants_nothing(options: str, named: str) -> None:
-    keys = parse(f"{options} {ONE.line('me')}\n{TWO.line()}", "file")
-    assert keys.find(ONE) == ()
-    assert reasons(keys) == {1: f"option '{named}' is not supported yet"}
+)  # fmt: skip
+def test_what_options_mean(options: str, rights: Rights) -> None:
+    assert options_of(options).rights == rights
+
+
+def test_options_that_are_not_about_rights() -> None:
+    assert options_of("no-touch-required,verify-required") == KeyOptions(touch=False, verify=True)
+    assert options_of("no-touch-required,touch-required") == KeyOptions()
+    authority = options_of('cert-authority,principals="ann,bob"')
+    assert (authority.authority, authority.principals) == (True, ("ann", "bob"))
+    assert options_of('from="192.0.2.0/24"').addresses is not None
+
+
+def test_variables_need_the_administrator() -> None:
+    line = 'environment="A=\\"b\\"",environment="A=2",environment="B_1=x=y"'
+    assert options_of(line, variables=["?", "B_*"]).rights == Rights(environment=(("A", '"b"'), ("B_1", "x=y")))
+    assert options_of('environment="A="', variables=["*"]).rights == Rights(environment=(("A", ""),))
+    keys = parse(f"{line} {ONE.line()}", "file", variables=["A"])
+    assert "B_1" in reasons(keys)[1]
+    assert "permit_user_environment" in reasons(keys)[1]
+
+
+def test_an_expiry_time_is_local_without_a_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        monkeypatch.setenv("TZ", "JST-9")
+        time.tzset()
+        assert options_of('expiry-time="20270101"').rights.expires == 1798729200.0
+        assert options_of('expiry-time="20270101Z"').rights.expires == 1798729200.0 + 9 * 3600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("no-such-option", "unknown option 'no-such-option'"),
+        ('no-such-option="x"', "unknown option 'no-such-option'"),
+        ("no-restrict", "unknown option"),
+        ("no-cert-authority", "unknown option"),
+        ("no-pty2", "unknown option"),
+        ('pty="x"', "takes no value"),
+        ('restrict="x"', "takes no value"),
+        ("command", "wants a value"),
+        ("from", "wants a value"),
+        ('command="a",command="a"', "'command' stands there twice"),
+        ('from="*",from="*"', "'from' stands there twice"),
+        ('cert-authority,principals="a",principals="b"', "'principals' stands there twice"),
+        ('principals="a"', "principals without cert-authority"),
+        ('cert-authority,principals="a,,b"', "empty name"),
+        ('tunnel="0"', "tunnel"),
+        ('environment="A=b"', "permit_user_environment"),
+        ('environment="no"', "NAME=value"),
+        ('environment="A-B=x"', "NAME=value"),
+        ('environment="=x"', "NAME=value"),
+        ('from=""', "empty"),
+        ('from="192.0.2.1/24"', "beyond its prefix"),
+        ('from="!bad.example,*"', "not looked up"),
+        ('expiry-time="2027"', "no time"),
+        ('expiry-time="20271301"', "month"),
+        ('expiry-time="20270101T00"', "no time"),
+        ('expiry-time=""', "no time"),
+        ('expiry-time="202701010000ZZ"', "no time"),
+        ('permitopen="80"', "HOST:PORT"),
+        ('permitopen="host:0"', "no port"),
+        ('permitopen="host:65536"', "no port"),
+        ('permitopen="host:http"', "no port"),
+        ('permitopen="host:8_0"', "no port"),
+        ('permitopen="::1:80"', "no port"),
+        ('permitopen="[::1]80"', "HOST:PORT"),
+        ('permitopen="[::1:80"', "HOST:PORT"),
+        ('permitopen="host/80"', "HOST:PORT"),
+        ('permitlisten="x"', "no port"),
+        ('permitlisten=""', "no port"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_obeyed_grants_nothing(options: str, reason: str) -> None:
+    keys = parse(f"{options} {ONE.line('me')}\n{ONE.line('again')}\n{TWO.line()}", "file")
+    assert keys.find(ONE) == keys.find_authority(ONE) == ()
+    assert reason in reasons(keys)[1]
+    assert "line 1 has the same key" in reasons(keys)[2]  # which must not grant what the first one did not
+    decision = keys.decide(ONE, "192.0.2.1", 0)
+    assert (decision.entry, decision.final) == (None, True)
     assert keys.find(TWO)  # the rest of the file goes on
 
 
-def test_a_key_with_options_is_not_granted_more_by_a_later_line() -> None:
-    keys = parse(f'command="backup" {ONE.line()}\n{ONE.line()}', "file")
-    assert keys.find(ONE) == ()
-    assert "line 1" in reasons(keys)[2]
-    assert parse(f'{ONE.line()}\ncommand="backup" {ONE.line()}', "file").find(ONE)  # there sshd takes the plain one too
+def test_the_first_line_whose_conditions_hold_counts() -> None:
+    text = (
+        f'from="192.0.2.0/24",command="a" {ONE.line()}\n'
+        f'expiry-time="20200101Z",command="b" {ONE.line()}\n'
+        f'command="c" {ONE.line()}\ncommand="d" {ONE.line()}'
+    )
+    keys = parse(text, "file")
+
+    def command(address: str, now: float = 1577836800.0) -> bytes | None:
+        entry = keys.decide(ONE, address, now).entry
+        return None if entry is None else entry.terms.rights.command
+
+    assert command("192.0.2.7") == b"a"
+    assert command("198.51.100.1") == b"b"
+    assert command("198.51.100.1", 1577836801.0) == b"c"
+    assert command("", 1577836801.0) == b"c"
+    refused = parse(text.rsplit("\n", 2)[0], "file").decide(ONE, "198.51.100.1", 1577836801.0)
+    assert (refused.entry, refused.final) == (None, False)
+    assert refused.reasons == (
+        'file:1: 198.51.100.1 is not among its from="192.0.2.0/24"',
+        "file:2: it expired at 2020-01-01 00:00:00 UTC",
+    )
+    assert parse("", "file").decide(ONE, "", 0) == Decision()
+
+
+def test_a_dead_line_after_a_good_one() -> None:
+    keys = parse(f'from="192.0.2.1" {ONE.line()}\nrestrict,unheard-of {ONE.line()}', "file")
+    assert keys.decide(ONE, "192.0.2.1", 0).entry is not None
+    decision = keys.decide(ONE, "192.0.2.2", 0)
+    assert decision.final
+    assert decision.reasons[-1] == "file:2: the line is not understood"
+
+
+def test_keys_of_lines_whose_options_cannot_even_be_read_are_known() -> None:
+    for broken in ('command="a', "command=a b", 'command="a"b', "restrict,", "rest rict", 'no-pty, command="x"'):
+        keys = parse(f"{broken} {ONE.line('me')}\n{ONE.line()}", "file")
+        assert keys.decide(ONE, "", 0).final, broken
+
+
+def test_an_authority_s_key_is_no_user_s() -> None:
+    keys = parse(f"cert-authority {ONE.line()}\n{TWO.line()}", "file")
+    assert keys.decide(ONE, "192.0.2.1", 0) == Decision()
+    assert keys.decide_authority(ONE, "192.0.2.1", 0).entry == keys.entries[0]
+    assert keys.decide_authority(TWO, "192.0.2.1", 0) == Decision()
+    both = parse(f"cert-authority {ONE.line()}\n{ONE.line('a')}", "file")  # as in sshd
+    assert [entry.comment for entry in both.find(ONE)] == ["a"]
+
+
+def test_bytes_that_are_no_text_stay_what_they_are() -> None:
+    keys = parse(b'command="\xff\xe9" ' + ONE.line("caf\xe9").encode("latin-1"), "file")
+    assert keys.entries[0].terms.rights.command == b"\xff\xe9"
+    assert keys.entries[0].comment == "caf?"
+    wrong = parse(f'command="\ud800" {ONE.line()}', "file")
+    assert "cannot be encoded" in reasons(wrong)[1]
+
+
+def test_there_is_an_end_to_what_a_line_may_list() -> None:
+    permits = ",".join(f'permitopen="h:{port}"' for port in range(1, 3000))
+    assert len(options_of(permits).rights.permit_open or ()) == 2999
+    variables = ",".join(f'environment="V{number}="' for number in range(1025))
+    assert "too many variables" in reasons(parse(f"{variables} {ONE.line()}", "file", variables=["*"]))[1]
 
 
 @pytest.mark.parametrize(
