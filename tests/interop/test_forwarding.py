@@ -92,7 +92,7 @@ def test_a_forward_that_is_cancelled(server: Served, tmp_path: Path) -> None:
                 [program("ssh"), "-F", "none", "-S", control, "-O", operation, "-R", f"{port}:127.0.0.1:{echo.port}",
                  "x"], check=True, timeout=SECONDS, capture_output=True,
             )  # fmt: skip
-            assert closed(port) is gone
+            assert eventually(lambda: closed(port) is gone)  # noqa: B023 - waited for here
 
 
 def socks(sock: socket.socket, host: str, port: int) -> socket.socket:

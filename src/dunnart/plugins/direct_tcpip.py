@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from dunnart.errors import DecodeError
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
@@ -58,12 +60,11 @@ class DirectTcpip:
         """Try the host's addresses, as far as they are allowed, one after the other."""
         loop = asyncio.get_running_loop()
         failure: OSError | TimeoutError = OSError("no such host")
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
+        for family, address in await _addresses(host, port):
             if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
                 failure = PermissionError("not allowed")
                 continue
-            sock = socket.socket(family, kind, protocol)
+            sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)  # noqa: FBT003 - the name says it
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,6 +79,16 @@ class DirectTcpip:
             else:
                 return sock
         raise failure
+
+
+async def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Look a host up; what is an address waits for nobody's name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, port))]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(entry[0], entry[4]) for entry in found]
 
 
 def _destination(data: bytes) -> tuple[str, int]:

@@ -7,6 +7,8 @@ import gc
 import logging
 import os
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,11 +17,14 @@ import pytest
 
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Rules
+from dunnart.plugins.os_account import Account
 from dunnart.plugins.tcpip_forward import Options, TcpipForward
 from dunnart.protocol.events import RequestAnswered
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import ChannelOpenQuestion, Refusal
 from dunnart.protocol.requests import UnknownGlobalRequest, UnknownOpen
+from dunnart.server import Allow, Attempt, AuthReply
+from dunnart.server.interfaces import Forward
 from dunnart.server.plugins import Context
 from dunnart.wire.encoding import Reader, text, uint32
 from tests.runtime.driver import MIB, Channel, Client, descriptors, eventually
@@ -254,10 +259,86 @@ async def test_the_policies_decide() -> None:
         assert await listen(await server.login()) == 0
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may")
-async def test_ports_of_root_are_refused() -> None:
-    async with forwarding() as server:
-        assert await listen(await server.login(), "localhost", 1023) == 0
+class Granting:
+    """Lets in, and grants something."""
+
+    method = "password"
+
+    def __init__(self, grant: object) -> None:
+        self._grant = grant
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        return Allow(self._grant)
+
+
+@every_placement
+async def test_what_the_login_granted_decides_as_well(where: Any) -> None:
+    class Rights:
+        """Allows one host alone."""
+
+        async def allows(self, forward: Forward) -> bool:
+            return forward.host == "localhost" and self in forward.connection.grants
+
+    async with forwarding(where, authenticators=[Granting(Rights())]) as server:
+        client = await server.login()
+        assert await listen(client, "127.0.0.1") == 0
+        assert await listen(client, "localhost") != 0
+    async with forwarding(where, rules=(), authenticators=[Granting(Rights())]) as server:
+        assert await listen(await server.login(), "localhost") == 0
+
+
+async def test_an_application_that_holds_its_loop_holds_up_nobody() -> None:
+    async with forwarding(("thread", 1)) as server:
+        client = await server.login(answers=ACCEPTING)
+        port = await listen(client)
+        passed: list[bytes] = []
+
+        def use() -> None:
+            with socket.create_connection(("127.0.0.1", port), 10) as sock:
+                sock.settimeout(10)
+                passed.append(sock.recv(5))
+
+        # The client has a loop of its own here, in a thread that answers while this one is held.
+        thread = threading.Thread(target=use)
+        thread.start()
+        while server.server.counters["channels"] == 0:
+            time.sleep(0.01)  # noqa: ASYNC251
+            client._readable()
+        channel = client.channels[max(client.channels)]
+        client.send(channel, b"hello")
+        thread.join(10)
+        assert passed == [b"hello"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="root is posix's")
+@every_placement
+async def test_ports_of_root_are_refused(where: Any) -> None:
+    nobody = Account("nobody", 65534, 65534, "/", "/bin/sh")
+    async with forwarding(where, authenticators=[Granting(nobody)]) as server:
+        client = await server.login()
+        assert await listen(client, "localhost", 1023) == 0
+        assert await listen(client, "localhost", 0) != 0
+
+
+async def test_so_many_connections_are_forwarded_at_once() -> None:
+    async with forwarding(limits=Limits(forwarded_connections=2)) as server:
+        client = await server.login(answers=ACCEPTING)
+        port = await listen(client)
+        first = await connect(port)
+        await opened(client)
+        second = await connect(port)
+        await opened(client, 2)
+        third = await connect(port)
+        assert await third[0].read() == b""
+        assert len(client.channels) == 2
+        assert (await client.run("echo on")).out == b"on\n"  # sessions do not count
+        await here(first[1])
+        client.close_channel(client.channels[0])
+        await client.until(lambda: client.channels[0].closed)
+        fourth = await connect(port)
+        await opened(client, 4)
+        for _, writer in (second, third, fourth):
+            await here(writer)
 
 
 async def test_a_connection_has_so_many_listeners() -> None:
