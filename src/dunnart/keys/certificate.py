@@ -17,6 +17,7 @@ from dunnart.keys.public import (
     SignatureError,
     SkDetails,
     format_line,
+    split_line,
 )
 from dunnart.wire.encoding import Reader, string, text, uint32, uint64
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.private import PrivateKey

@@ -31,25 +31,26 @@ class EngineConfig:
         algorithms: names in order of preference.
         limits: the bounds put on the peer.
         host_keys: the server's public keys; a SignQuestion asks for their signatures.
-        host_certificates: certificates of some of them, offered beside the plain keys.
         auth_methods: chains of methods, each enough to log in ("publickey" or "publickey,password" as tuples).
         version: our identification line, without CR LF.
         banner: shown to the user before authentication; "" for none.
         user: who to log in as (client).
         update_host_keys: tell clients of all host keys after login (hostkeys-00@openssh.com).
     """
+        host_certificates: certificates of some of the host keys, offered beside the plain ones.
 
     role: Role
     algorithms: Algorithms = PROFILES["default"]
     limits: Limits = field(default_factory=Limits)
     host_keys: tuple[PublicKey, ...] = ()
     auth_methods: tuple[tuple[str, ...], ...] = (("publickey",),)
-    host_certificates: tuple[Certificate, ...] = ()
+    asks_methods: bool = False
     version: bytes = SOFTWARE_VERSION
     banner: str = ""
     user: str = ""
     update_host_keys: bool = True
 
+    host_certificates: tuple[Certificate, ...] = ()
 
 class Core:
     """The state that more than one layer touches.
