@@ -177,6 +177,34 @@ def test_sockets_that_are_left_are_replaced_on_demand(start: Serve, tmp_path: Pa
     assert other.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve other users")
+def test_sockets_of_another_user(start: Serve) -> None:
+    import tempfile
+
+    server = start(shell="/bin/sh")  # theirs lets nobody in
+    user = ("-o", "User=nobody")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, echoing() as echo:
+        folder = Path(name)
+        folder.chmod(0o777)
+        far, closed_one = folder / "far", folder / "closed"
+        closed_one.mkdir(0o700)
+        with echoing(closed_one / "s") as hidden, echoing(folder / "s") as shown:
+            os.chmod(shown.address, 0o777)
+            flags = ("-R", f"{far}:127.0.0.1:{echo.port}", "-L", f"{folder}/near:{shown.address}",
+                     "-L", f"{folder}/none:{hidden.address}")  # fmt: skip
+            with connected(server, "OpenSSH", *user, *flags) as process:
+                assert exchange(dial(str(far)), b"x") == b"xbye"
+                assert (far.owner(), far.stat().st_mode & 0o777) == ("nobody", 0o600)
+                assert exchange(dial(f"{folder}/near"), DATA) == DATA + b"bye"
+                assert [int.from_bytes(each[4:8], "little") for each in shown.peers] == [far.stat().st_uid]
+                assert exchange(dial(f"{folder}/none"), b"") == b""
+                assert hidden.connections == 0
+                process.kill()
+            assert eventually(lambda: not far.exists())
+        line, env = OpenSsh().command(server, *user, "-N", "-o", "ExitOnForwardFailure=yes", "-R", "1023:x:1")
+        assert subprocess.run(line, env=env, capture_output=True, timeout=SECONDS, check=False).returncode == 255
+
+
 # Each direction ends by itself.
 
 

@@ -108,7 +108,7 @@ def _described(connection: ServerConnection) -> ConnectionStatus:
 
 def _described_channel(channel: ServerChannel, to_clock: float) -> ChannelStatus:
     facts = None if channel.counterpart is None else channel.counterpart.facts
-    detail = b"" if facts is None else facts.command or (facts.subsystem or "").encode()
+    detail = b"" if facts is None else facts.command or (facts.subsystem or facts.detail).encode()
     terminal = channel.terminal
     received, sent = channel.moved_bytes
     return ChannelStatus(

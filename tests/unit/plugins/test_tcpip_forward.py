@@ -113,11 +113,16 @@ async def test_bytes_go_both_ways_and_each_end_by_itself(where: Any) -> None:
         await here(writer)
 
 
-async def test_the_client_may_end_first() -> None:
-    async with forwarding() as server:
+@every_placement
+async def test_the_client_may_end_first(where: Any) -> None:
+    async with forwarding(where) as server:
         client = await server.login(answers=ACCEPTING)
-        reader, writer = await connect(await listen(client))
+        port = await listen(client)
+        reader, writer = await connect(port)
         channel = await opened(client)
+        seen = (await server.server.sessions())[0].channels[0]
+        name = writer.get_extra_info("sockname")[1]
+        assert (seen.kind, seen.detail) == ("forwarded-tcpip", f"localhost:{port} from 127.0.0.1 port {name}")
         await client.send_all(channel, b"all I have")
         client.send_eof(channel)
         assert await reader.read() == b"all I have"
