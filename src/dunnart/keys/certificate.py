@@ -152,7 +152,6 @@ class Certificate:
             raise KeyFormatError(f"malformed certificate: {error}") from error
 
     @classmethod
-    @classmethod
     def parse_line(cls, text: str) -> Certificate:
         """Read the line of a -cert.pub file.
 
@@ -165,6 +164,7 @@ class Certificate:
             raise KeyFormatError(f"the line says {key_type[:64]!r}, the certificate itself {found.key_type}")
         return found
 
+    @classmethod
     def _decode(cls, blob: bytes) -> Certificate:
         reader = Reader(blob)
         key_type = reader.text()
