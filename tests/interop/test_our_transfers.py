@@ -28,7 +28,7 @@ from dunnart.client.sftp import Sftp
 from dunnart.client.transfers import TransferWatch
 from dunnart.daemon.ways_in import this_user
 from dunnart.keys import PublicKey
-from tests.interop.support import MIB, SECONDS, Blob, Keys, environment, missing, program, serve
+from tests.interop.support import MIB, SECONDS, Blob, Keys, Served, environment, missing, program, serve
 from tests.interop.test_our_client import Peer, sshd, stop
 
 NAMES = ("plain", "with space", "qu'ote", 'dou"ble', "back\\slash", "*", "[x]", "\udcff\udcfe", "ünï", "-rf", "a:b")
@@ -233,6 +233,18 @@ help
     assert b"Fetching" in done.stdout
 
 
+def test_sftp_by_ssh(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    said = f"get {tmp_path}/f {tmp_path}/g\n".encode()
+    done = host.run("sftp", "-S", program("ssh"), "-F", "none", "-b", "-", "127.0.0.1", said=said)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "g").read_bytes() == b"data"
+    done = host.run("sftp", "-S", program("ssh"), "-F", "none", "-oPort=1", "-b", "-", "127.0.0.1",
+                    flags=["-oBatchMode=yes"])  # fmt: skip
+    assert done.returncode == 255
+    assert b"Traceback" not in done.stderr
+
+
 def test_sftp_ends_a_batch_where_it_fails_and_a_session_goes_on(host: Host, tmp_path: Path) -> None:
     batch = f"rm {tmp_path}/nothing\nmkdir {tmp_path}/made\n".encode()
     done = host.run("sftp", "-b", "-", "127.0.0.1", said=batch)
@@ -312,23 +324,23 @@ def server_program(name: str) -> str:
 
 
 @pytest.fixture(params=["openssh", "ours"])
-def server(request: pytest.FixtureRequest) -> str:
+def sftp_server(request: pytest.FixtureRequest) -> str:
     return server_program(request.param)
 
 
 @pytest.fixture
-def direct(server: str, tmp_path: Path, keys: Keys) -> Host:
+def direct(sftp_server: str, tmp_path: Path, keys: Keys) -> Host:
     key = PublicKey.parse_line((keys.folder / "ed25519.pub").read_text())[0]
     return Host(Peer("direct", 0, key, subprocess.Popen(["true"])), keys, tmp_path)
 
 
-def test_programs_straight_to_a_server(direct: Host, server: str, tmp_path: Path) -> None:
+def test_programs_straight_to_a_server(direct: Host, sftp_server: str, tmp_path: Path) -> None:
     direct.peer.process.wait()
     made = tree(tmp_path)
-    done = direct.run("scp", "-D", server, "-rp", str(made), f"x:{tmp_path}/there", flags=[])
+    done = direct.run("scp", "-D", sftp_server, "-rp", str(made), f"x:{tmp_path}/there", flags=[])
     assert (done.returncode, done.stderr) == (0, b"")
     same(made, tmp_path / "there")
-    done = direct.run("sftp", "-D", server, "-R", "3", "-B", "1000", "-b", "-", said=f"get -R {made} back\n".encode(),
+    done = direct.run("sftp", "-D", sftp_server, "-R", "3", "-B", "1000", "-b", "-", said=f"get -R {made} back\n".encode(),
                       flags=[], cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     same(made, tmp_path / "back", preserved=False)
@@ -338,11 +350,11 @@ def test_programs_straight_to_a_server(direct: Host, server: str, tmp_path: Path
     assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
 
 
-def test_the_api_with_a_server_program(server: str, tmp_path: Path, blob: Blob) -> None:
+def test_the_api_with_a_server_program(sftp_server: str, tmp_path: Path, blob: Blob) -> None:
     made = tree(tmp_path)
 
     async def work() -> None:
-        async with await Sftp.begin(await Program.start(server.split())) as sftp:
+        async with await Sftp.begin(await Program.start(sftp_server.split())) as sftp:
             await sftp.put(made, tmp_path / "there", recursive=True, preserve=True)
             await sftp.get(tmp_path / "there", tmp_path / "back", recursive=True, preserve=True)
             await sftp.put(blob.path, tmp_path / "blob")
@@ -471,12 +483,12 @@ class Screen:
 
 
 @pytest.fixture
-def screen(host: Host) -> Iterator[Callable[..., Screen]]:
+def screen(tmp_path: Path) -> Iterator[Callable[..., Screen]]:
     program("setsid")
     screens: list[Screen] = []
 
     def begin(tool: str, *words: str) -> Screen:
-        env = environment(host.folder, PYTHONPATH=os.pathsep.join(sys.path)) | {"TERM": "dumb"}
+        env = environment(tmp_path, PYTHONPATH=os.pathsep.join(sys.path)) | {"TERM": "dumb"}
         screens.append(Screen([sys.executable, "-m", "dunnart", tool, *words], env))
         return screens[-1]
 
@@ -540,6 +552,42 @@ def test_control_c_ends_a_transfer_and_not_the_session(
     kept = (tmp_path / "part").read_bytes()
     assert len(kept) < len(blob.data)
     assert blob.data.startswith(kept)
+
+
+def by_password(server: Served, folder: Path) -> list[str]:
+    options = [f"UserKnownHostsFile={server.known_hosts}", "GlobalKnownHostsFile=/dev/null", "PubkeyAuthentication=no"]
+    flags = [part for option in options for part in ("-o", option)]
+    return [*flags, "-P", str(server.port), f"{server.user}@127.0.0.1:{folder}/f", str(folder / "g")]
+
+
+def test_a_password_is_asked_for_and_not_shown(server: Served, tmp_path: Path, screen: Callable[..., Screen]) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    shown = screen("scp", *by_password(server, tmp_path))
+    everything = b""
+    for word in ("wrong", server.password):
+        everything += shown.until("assword")
+        everything += shown.until(": ")
+        shown.type(f"{word}\n")
+    assert shown.until("100%")
+    assert shown.end() == 0
+    assert (tmp_path / "g").read_bytes() == b"data"
+    assert server.password.encode() not in everything + shown.seen
+
+
+def test_a_program_is_asked_where_there_is_no_terminal(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    asker = tmp_path / "asker"
+    asker.write_text(f"#!/bin/sh\necho '{server.password}'\n")
+    asker.chmod(0o700)
+    command = [sys.executable, "-m", "dunnart", "scp"]
+    env = environment(
+        tmp_path, PYTHONPATH=os.pathsep.join(sys.path), SSH_ASKPASS=str(asker), SSH_ASKPASS_REQUIRE="force"
+    )
+    for more, status in (["-B"], 255), ([], 0):
+        done = subprocess.run([*command, *more, *by_password(server, tmp_path)], env=env, capture_output=True,
+                              timeout=SECONDS, check=False, start_new_session=True)  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert (tmp_path / "g").exists() == (status == 0)
 
 
 def test_a_host_that_the_person_does_not_trust(host: Host, tmp_path: Path, screen: Callable[..., Screen]) -> None:
