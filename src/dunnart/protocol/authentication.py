@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dunnart.errors import DecodeError, KeyFormatError, LimitExceeded, RemoteProtocolError, RightsConflict
-from dunnart.keys.public import PublicKey
+from dunnart.keys.public import CERTIFICATE_SUFFIX, PublicKey
 from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol import phases
 from dunnart.protocol.events import AuthFailed, AuthPartial, LoggedIn
@@ -27,6 +27,7 @@ from dunnart.protocol.questions import (
     Credential,
     Deny,
     InteractiveCredential,
+    MethodsQuestion,
     NoneCredential,
     PasswordCredential,
     Prompt,
@@ -52,8 +53,8 @@ from dunnart.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dunnart.protocol.core import Core
     from dunnart.keys.certificate import Certificate
+    from dunnart.protocol.core import Core
 
 _CONNECTION = "ssh-connection"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"
@@ -84,14 +85,15 @@ class ServerAuthentication:
     """
 
     __slots__ = (
-        "_answering", "_banner_sent", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes", "_passed",
-        "_prompts", "_requests", "_rights", "_user",
+        "_answering", "_banner_sent", "_chains", "_core", "_done", "_failures", "_grants", "_parked", "_parked_bytes",
+        "_passed", "_prompts", "_requests", "_rights", "_user",
     )  # fmt: skip
 
     def __init__(self, core: Core, done: Callable[[], None]) -> None:
         self._core = core
         self._done = done
         self._user: str | None = None
+        self._chains = core.config.auth_methods
         self._passed: tuple[str, ...] = ()
         self._grants: tuple[object, ...] = ()
         self._rights = EVERYTHING
@@ -146,6 +148,22 @@ class ServerAuthentication:
             self._user = request.user
             self._passed = self._grants = ()
             self._rights = EVERYTHING
+            self._chains = () if core.config.asks_methods else core.config.auth_methods
+            if core.config.asks_methods and _possible(request.user):
+                self._answering = True
+                core.ask(MethodsQuestion, partial(self._methods_known, request), request.user)
+                return
+        self._try(request)
+
+    def _methods_known(self, request: UserauthRequest, reply: object) -> None:
+        self._answering = False
+        self._chains = reply if isinstance(reply, tuple) else ()
+        self._try(request)
+        if not self._answering:
+            self._resume()
+
+    def _try(self, request: UserauthRequest) -> None:
+        core = self._core
         if core.config.banner and not self._banner_sent:
             self._banner_sent = True
             core.send(UserauthBanner(core.config.banner).encode())
@@ -154,7 +172,7 @@ class ServerAuthentication:
             # Clients ask so for the list of methods; the first time is free.
             self._refuse("none", "", counted=False)
             return
-        if "\0" in request.user or len(request.user) > _LONGEST_USER:
+        if not _possible(request.user):
             self._refuse(request.method, "impossible user name")
             return
         enabled = "publickey" if request.method == _HOSTBOUND else request.method
@@ -175,9 +193,8 @@ class ServerAuthentication:
 
     def _methods(self) -> tuple[str, ...]:
         """Those that go on from what has passed, in the chains' order."""
-        passed = self._passed
+        passed, chains = self._passed, self._chains
         count = len(passed)
-        chains = self._core.config.auth_methods
         return tuple(dict.fromkeys(chain[count] for chain in chains if chain[:count] == passed and len(chain) > count))
 
     # The methods.
@@ -312,7 +329,7 @@ class ServerAuthentication:
             self._rights = self._rights.both(reply.rights)
         self._passed = (*self._passed, credential.method)
         self._grants = (*self._grants, reply.grant)
-        if self._passed not in core.config.auth_methods:
+        if self._passed not in self._chains:
             core.emit(AuthPartial(self._user, credential.method))
             core.send(UserauthFailure(self._methods(), partial_success=True).encode())
             return
@@ -321,6 +338,18 @@ class ServerAuthentication:
         key = credential.key if isinstance(credential, PublicKeyCredential) else None
         core.emit(LoggedIn(self._user, credential.method, _describe(credential), self._grants, key, self._rights))
         self._done()
+
+
+def _possible(user: str) -> bool:
+    return "\0" not in user and len(user) <= _LONGEST_USER
+
+
+def _decoded(algorithm: str, blob: bytes) -> PublicKey | Certificate:
+    if not algorithm.endswith(CERTIFICATE_SUFFIX):
+        return PublicKey.decode(blob)
+    from dunnart.keys.certificate import Certificate
+
+    return Certificate.decode(blob)
 
 
 def _unproven(credential: PublicKeyCredential, signature: bytes, signed: bytes, reply: Allow) -> str:
@@ -340,18 +369,6 @@ _SHORT_NAMES = {
     "ssh-ed25519": "ED25519",
     "ssh-rsa": "RSA",
     "ssh-dss": "DSA",
-def _possible(user: str) -> bool:
-    return "\0" not in user and len(user) <= _LONGEST_USER
-
-
-def _decoded(algorithm: str, blob: bytes) -> PublicKey | Certificate:
-    if not algorithm.endswith(CERTIFICATE_SUFFIX):
-        return PublicKey.decode(blob)
-    from dunnart.keys.certificate import Certificate
-
-    return Certificate.decode(blob)
-
-
     "sk-ssh-ed25519@openssh.com": "ED25519-SK",
     "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
 }

@@ -32,12 +32,13 @@ class EngineConfig:
         limits: the bounds put on the peer.
         host_keys: the server's public keys; a SignQuestion asks for their signatures.
         auth_methods: chains of methods, each enough to log in ("publickey" or "publickey,password" as tuples).
+        asks_methods: a MethodsQuestion gives each user's chains, in the place of auth_methods.
         version: our identification line, without CR LF.
         banner: shown to the user before authentication; "" for none.
         user: who to log in as (client).
         update_host_keys: tell clients of all host keys after login (hostkeys-00@openssh.com).
-    """
         host_certificates: certificates of some of the host keys, offered beside the plain ones.
+    """
 
     role: Role
     algorithms: Algorithms = PROFILES["default"]
@@ -49,8 +50,8 @@ class EngineConfig:
     banner: str = ""
     user: str = ""
     update_host_keys: bool = True
-
     host_certificates: tuple[Certificate, ...] = ()
+
 
 class Core:
     """The state that more than one layer touches.

@@ -111,7 +111,7 @@ class AuthQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class MethodsQuestion(Question):
-    """How may `user` log in? (server, only where each user has chains of their own)
+    """How may `user` log in? (server) Asked only where each user has chains of their own.
 
     Reply: the chains, a tuple of tuples of methods' names; anything else, and none, lets nobody in.
     """

@@ -31,7 +31,7 @@ from dunnart.server.authentication import (
 from dunnart.server.blocking import BlockingSession
 from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
-from dunnart.server.facts import Address, ConnectionFacts, Terminal
+from dunnart.server.facts import Address, Candidate, ConnectionFacts, Terminal
 from dunnart.server.file_transfer import ScpHandler, SftpHandler
 from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.interfaces import (
@@ -69,6 +69,7 @@ __all__ = [
     "BlockingSession",
     "BreakRequest",
     "Call",
+    "Candidate",
     "ChannelOpening",
     "ChannelType",
     "ClientLink",

@@ -18,9 +18,10 @@ from dunnart.protocol.phases import Role
 from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
 from dunnart.server.applications import Handler, Middleware, as_application
-from dunnart.server.facts import Address
+from dunnart.server.facts import Address, Candidate
 
 if TYPE_CHECKING:
+    from dunnart.keys.public import PublicKey
     from dunnart.server.authentication import Authenticator
     from dunnart.server.interfaces import (
         AuditSink,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 METHODS = ("none", "publickey", "password", "keyboard-interactive")
 _STACK_BYTES = 32 * 1024
 HostKey = PrivateKey | bytes | str | os.PathLike[str]
-Listen = str | ListenAddress | socket.socket
 HostCertificate = Certificate | bytes | str | os.PathLike[str]
+Listen = str | ListenAddress | socket.socket
 
 
 def default_admission() -> Admission:
@@ -57,9 +58,9 @@ class ServerConfig:
         handler: serves shells, commands and what else is not named below; None refuses it.
         host_keys: at least one; a client picks by algorithm. Keys, their files' contents (OpenSSH's or PEM) as bytes,
             or the files' names.
-        authenticators: at most one for each method, at least one; `AllowAnyone` to have none on purpose.
         host_certificates: certificates of some of the host keys, for clients that know their authority: certificates,
             their lines as bytes, or their files' names.
+        authenticators: at most one for each method, at least one; `AllowAnyone` to have none on purpose.
         listen: where: "ADDR:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/path", one or several; port 0 lets the system
             choose. A bound and listening socket will do as well.
         shell: serves the sessions that ask for a shell, in the place of `handler`.
@@ -73,6 +74,8 @@ class ServerConfig:
         audit: who keeps a record of logins and sessions.
         accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
+        methods_for: asked whenever a client tries another user: gives that user's chains, in the place of `methods`. It
+            may name no method without an authenticator; one that is late or fails lets nobody in.
         accept_env: patterns of the variables that a client may set.
         algorithms: what is offered, in order of preference, or the name of a profile: "default", "strict", "fips",
             "legacy".
@@ -98,10 +101,10 @@ class ServerConfig:
 
     handler: Handler | None = field(default=None, kw_only=False)
     host_keys: Sequence[HostKey] = ()
+    host_certificates: Sequence[HostCertificate] = ()
     authenticators: Sequence[Authenticator] = ()
     listen: Listen | Sequence[Listen] = "127.0.0.1:2222"
     shell: Handler | None = None
-    host_certificates: Sequence[HostCertificate] = ()
     exec: Handler | None = None
     subsystems: Mapping[str, Handler] = field(default_factory=dict)
     middleware: Sequence[Middleware] = ()
@@ -112,6 +115,7 @@ class ServerConfig:
     audit: Sequence[AuditSink] = ()
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
     methods: Sequence[str] = ()
+    methods_for: Callable[[Candidate], Sequence[str]] | Callable[[Candidate], Awaitable[Sequence[str]]] | None = None
     accept_env: Sequence[str] = ("LANG", "LC_*", "COLORTERM", "NO_COLOR")
     algorithms: Algorithms | str = "default"
     limits: Limits = field(default_factory=Limits)
@@ -130,13 +134,13 @@ class ServerConfig:
     def __post_init__(self) -> None:
         fix = object.__setattr__  # the one moment in which a frozen thing may be changed
         fix(self, "host_keys", tuple(_host_key(key) for key in _sequence(self.host_keys, "host_keys")))
+        keys = tuple(key.public for key in self.keys)
+        given = _sequence(self.host_certificates, "host_certificates")
+        fix(self, "host_certificates", tuple(_host_certificate(each, keys) for each in given))
         fix(self, "authenticators", tuple(_sequence(self.authenticators, "authenticators")))
         fix(self, "listen", _listen(self.listen))
         for name in ("middleware", "methods", "accept_env", "forwarding", "audit"):
             fix(self, name, tuple(_sequence(getattr(self, name), name)))
-        keys = tuple(key.public for key in self.keys)
-        given = _sequence(self.host_certificates, "host_certificates")
-        fix(self, "host_certificates", tuple(_host_certificate(each, keys) for each in given))
         if isinstance(self.algorithms, str):
             if self.algorithms not in PROFILES:
                 raise ConfigError(f"{self.algorithms!r} is none of {', '.join(PROFILES)}", key="algorithms")
@@ -212,14 +216,14 @@ class ServerConfig:
         return tuple(key for key in self.host_keys if isinstance(key, PrivateKey))
 
     @property
-    def listeners(self) -> tuple[ListenAddress | socket.socket, ...]:
-        """Where to listen, whatever it was given as."""
-        return self.listen  # type: ignore[return-value] # made so when it was checked
-    @property
     def certificates(self) -> tuple[Certificate, ...]:
         """The host certificates, whatever they were given as."""
         return tuple(each for each in self.host_certificates if isinstance(each, Certificate))
 
+    @property
+    def listeners(self) -> tuple[ListenAddress | socket.socket, ...]:
+        """Where to listen, whatever it was given as."""
+        return self.listen  # type: ignore[return-value] # made so when it was checked
 
     def engine_config(self) -> EngineConfig:
         """What the protocol needs of it."""
@@ -229,11 +233,12 @@ class ServerConfig:
             algorithms=replace(self._offered, host_key=self._host_key_algorithms()),
             limits=self.limits,
             host_keys=tuple(key.public for key in self.keys),
+            host_certificates=self.certificates,
             auth_methods=tuple(tuple(chain.split(",")) for chain in chains),
+            asks_methods=self.methods_for is not None,
             banner=self.banner,
         )
 
-            host_certificates=self.certificates,
 
 def _sequence(value: object, name: str) -> Iterable[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
@@ -256,11 +261,6 @@ def _host_key(key: HostKey) -> PrivateKey:
     raise ConfigError(f"{key!r} is no PrivateKey, key as bytes, or file's name", key="host_keys")
 
 
-def _listen(value: object) -> tuple[object, ...]:
-    single = isinstance(value, str | ListenAddress | socket.socket)
-    places = [value] if single else list(_sequence(value, "listen"))
-    found: list[object] = []
-    for place in places:
 def _host_certificate(given: HostCertificate, keys: Sequence[PublicKey]) -> Certificate:
     try:
         if isinstance(given, str | os.PathLike):
@@ -279,6 +279,11 @@ def _host_certificate(given: HostCertificate, keys: Sequence[PublicKey]) -> Cert
     return certificate
 
 
+def _listen(value: object) -> tuple[object, ...]:
+    single = isinstance(value, str | ListenAddress | socket.socket)
+    places = [value] if single else list(_sequence(value, "listen"))
+    found: list[object] = []
+    for place in places:
         try:
             found.append(listen_address(place) if isinstance(place, str) else place)
         except ValueError as error:
@@ -321,5 +326,7 @@ def _check_types(config: ServerConfig) -> None:
         raise ConfigError(f"a stack has at least {_STACK_BYTES} bytes", key="thread_stack_bytes")
     if config.accept is not None and not callable(config.accept):
         raise ConfigError(f"{config.accept!r} is no function accept(address)", key="accept")
+    if config.methods_for is not None and not callable(config.methods_for):
+        raise ConfigError(f"{config.methods_for!r} is no function methods_for(candidate)", key="methods_for")
     if config.admission is not None and not isinstance(config.admission, Admission):
         raise ConfigError(f"{config.admission!r} is no Admission", key="admission")

@@ -39,6 +39,7 @@ from dunnart.protocol.questions import (
     Deny,
     GlobalRequestQuestion,
     InteractiveCredential,
+    MethodsQuestion,
     Prompt,
     Question,
     Refusal,
@@ -66,7 +67,7 @@ from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pump import Pump
 from dunnart.server.authentication import Attempt
 from dunnart.server.channel import ServerChannel
-from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
+from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
 from dunnart.server.forwarded import Forwarded
 from dunnart.server.interfaces import AuditEvent
 
@@ -291,6 +292,22 @@ class ServerConnection:
         return Outcome.BLAMELESS
 
     # Authentication.
+
+    def _methods_asked(self, question: MethodsQuestion) -> None:
+        self.user = question.user
+        candidate = Candidate(question.user, self.peer, Address(*self.pump.local_address), self.id)
+        self.spawn(self._find_methods(question, candidate))
+
+    async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
+        chains: tuple[str, ...] = ()
+        try:
+            chains = await self.server.host.methods(candidate)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self.server.failed(self, error)
+        self.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
 
     def _authenticate(self, question: AuthQuestion) -> None:
         self.user = question.user
@@ -576,6 +593,7 @@ class ServerConnection:
         SendingResumed: _resumed,
         SignQuestion: _sign,
         WorkQuestion: _work,
+        MethodsQuestion: _methods_asked,
         AuthQuestion: _authenticate,
         AuthFailed: _auth_failed,
         AuthPartial: _auth_partial,

@@ -27,6 +27,21 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Candidate(NamedTuple):
+    """Somebody who wants to log in, and has proved nothing yet.
+
+    Attributes:
+        user: the name given.
+        peer: the client's address; `local` is the one that it reached.
+        connection: the connection's number.
+    """
+
+    user: str
+    peer: Address
+    local: Address
+    connection: int
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """The client's terminal.

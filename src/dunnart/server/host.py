@@ -17,18 +17,19 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from dunnart.errors import ConfigError
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server import forced
 from dunnart.server.applications import as_application, with_middleware
-from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
 from dunnart.server.authentication import takes
+from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.logs import Context
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
-    from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
     from dunnart.server.forwarding import ConnectionControl
     from dunnart.server.interfaces import Forward
     from dunnart.server.raw import Application
@@ -70,6 +71,9 @@ class HostLink(Protocol):
 
     async def accepts(self, peer: Address) -> bool:
         """May this client connect?"""
+
+    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
+        """Which chains of methods does a user have to go through? May raise."""
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
@@ -155,11 +159,22 @@ class Host:
         accept = self.config.accept
         return accept is None or await self.callback(accept, peer)
 
+    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
+        """Ask the application how a user may log in."""
+        assert self.config.methods_for is not None
+        found: Sequence[Any] = await self.callback(self.config.methods_for, candidate)
+        for chain in found:
+            if not isinstance(chain, str) or not set(chain.split(",")) <= self._authenticators.keys():
+                raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="methods_for")
+        return tuple(found)
+
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask the authenticator of the attempt's method."""
         authenticator = self._authenticators.get(attempt.credential.method)
         if authenticator is None:
             return Deny("no authenticator")
+        if not takes(authenticator, attempt.credential):
+            return Deny("certificates are not accepted")
         async with asyncio.timeout(self.config.callback_seconds):
             work = authenticator.authenticate(replace(attempt, run=self.callback))
             on_any_loop = getattr(authenticator, "on_any_loop", False)
@@ -174,8 +189,6 @@ class Host:
         opening = ChannelOpening(asked.connection, asked.name, asked.data, self._client(asked, control))
         async with asyncio.timeout(self.config.callback_seconds):
             found = await self._on_app_loop(plugin.open(opening))
-        if not takes(authenticator, attempt.credential):
-            return Deny("certificates are not accepted")
         return found if isinstance(found, Refusal) else self._keep_opening(found, asked.name)
 
     def _keep_opening(self, handler: Handler, name: str) -> Opening:

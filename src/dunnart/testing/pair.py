@@ -25,6 +25,7 @@ from dunnart.protocol.questions import (
     Deny,
     GlobalRequestQuestion,
     HostKeyQuestion,
+    MethodsQuestion,
     PasswordCredential,
     PromptQuestion,
     Question,
@@ -237,6 +238,7 @@ class Pair:
             limits or Limits(),
             tuple(key.public for key in host_keys),
             auth_methods,
+            asks_methods=MethodsQuestion in (server_answers or {}),
             banner=banner,
         )
         client_config = EngineConfig(Role.CLIENT, client_algorithms, client_limits or limits or Limits(), user=user)

@@ -26,7 +26,7 @@ from dunnart.protocol.requests import (
     decode_channel_request,
 )
 from dunnart.runtime.logs import clean
-from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts, Terminal
+from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, Terminal
 from dunnart.server.host import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
@@ -331,6 +331,21 @@ class Conversation:
         finally:
             self.send(frames.Answered(frame.token, yes))
 
+    def _methods_asked(self, frame: frames.MethodsAsked) -> None:
+        self._known(frame.connection)
+        if self._host.config.methods_for is None:
+            raise DecodeError("chains of methods that nobody gives")
+        self._ask(self._find_methods(frame))
+
+    async def _find_methods(self, frame: frames.MethodsAsked) -> None:
+        peer, local = Address(frame.peer_host, frame.peer_port), Address(frame.local_host, frame.local_port)
+        chains: tuple[str, ...] = ()
+        try:
+            chains = await self._host.methods(Candidate(frame.user, peer, local, frame.connection))
+        finally:
+            instead = frames.MethodsAnswered(frame.token, b"")
+            self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains)), instead)
+
     def _auth_asked(self, frame: frames.AuthAsked) -> None:
         connection = self._known(frame.connection)
         self._ask(self._authenticate(frame, decisions.attempt_of(frame), connection))
@@ -440,6 +455,7 @@ class Conversation:
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         frames.AcceptAsked: _accept_asked,
+        frames.MethodsAsked: _methods_asked,
         frames.AuthAsked: _auth_asked,
         frames.OpenAsked: _open_asked,
         frames.RequestAsked: _request_asked,

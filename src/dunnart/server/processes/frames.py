@@ -5,6 +5,7 @@ strangers talk to.
 
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
+    MethodsAsked                a question         MethodsAnswered
     OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
     PrepareAsked                a question         Prepared
     Settled                     from its client    OpenWanted       ask the client for a channel
@@ -46,6 +47,19 @@ class AcceptAsked(Frame):
     token: UInt32
     host: Text
     port: UInt32
+
+
+@structure
+class MethodsAsked(Frame):
+    """How may this user log in? A `Candidate`."""
+
+    token: UInt32
+    connection: UInt64
+    user: Text
+    peer_host: Text
+    peer_port: UInt32
+    local_host: Text
+    local_port: UInt32
 
 
 @structure
@@ -228,6 +242,14 @@ class Answered(Frame):
 
 
 @structure
+class MethodsAnswered(Frame):
+    """The chains, as texts."""
+
+    token: UInt32
+    chains: String
+
+
+@structure
 class AuthAnswered(Frame):
     """An `AuthReply`: `kind` 0 denies, 1 allows, 2 prompts; `texts` are detail, or name, instruction and prompts."""
 
@@ -368,6 +390,7 @@ FRAMES: tuple[type[Frame], ...] = (
     AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
     Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
     End, Call, Peer, Held, Dealt, Entered, Left, PrepareAsked, Unprepared, Settled, Prepared, OpenWanted,
+    MethodsAsked, MethodsAnswered,
 )  # fmt: skip
 """In the order of their numbers, which begin with 1."""
 for _number, _frame in enumerate(FRAMES, 1):

@@ -26,6 +26,7 @@ class Order:
         host_keys: the private keys, in OpenSSH's format.
         host_certificates: lines of certificates of them.
         asks_accept: the application wants to be asked about each client.
+        asks_methods: the application wants to be asked how each user may log in.
         audited: somebody records what happens.
         methods: the authentication methods, by name.
         authenticators: those that decide there.
@@ -38,8 +39,9 @@ class Order:
     workers: int
     options: dict[str, Any] = field(repr=False)
     host_keys: tuple[bytes, ...] = field(repr=False)
-    asks_accept: bool
     host_certificates: tuple[bytes, ...]
+    asks_accept: bool
+    asks_methods: bool
     audited: bool
     methods: tuple[str, ...]
     authenticators: tuple[Authenticator, ...]
@@ -57,9 +59,10 @@ class Order:
             workers=config.workers,
             options={name: getattr(config, name) for name in _TRAVELS},
             host_keys=tuple(key.openssh() for key in config.keys),
-            asks_accept=config.accept is not None,
-            audited=bool(config.audit),
             host_certificates=tuple(each.line().encode() for each in config.certificates),
+            asks_accept=config.accept is not None,
+            asks_methods=config.methods_for is not None,
+            audited=bool(config.audit),
             methods=tuple(each.method for each in config.authenticators),
             authenticators=tuple(each for each in config.authenticators if getattr(each, "travels", False)),
             channel_types=tuple(config.channel_types),

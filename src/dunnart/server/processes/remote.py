@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
-    from dunnart.server.facts import Address, Asked, ConnectionFacts, SessionFacts
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
     from dunnart.server.forwarding import ConnectionControl
     from dunnart.server.interfaces import AuditEvent
     from dunnart.server.processes.link import Link
@@ -75,17 +75,23 @@ class RemoteHost:
         answer: bool = await self._ask(lambda token: frames.AcceptAsked(token, peer.host, peer.port))
         return answer
 
+    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
+        """Which chains of methods does a user have to go through?"""
+        answer: frames.MethodsAnswered = await self._ask(lambda token: frames.MethodsAsked(
+            token, candidate.connection, candidate.user, *candidate.peer, *candidate.local))  # fmt: skip
+        return tuple(frames.split_texts(answer.chains))
+
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request."""
         if (here := self._authenticators.get(attempt.credential.method)) is not None:
+            if not takes(here, attempt.credential):
+                return Deny("certificates are not accepted")
             async with asyncio.timeout(self._callback_seconds):
                 return await contained(here.authenticate(attempt))
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
 
     async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
-            if not takes(here, attempt.credential):
-                return Deny("certificates are not accepted")
         """May a channel that is no session be opened?"""
         self._introduce(asked.connection)
         answer: frames.OpenAnswered = await self._ask(lambda token: frames.OpenAsked(

@@ -70,7 +70,10 @@ class Worker:
         match frame:
             case frames.Answered():
                 self._settle(frame.token, frame.yes)
-            case frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered() | frames.Prepared():
+            case (
+                frames.MethodsAnswered() | frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered()
+                | frames.Prepared()
+            ):  # fmt: skip
                 self._settle(frame.token, frame)
             case frames.Begun():
                 then = self._host.begun.pop((frame.connection, frame.channel), None)
@@ -283,13 +286,14 @@ class _WorkerServer(ProtocolServer):
             options["admission"] = None  # the acceptor's business
         config = ServerConfig(
             host_keys=order.host_keys,
+            host_certificates=order.host_certificates,
             authenticators=[_Elsewhere(method) for method in order.methods],
             channel_types=dict.fromkeys(order.channel_types, _Elsewhere()),
             global_requests=dict.fromkeys(order.global_requests, _Elsewhere()),
-            host_certificates=order.host_certificates,
             session_requests=dict.fromkeys(order.session_requests, _Elsewhere()),
             audit=[_Elsewhere()] if order.audited else [],
             accept=(lambda _: True) if order.asks_accept else None,
+            methods_for=(lambda _: ()) if order.asks_methods else None,
             **options,
         )
         super().__init__(config, host, Counter(), numbers=(order.first, order.workers))

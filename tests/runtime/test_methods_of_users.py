@@ -1,0 +1,57 @@
+"""Each user has chains of methods of their own, wherever the protocol runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from dunnart.protocol.events import AuthRefused, LoggedIn
+from dunnart.protocol.questions import CredentialQuestion, InteractiveCredential, PasswordCredential, PromptQuestion
+from dunnart.server import Candidate
+from tests.runtime.driver import PASSWORD, USER, Client, eventually
+from tests.runtime.test_placements import every_placement, placed
+from tests.runtime.test_rights import Granting
+
+
+def first_password_then_prompts(question: CredentialQuestion) -> InteractiveCredential | PasswordCredential | None:
+    if "password" in question.methods:
+        return PasswordCredential(PASSWORD)
+    return InteractiveCredential("", None) if question.partial else None
+
+
+ANSWERS = {CredentialQuestion: first_password_then_prompts, PromptQuestion: ("",)}
+
+
+async def tried(client: Client) -> bool:
+    """Whether the login succeeded, once that is known."""
+    await client.until(lambda: any(isinstance(event, LoggedIn | AuthRefused) for event in client.events))
+    return any(isinstance(event, LoggedIn) for event in client.events)
+
+
+@every_placement
+async def test_the_application_says_how_a_user_may_log_in(where: tuple[str, int]) -> None:
+    asked: list[Candidate] = []
+
+    def chains(candidate: Candidate) -> tuple[str, ...]:
+        asked.append(candidate)
+        return ("password,keyboard-interactive",) if len(asked) == 1 else ("keyboard-interactive",)
+
+    authenticators = [Granting(None), Granting(None, "keyboard-interactive")]
+    async with placed(where, authenticators=authenticators, methods_for=chains) as server:
+        assert await tried(server.begin(answers=ANSWERS))
+        assert not await tried(server.begin(answers=ANSWERS))
+        assert [each.user for each in asked] == [USER, USER]
+        assert (asked[0].peer.host, asked[0].local) == ("127.0.0.1", server.address)
+        assert asked[0].connection != asked[1].connection
+
+
+@every_placement
+@pytest.mark.parametrize("answer", [["publickey"], [7], None, "password"])
+async def test_what_is_no_chain_lets_nobody_in(
+    where: tuple[str, int], answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def chains(_: Candidate) -> object:
+        return answer
+
+    async with placed(where, authenticators=[Granting(None)], methods_for=chains) as server:
+        assert not await tried(server.begin(answers=ANSWERS))
+        await eventually(lambda: "failed" in caplog.text)
