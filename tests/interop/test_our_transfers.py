@@ -56,14 +56,21 @@ class Host:
         flags = [part for option in options for part in ("-o", option)]
         return [*flags, "-i", self.keys.path("ed25519"), "-P", str(self.peer.port)]
 
-    def run(self, tool: str, *words: str, said: bytes = b"", flags: list[str] | None = None,
-            cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+    def run(
+        self, tool: str, *words: str, said: bytes = b"", flags: list[str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run `dunnart sftp` or `dunnart scp`."""
-        command = [sys.executable, "-m", "dunnart", tool, *(self.flags if flags is None else flags), *words]
-        return subprocess.run(
-            command, input=said, capture_output=True, timeout=SECONDS, check=False, cwd=cwd,
-            env=environment(self.folder, PYTHONPATH=os.pathsep.join(sys.path)),
-        )  # fmt: skip
+        return dunnart(self.folder, tool, *(self.flags if flags is None else flags), *words, said=said, cwd=cwd)
+
+
+def dunnart(
+    folder: Path, *words: str, said: bytes = b"", cwd: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the program without a terminal; its home is a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "dunnart", *words], input=said, capture_output=True, timeout=SECONDS, check=False,
+        cwd=cwd, env=environment(folder, PYTHONPATH=os.pathsep.join(sys.path), **more), start_new_session=True,
+    )  # fmt: skip
 
 
 def ours(folder: Path, keys: Keys) -> Peer:
@@ -328,26 +335,18 @@ def sftp_server(request: pytest.FixtureRequest) -> str:
     return server_program(request.param)
 
 
-@pytest.fixture
-def direct(sftp_server: str, tmp_path: Path, keys: Keys) -> Host:
-    key = PublicKey.parse_line((keys.folder / "ed25519.pub").read_text())[0]
-    return Host(Peer("direct", 0, key, subprocess.Popen(["true"])), keys, tmp_path)
-
-
-def test_programs_straight_to_a_server(direct: Host, sftp_server: str, tmp_path: Path) -> None:
-    direct.peer.process.wait()
+def test_programs_straight_to_a_server(sftp_server: str, tmp_path: Path) -> None:
     made = tree(tmp_path)
-    done = direct.run("scp", "-D", sftp_server, "-rp", str(made), f"x:{tmp_path}/there", flags=[])
+    done = dunnart(tmp_path, "scp", "-D", sftp_server, "-rp", str(made), f"x:{tmp_path}/there")
     assert (done.returncode, done.stderr) == (0, b"")
     same(made, tmp_path / "there")
-    done = direct.run("sftp", "-D", sftp_server, "-R", "3", "-B", "1000", "-b", "-", said=f"get -R {made} back\n".encode(),
-                      flags=[], cwd=tmp_path)  # fmt: skip
+    flags = ["-D", sftp_server, "-R", "3", "-B", "1000", "-b", "-"]
+    done = dunnart(tmp_path, "sftp", *flags, said=f"get -R {made} back\n".encode(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     same(made, tmp_path / "back", preserved=False)
-    done = direct.run("sftp", "-D", "/nothing/there", flags=[])
-    assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
-    done = direct.run("sftp", "-D", "cat", "-b", "-", flags=[])
-    assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
+    for server in ("/nothing/there", "cat"):
+        done = dunnart(tmp_path, "sftp", "-D", server, "-b", "-")
+        assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
 
 
 def test_the_api_with_a_server_program(sftp_server: str, tmp_path: Path, blob: Blob) -> None:
@@ -579,13 +578,9 @@ def test_a_program_is_asked_where_there_is_no_terminal(server: Served, tmp_path:
     asker = tmp_path / "asker"
     asker.write_text(f"#!/bin/sh\necho '{server.password}'\n")
     asker.chmod(0o700)
-    command = [sys.executable, "-m", "dunnart", "scp"]
-    env = environment(
-        tmp_path, PYTHONPATH=os.pathsep.join(sys.path), SSH_ASKPASS=str(asker), SSH_ASKPASS_REQUIRE="force"
-    )
-    for more, status in (["-B"], 255), ([], 0):
-        done = subprocess.run([*command, *more, *by_password(server, tmp_path)], env=env, capture_output=True,
-                              timeout=SECONDS, check=False, start_new_session=True)  # fmt: skip
+    asking = {"SSH_ASKPASS": str(asker), "SSH_ASKPASS_REQUIRE": "force"}
+    for more, status in ((["-B"], 255), ([], 0)):
+        done = dunnart(tmp_path, "scp", *more, *by_password(server, tmp_path), **asking)
         assert done.returncode == status, done.stderr
         assert (tmp_path / "g").exists() == (status == 0)
 
