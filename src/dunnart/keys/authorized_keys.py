@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 from dunnart.errors import KeyFormatError
 from dunnart.keys.key_options import KeyOptions, Options, understand
@@ -99,16 +101,28 @@ class AuthorizedKeys:
         """
         return self._decide(self.find(key), key, address, now)
 
-    def decide_authority(self, key: PublicKey, address: str, now: float) -> Decision:
-        """Say the same of a certificate that the authority `key` has signed; `terms.principals` is for the caller."""
-        return self._decide(self.find_authority(key), key, address, now)
+    def decide_authority(
+        self, key: PublicKey, address: str, now: float, fitted: Callable[[AuthorizedKey], AuthorizedKey]
+    ) -> Decision:
+        """Say the same of a certificate that the authority `key` has signed.
 
-    def _decide(self, entries: Iterable[AuthorizedKey], key: PublicKey, address: str, now: float) -> Decision:
+        `fitted` gives a line as it holds for the certificate, or raises `KeyFormatError` if that line does not let it
+        in: then the next one may.
+        """
+        return self._decide(self.find_authority(key), key, address, now, fitted)
+
+    def _decide(
+        self, entries: Iterable[AuthorizedKey], key: PublicKey, address: str, now: float,
+        fitted: Callable[[AuthorizedKey], AuthorizedKey] | None = None,
+    ) -> Decision:  # fmt: skip
         reasons: list[str] = []
         for entry in entries:
             refusal = entry.terms.refusal(address, now)
             if not refusal:
-                return Decision(entry, tuple(reasons))
+                try:
+                    return Decision(entry if fitted is None else fitted(entry), tuple(reasons))
+                except KeyFormatError as error:
+                    refusal = str(error)
             reasons.append(f"{self.source}:{entry.line}: {refusal}")
         dead = self._dead.get(key.blob)
         if dead is not None:
@@ -116,23 +130,28 @@ class AuthorizedKeys:
         return Decision(None, tuple(reasons), dead is not None)
 
 
-class AuthorizedKeysCache:
-    """Files read once and again only when they change.
+T = TypeVar("T")
+
+
+class CheckedFiles(Generic[T]):
+    """Users' files, read once and again only when they change, and trusted only if nobody else could write them.
 
     It calls the file system, which may hang where homes come over a network: then call it in a thread.
 
     Args:
-        variables: patterns of the names that the option environment may set.
+        parse: reads a file's content; what it gets besides is the file's name.
+        refused: stands for a file, named first, that cannot be used, and why.
     """
 
-    __slots__ = ("_files", "_variables")
+    __slots__ = ("_files", "_parse", "_refused")
 
-    def __init__(self, variables: Iterable[str] = ()) -> None:
-        self._variables = tuple(variables)
-        self._files: dict[tuple[str, int | None, str | None], _CachedFile] = {}
+    def __init__(self, parse: Callable[[bytes, str], T], refused: Callable[[str, str], T]) -> None:
+        self._parse = parse
+        self._refused = refused
+        self._files: dict[tuple[str, int | None, str | None], _CachedFile[T]] = {}
 
-    def load(self, path: str, *, owner_uid: int | None, home: str | None = None) -> AuthorizedKeys:
-        """Give a file's keys; a file that is missing, unsafe or no regular file of at most 1 MiB gives none.
+    def load(self, path: str, *, owner_uid: int | None, home: str | None = None) -> T:
+        """Give what is in a file; nothing if it is missing, unsafe or no regular file of at most 1 MiB.
 
         Args:
             path: the file; symbolic links are followed, as sshd does.
@@ -144,32 +163,45 @@ class AuthorizedKeysCache:
         try:
             if cached is not None and cached.identity == _identity(os.stat(path)):
                 reason = None if owner_uid is None else _unsafe_directory(cached.directories, owner_uid)
-                return cached.keys if reason is None else _refused(path, reason)
+                return cached.content if reason is None else self._refused(path, reason)
             self._files.pop(wanted, None)
             real = os.path.realpath(path)
             status, data = _read(real)
             if owner_uid is not None:
                 reason = _unsafe(real, status, owner_uid) or _unsafe_directory(_directories(real, home), owner_uid)
                 if reason is not None:
-                    return _refused(path, reason)
+                    return self._refused(path, reason)
         except FileNotFoundError:
-            return AuthorizedKeys(path, (), ())
+            return self._parse(b"", path)
         except OSError as error:
-            return _refused(path, error.strerror or "cannot be read")
+            return self._refused(path, error.strerror or "cannot be read")
         except KeyFormatError as error:
-            return _refused(path, str(error))
-        keys = parse(data, path, variables=self._variables)
+            return self._refused(path, str(error))
+        content = self._parse(data, path)
         if len(self._files) >= _CACHED_FILES_MAX:
             self._files.pop(next(iter(self._files)), None)
-        self._files[wanted] = _CachedFile(_identity(status), _directories(real, home), keys)
-        return keys
+        self._files[wanted] = _CachedFile(_identity(status), _directories(real, home), content)
+        return content
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedFile:
+class AuthorizedKeysCache(CheckedFiles[AuthorizedKeys]):
+    """The users' authorized_keys files.
+
+    Args:
+        variables: patterns of the names that the option environment may set.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, variables: Iterable[str] = ()) -> None:
+        super().__init__(partial(parse, variables=tuple(variables)), _refused)
+
+
+@dataclass(frozen=True)
+class _CachedFile(Generic[T]):
     identity: tuple[int, ...]
     directories: tuple[str, ...]
-    keys: AuthorizedKeys
+    content: T
 
 
 def parse(text: bytes | str, source: str, *, variables: Iterable[str] = ()) -> AuthorizedKeys:
@@ -226,7 +258,7 @@ def _parse_line(line: str, number: int, variables: tuple[str, ...]) -> Authorize
     options: Options = ()
     rest = line
     if not _begins_with_key(line):
-        options, rest = _parse_options(line)
+        options, rest = parse_options(line)
         if not _begins_with_key(rest):
             raise KeyFormatError("no key of a supported type on the line")
     if _first_word(rest).endswith(CERTIFICATE_SUFFIX):
@@ -258,7 +290,7 @@ def _first_word(line: str) -> str:
     return (line.split(None, 1) or [""])[0]
 
 
-def _parse_options(line: str) -> tuple[Options, str]:
+def parse_options(line: str) -> tuple[Options, str]:
     r"""Read name, name="value", … up to the first blank outside quotes; \" in a value is a quote, other \ are plain."""
     options: list[tuple[str, str | None]] = []
     position = 0

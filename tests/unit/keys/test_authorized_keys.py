@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dunnart.keys import AuthorizedKeys, AuthorizedKeysCache, PrivateKey, Rights, strict_modes_reason
-from dunnart.keys.authorized_keys import Decision, _parse_options, parse
+from dunnart.keys.authorized_keys import Decision, parse, parse_options
 from dunnart.keys.key_options import KeyOptions
 
 ONE, TWO = PrivateKey.generate("ed25519").public, PrivateKey.generate("ecdsa").public
@@ -202,8 +202,8 @@ def test_keys_of_lines_whose_options_cannot_even_be_read_are_known() -> None:
 def test_an_authority_s_key_is_no_user_s() -> None:
     keys = parse(f"cert-authority {ONE.line()}\n{TWO.line()}", "file")
     assert keys.decide(ONE, "192.0.2.1", 0) == Decision()
-    assert keys.decide_authority(ONE, "192.0.2.1", 0).entry == keys.entries[0]
-    assert keys.decide_authority(TWO, "192.0.2.1", 0) == Decision()
+    assert keys.decide_authority(ONE, "192.0.2.1", 0, lambda entry: entry).entry == keys.entries[0]
+    assert keys.decide_authority(TWO, "192.0.2.1", 0, lambda entry: entry) == Decision()
     both = parse(f"cert-authority {ONE.line()}\n{ONE.line('a')}", "file")  # as in sshd
     assert [entry.comment for entry in both.find(ONE)] == ["a"]
 
@@ -266,14 +266,14 @@ def test_only_line_feeds_end_lines() -> None:
 
 def test_the_grammar_of_options() -> None:
     line = 'No-Pty,command="say \\"a, b\\" \\n # c",from="",user-rc\t ssh-ed25519 AAAA'
-    options, rest = _parse_options(line)
+    options, rest = parse_options(line)
     assert options == (("no-pty", None), ("command", 'say "a, b" \\n # c'), ("from", ""), ("user-rc", None))
     assert rest == "ssh-ed25519 AAAA"
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\\\n\0")))
 def test_any_quoted_value_comes_back(value: str) -> None:
-    options, rest = _parse_options('command="' + value.replace('"', '\\"') + '" rest')
+    options, rest = parse_options('command="' + value.replace('"', '\\"') + '" rest')
     assert options == (("command", value),)
     assert rest == "rest"
 
