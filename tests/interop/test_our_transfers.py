@@ -578,9 +578,9 @@ def test_a_program_is_asked_where_there_is_no_terminal(server: Served, tmp_path:
     asker = tmp_path / "asker"
     asker.write_text(f"#!/bin/sh\necho '{server.password}'\n")
     asker.chmod(0o700)
-    asking = {"SSH_ASKPASS": str(asker), "SSH_ASKPASS_REQUIRE": "force"}
     for more, status in ((["-B"], 255), ([], 0)):
-        done = dunnart(tmp_path, "scp", *more, *by_password(server, tmp_path), **asking)
+        words = [*more, *by_password(server, tmp_path)]
+        done = dunnart(tmp_path, "scp", *words, SSH_ASKPASS=str(asker), SSH_ASKPASS_REQUIRE="force")
         assert done.returncode == status, done.stderr
         assert (tmp_path / "g").exists() == (status == 0)
 
