@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dunnart.plugins import os_account, unix_process
 from dunnart.server import Call
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dunnart.plugins.os_account import Account
     from dunnart.server.interfaces import ClientLink
 
+T = TypeVar("T")
 _ANSWER_SECONDS = 10.0
 _RETRY_SECONDS = 0.05
 
@@ -51,11 +52,10 @@ async def connect(client: ClientLink, path: str, seconds: float) -> socket.socke
     if account is not None:
         _, sock = await _as(account, client, "connect", path, str(seconds))
         return sock
-    loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
         while True:
             with contextlib.suppress(BlockingIOError):  # its backlog is full
-                return await loop.run_in_executor(None, unix_process.connect, path, 0.0)
+                return await _in_thread(lambda: unix_process.connect(path, 0.0), socket.socket.close)
             await asyncio.sleep(_RETRY_SECONDS)
 
 
@@ -80,9 +80,28 @@ async def listen(
     if account is not None:
         control, sock = await _as(account, client, "listen", path, str(mask), str(int(replace)))
         return sock, control.close
-    work = asyncio.get_running_loop().run_in_executor(None, unix_process.listen, path, mask, replace)
-    sock, made = await work
+
+    def abandon(found: tuple[socket.socket, tuple[int, int]]) -> None:
+        found[0].close()
+        unix_process.remove(path, found[1])
+
+    sock, made = await _in_thread(lambda: unix_process.listen(path, mask, replace), abandon)
     return sock, lambda: unix_process.remove(path, made)
+
+
+async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None]) -> T:
+    """Do what may block; who is cancelled meanwhile leaves nothing behind."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+
+    def done(future: asyncio.Future[T]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            abandon(future.result())
+
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(done)
+        raise
 
 
 async def _as(account: Account, client: ClientLink, *arguments: str) -> tuple[socket.socket, socket.socket]:

@@ -187,3 +187,28 @@ async def test_nothing_is_left_of_clients_that_vanish(where: Any) -> None:
         before = descriptors()
         await some(20)
         await eventually(lambda: descriptors() <= before + 1)
+
+
+async def test_a_destination_that_does_not_answer_is_given_up() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        filling = [socket.socket() for _ in range(4)]
+        for sock in filling:  # what its backlog does not take the kernel drops
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        types = {"direct-tcpip": DirectTcpip(Context("direct-tcpip", Options(0.3), LOG))}
+        async with placed(("loop", 1), channel_types=types, forwarding=[allow()]) as server:
+            client = await server.login()
+            channel = await dial(client, listener.getsockname()[1])
+            assert not channel.opened
+            assert reason(client) == "connect failed"
+        for sock in filling:
+            sock.close()
+
+
+async def test_names_are_connected_to_as_far_as_their_addresses_are_allowed() -> None:
+    async with forwarding(("loop", 1), allow("connect *:*", "!connect 127.0.0.0/8:*")) as server, echoing() as port:
+        client = await server.login()
+        for host in ("localhost", "127.0.0.1", "::ffff:127.0.0.1"):
+            assert not (await dial(client, port, host)).opened
