@@ -44,10 +44,14 @@ class KeyOptions:
     touch: bool = True
     verify: bool = False
 
+    def expired(self, now: float) -> bool:
+        """Tell whether its time is over."""
+        return self.rights.expires is not None and self.rights.expires < now
+
     def refusal(self, address: str, now: float) -> str:
         """Say why a login from an IP address, at a time in seconds since 1970, is not let in, or ""."""
-        if self.rights.expires is not None and self.rights.expires < now:
-            return f"it expired at {shown_time(self.rights.expires)}"
+        if self.expired(now):
+            return f"it expired at {shown_time(self.rights.expires or 0)}"
         if self.addresses is not None and address not in self.addresses:
             return f'{address or "no IP address"} is not among its from="{self.addresses.text}"'
         return ""
@@ -130,7 +134,7 @@ class _Reading:
         self.once[name] = value
 
     def _read_time(self, name: str, value: str) -> None:
-        expires = _seconds(value)
+        expires = read_time(value)
         self.expires = expires if self.expires is None else min(self.expires, expires)
 
     def _read_variable(self, name: str, value: str) -> None:
@@ -224,18 +228,22 @@ def _encoded(value: str) -> bytes:
         raise KeyFormatError("the command cannot be encoded") from error
 
 
-def _seconds(value: str) -> float:
-    """Read YYYYMMDD[HHMM[SS]][Z], in the local time zone without the Z."""
+def read_time(value: str) -> float:
+    """Read YYYYMMDD[HHMM[SS]][Z], in the local time zone without the Z, as seconds since 1970.
+
+    Raises:
+        KeyFormatError: it is no such time.
+    """
     from datetime import UTC, datetime
 
     found = _TIME.fullmatch(value)
     if found is None:
-        raise KeyFormatError(f"expiry-time {value[:64]!r} is no time YYYYMMDD[HHMM[SS]][Z]")
+        raise KeyFormatError(f"{value[:64]!r} is no time YYYYMMDD[HHMM[SS]][Z]")
     try:
         numbers = [int(part) for part in found.groups()[:-1] if part is not None]
         return datetime(*numbers, tzinfo=UTC if found[7] else None).timestamp()  # type: ignore[misc,arg-type] # six numbers at most
     except (ValueError, OverflowError, OSError) as error:
-        raise KeyFormatError(f"expiry-time {value[:64]!r}: {error}") from error
+        raise KeyFormatError(f"{value[:64]!r}: {error}") from error
 
 
 def _permit(name: str, value: str) -> tuple[str, Port]:

@@ -17,6 +17,7 @@ usage: dunnart COMMAND [FLAGS]
   serve     run the SSH server
   config    print the configuration that serve would have, or check it
   plugins   list the plug-ins that are installed, and what the configuration uses
+  authorized-keys  explain the lines of an authorized_keys file, and whom they let in
   sftp      fetch and send files, and look after those at a server
   scp       copy files to and from servers
   keygen    make keys, certificates and lists of revoked keys
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config, "plugins": plugins, "sftp": sftp, "scp": scp,
-                "keygen": keygen, "sftp-server": sftp_server, "status": status}  # fmt: skip
+    commands = {"serve": serve, "config": config, "plugins": plugins, "authorized-keys": authorized_keys,
+                "sftp": sftp, "scp": scp, "keygen": keygen, "sftp-server": sftp_server, "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -108,6 +109,13 @@ def scp(arguments: Sequence[str]) -> int:
 def keygen(arguments: Sequence[str]) -> int:
     """Keys, certificates and lists of revoked keys."""
     from dunnart.tools.keygen.program import run
+
+    return run(arguments)
+
+
+def authorized_keys(arguments: Sequence[str]) -> int:
+    """Explain an authorized_keys file."""
+    from dunnart.tools.authorized_keys import run
 
     return run(arguments)
 
