@@ -252,6 +252,14 @@ def test_sftp_by_ssh(host: Host, tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_through_another_host(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    by = f"{this_user().name}@127.0.0.1:{host.peer.port}"
+    done = host.run("scp", "-J", f"{by},{by}", f"127.0.0.1:{tmp_path}/f", str(tmp_path / "g"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "g").read_bytes() == b"data"
+
+
 def test_sftp_ends_a_batch_where_it_fails_and_a_session_goes_on(host: Host, tmp_path: Path) -> None:
     batch = f"rm {tmp_path}/nothing\nmkdir {tmp_path}/made\n".encode()
     done = host.run("sftp", "-b", "-", "127.0.0.1", said=batch)

@@ -11,6 +11,7 @@ from dunnart.errors import ConfigError
 
 _URI = re.compile(r"(scp|sftp)://(?:([^@/]*)@)?(\[[^\]/]+\]|[^:/@]*)(?::([0-9]{1,5}))?(?:/(.*))?", re.DOTALL)
 _BRACKETED = re.compile(r"(?:([^/]*)@)?\[([^\]/]+)\](?::(.*))?", re.DOTALL)
+_HOP = re.compile(r"(?:ssh://)?(?:(.*)@)?(\[[^\]]+\]|[^:@\[\]]+)(?::([0-9]{1,5}))?", re.DOTALL)
 _DRIVES = os.name == "nt"
 
 
@@ -68,6 +69,19 @@ def destination(text: str) -> Place:
     head, _, path = text.partition(":")
     user, _, name = head.rpartition("@")
     return Place(_host(name, user), path)
+
+
+def jump(text: str) -> Host:
+    """A host to go through: `[user@]host[:port]`, or `ssh://` before that.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = _HOP.fullmatch(text)
+    port = int(found[3] or 0) if found is not None else 0
+    if found is None or port > 65535:
+        raise ConfigError(f"{text!r} is no host to go through: [user@]host[:port] is")
+    return _host(found[2].strip("[]"), found[1], port)
 
 
 def uri(text: str, default: str = ".") -> Place:

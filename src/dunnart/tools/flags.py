@@ -12,7 +12,7 @@ from dunnart.tools.ways import Wishes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FOR_SSH = "cFJ"
+_FOR_SSH = "cF"
 _DIGITS = 9
 
 
@@ -46,6 +46,7 @@ class TransferFlags:
             identities=self._values("i"),
             options=[_option(text) for text in self._values("o")],
             passed=[f"-{flag}{value}" for flag, value in self._given if flag in _FOR_SSH],
+            jump=self.value("J") or "",
             compress="C" in self,
             batch=batch,
             verbose=sum(flag == "v" for flag, _ in self._given),

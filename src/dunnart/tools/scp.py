@@ -38,7 +38,8 @@ begins with ./ or /.
   -D      speak to a server's program here             -S  an ssh program to connect with, such as ssh
   -i      a private key                                -T  with -O: take files whatever their names
   -l      at most so many kbit/s                       -v  tell what goes on
-  -O      the protocol SCP in the place of SFTP        -c, -F, -J: for the ssh program
+  -O      the protocol SCP in the place of SFTP        -c, -F: for the ssh program
+  -J      go through another host
   -o      an option of ssh_config; of dunnart's client: see the documentation
 """
 

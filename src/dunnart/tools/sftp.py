@@ -38,7 +38,8 @@ fetches that.
   -f      have files on the disk at once      -r  directories too
   -i      a private key                       -S  an ssh program to connect with, such as ssh
   -l      at most so many kbit/s              -s  another subsystem, or the path of a program at the host
-  -v      tell what goes on                   -c, -F, -J: for the ssh program
+  -v      tell what goes on                   -c, -F: for the ssh program
+  -J      go through another host
 """
 PROMPT = "sftp> "
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dunnart.client.program import Program
 from dunnart.errors import ConfigError
 from dunnart.tools.asking import Asking
+from dunnart.tools.destinations import jump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ class Wishes:
         subsystem: the subsystem for SFTP, or the path of a program at the host.
         options: those of -o, names in lower case.
         passed: flags for the ssh program alone.
+        jump: the hosts to go through, with commas between them.
         kilobits: how much may flow each second, in kbit; 0: all.
     """
 
@@ -47,6 +49,7 @@ class Wishes:
     identities: list[str] = field(default_factory=list)
     options: list[tuple[str, str]] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
+    jump: str = ""
     compress: bool = False
     batch: bool = False
     verbose: int = 0
@@ -117,6 +120,7 @@ class _Ssh:
         line += ["-oRemoteCommand=none", "-oRequestTTY=no", *wishes.passed]
         line += [f"-o{name}={value}" for name, value in wishes.options]
         line += [part for path in wishes.identities for part in ("-i", path)]
+        line += ["-J", wishes.jump] if wishes.jump else []
         line += ["-C"] * wishes.compress + ["-v"] * wishes.verbose + ["-q"] * wishes.quiet
         line += {"any": [], "inet": ["-4"], "inet6": ["-6"]}[wishes.family]
         line += ["-oBatchMode=yes"] * wishes.batch
@@ -140,10 +144,11 @@ class _Ssh:
 
 
 class _Client:
-    """A connection of dunnart's own."""
+    """A connection of dunnart's own, perhaps through others."""
 
-    def __init__(self, connection: Connection, subsystem: str) -> None:
-        self._connection = connection
+    def __init__(self, connections: list[Connection], subsystem: str) -> None:
+        self._connections = connections
+        self._connection = connections[-1]
         self._subsystem = subsystem
 
     @classmethod
@@ -152,8 +157,17 @@ class _Client:
 
         if wishes.passed:
             raise ConfigError(f"{wishes.passed[0][:2]} is for an ssh program: say -S ssh")
-        options = _ClientOptions(wishes, host, front)
-        return cls(await connect(options.name, options.port, **options.arguments), wishes.subsystem)
+        hops = [jump(text) for text in wishes.jump.split(",")] if wishes.jump else []
+        opened: list[Connection] = []
+        try:
+            for each in [*hops, host]:
+                options = _ClientOptions(wishes, each, front, hop=each is not host)
+                through = opened[-1] if opened else None
+                opened.append(await connect(options.name, options.port, through=through, **options.arguments))
+        except BaseException:
+            await _close(opened)
+            raise
+        return cls(opened, wishes.subsystem)
 
     async def sftp(self) -> ByteStream:
         if "/" in self._subsystem:
@@ -164,13 +178,18 @@ class _Client:
         return await self._connection.session(command, stderr="drop")
 
     async def close(self) -> None:
-        await self._connection.close()
+        await _close(self._connections)
+
+
+async def _close(connections: list[Connection]) -> None:
+    for connection in reversed(connections):
+        await connection.close()
 
 
 class _ClientOptions:
     """What options of ssh_config mean for `dunnart.client.connect`."""
 
-    def __init__(self, wishes: Wishes, host: Host, front: Foreground) -> None:
+    def __init__(self, wishes: Wishes, host: Host, front: Foreground, *, hop: bool) -> None:
         from dunnart.crypto.profiles import PROFILES
 
         given: dict[str, list[str]] = {}
@@ -178,9 +197,14 @@ class _ClientOptions:
             given.setdefault(name.lower(), []).append(value)
         self._given = given
         self.name = self._one("hostname", host.name)
-        self.port = host.port or wishes.port or self._number("port", 22)
-        family = self._one("addressfamily", wishes.family) if wishes.family == "any" else wishes.family
-        user = host.user or self._one("user", "") or _this_user()
+        port = self._number("port", 22)
+        self.port = host.port or wishes.port or port
+        if hop:  # those are the last one's
+            self.name, self.port = host.name, host.port or 22
+        family = self._choice("addressfamily", self._one("addressfamily", "any"), _FAMILIES)
+        family = family if wishes.family == "any" else wishes.family
+        user = self._one("user", "")
+        user = host.user or ("" if hop else user) or _this_user()
         known = self._one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
         system = self._one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2").split()
         strict = self._choice("stricthostkeychecking", self._one("stricthostkeychecking", "ask"),
@@ -208,7 +232,7 @@ class _ClientOptions:
             "known_hosts": [*known, *system],
             "unknown_host": asking.unknown_host if trust or (strict == "ask" and not batch) else None,
             "algorithms": algorithms,
-            "family": _FAMILIES[self._choice("addressfamily", family, _FAMILIES)],
+            "family": _FAMILIES[family],
             "connect_seconds": float(self._number("connecttimeout", 30)),
         }
         if not self._flag("pubkeyauthentication", default=True):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dunnart.client.globbing import has_magic, matches, unescaped
 from dunnart.errors import ConfigError
-from dunnart.tools.destinations import Host, Place, destination, place
+from dunnart.tools.destinations import Host, Place, destination, jump, place
 from dunnart.tools.flags import TransferFlags
 from dunnart.tools.progress import size
 from dunnart.tools.scp import run as run_scp
@@ -121,6 +121,21 @@ def test_destinations(text: str, meant: Place) -> None:
     assert destination(text) == meant
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("host", HOST), ("ann@host:22", Host("host", "ann", 22)), ("ssh://ann@[::1]:7", Host("::1", "ann", 7)),
+     ("a@b@host", Host("host", "a@b"))],
+)  # fmt: skip
+def test_hosts_to_go_through(text: str, meant: Host) -> None:
+    assert jump(text) == meant
+
+
+@pytest.mark.parametrize("text", ["", "host:x", "-x", "host:99999", "a b", "ssh://"])
+def test_what_is_no_host_to_go_through(text: str) -> None:
+    with pytest.raises(ConfigError):
+        jump(text)
+
+
 def test_nothing_that_a_terminal_obeys_is_shown() -> None:
     assert shown("plain ünï") == "plain ünï"
     assert shown("a\x1b[31m\n\r\x07\x9b") == r"a\x1b[31m\n\r\x07\x9b"
@@ -150,7 +165,7 @@ def test_flags() -> None:
     assert flags.rest == ["f", "-r"]
     assert (flags.wishes.port, flags.wishes.family, flags.wishes.identities) == (22, "inet", ["k"])
     assert flags.wishes.options == [("User", "ann"), ("BatchMode", "yes")]
-    assert flags.wishes.passed == ["-Jx"]
+    assert flags.wishes.jump == "x"
     for wrong in (["-P", "0"], ["-P", "65536"], ["-P", "x"], ["-o", "User"], ["-P", "٣"]):
         with pytest.raises(ConfigError):
             TransferFlags(wrong, "P:o:")
@@ -162,7 +177,8 @@ def test_flags() -> None:
         ("scp", ["x"], 1), ("scp", ["--frob", "a", "b"], 1), ("scp", ["-P", "x", "a", "b"], 1),
         ("scp", ["scp://", "b"], 1), ("scp", ["-D", "x", "-O", "a:b", "c"], 1), ("scp", ["a:", "-oX:b"], 1),
         ("sftp", [], 1), ("sftp", ["a", "b", "c"], 1), ("sftp", ["-R", "0", "a"], 1), ("sftp", ["-oProxyCommand=x"], 1),
-        ("scp", ["-oFrob=yes", "host:x", "y"], 255), ("scp", ["-J", "x", "host:x", "y"], 255),
+        ("scp", ["-oFrob=yes", "host:x", "y"], 255), ("scp", ["-J", "x:y", "host:x", "y"], 255),
+        ("scp", ["-F", "x", "host:x", "y"], 255),
         ("scp", ["-oStrictHostKeyChecking=maybe", "host:x", "y"], 255), ("sftp", ["-oPort=x", "host"], 255),
         ("sftp", ["-S", "/no such/ssh", "host"], 255),
     ],
