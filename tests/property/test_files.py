@@ -69,7 +69,7 @@ def content(file: File, size: int) -> bytes:
 
 
 def odd(path: bytes) -> bool:
-    """Tell whether a path asks for a directory at its end: more may be wrong than one thing then, and kernels differ."""
+    """Tell whether a path asks for a directory at its end: more than one thing may be wrong, and kernels differ."""
     return path.endswith((b"/", b"."))
 
 
