@@ -420,7 +420,8 @@ class Sftp:
         Raises:
             OSError: it could not be done.
         """
-        from dunnart.client.transfers import LocalSide, RemoteSide, Transfer
+        from dunnart.client.transfer_sides import LocalSide, RemoteSide
+        from dunnart.client.transfers import Transfer
 
         transfer = Transfer(
             RemoteSide(self), LocalSide(), recursive=recursive, preserve=preserve, resume=resume,
@@ -434,7 +435,8 @@ class Sftp:
         watch: TransferWatch | None = None,
     ) -> None:  # fmt: skip
         """Copy a file, or a directory with all that is in it, from here to the server; arguments as of `get`."""
-        from dunnart.client.transfers import LocalSide, RemoteSide, Transfer
+        from dunnart.client.transfer_sides import LocalSide, RemoteSide
+        from dunnart.client.transfers import Transfer
 
         transfer = Transfer(
             LocalSide(), RemoteSide(self), recursive=recursive, preserve=preserve, resume=resume,

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dunnart.client.transfers import LocalSide, RemoteSide, Transfer
+from dunnart.client.transfer_sides import LocalSide, RemoteSide
+from dunnart.client.transfers import Transfer
 from dunnart.errors import ConfigError, DunnartError, LimitExceeded
 from dunnart.tools.destinations import Host, Place, place
 from dunnart.tools.flags import TransferFlags
