@@ -67,15 +67,23 @@ def _user_file(value: str) -> str:
     return value
 
 
-def _keys_command(value: str) -> str:
-    from dunnart.plugins.keys_command import parse_command
+def _principals_file(value: str) -> str:
+    return _user_file(value) if value else value
+
+
+def _keys_command(value: str, tokens: str = "") -> str:
+    from dunnart.plugins.keys_command import TOKENS, parse_command
 
     try:
         if value:
-            parse_command(value)
+            parse_command(value, TOKENS + tokens)
     except ConfigError as error:
         raise ValueError(str(error).removeprefix("command: ")) from error
     return value
+
+
+def _principals_command(value: str) -> str:
+    return _keys_command(value, "TFKis")
 
 
 def _socket(value: str) -> str:
@@ -143,6 +151,9 @@ class ServeConfig:
         (), path, "FILE",
         "Private host key files, unencrypted. None: keys of host_key_types in the state folder, made when missing.",
     )  # fmt: skip
+    host_certificate: tuple[str, ...] = list_option(
+        (), path, "FILE", "Certificates of host keys, for clients that know their authority.",
+    )  # fmt: skip
     host_key_types: tuple[str, ...] = list_option(
         ("ed25519",), choice("ed25519", "rsa", "ecdsa"), "TYPE",
         "The types of the host keys in the state folder: ed25519, rsa, ecdsa. Not used with host_key.",
@@ -167,6 +178,28 @@ class ServeConfig:
     )  # fmt: skip
     authorized_keys_command_user: str = option(
         "", text, "USER", "The user as whom authorized_keys_command runs; it must be given with it.",
+    )  # fmt: skip
+    trusted_user_ca_keys: tuple[str, ...] = list_option(
+        (), path, "FILE",
+        "Files with the keys of authorities whose certificates let in the users that they name.",
+    )  # fmt: skip
+    authorized_principals_file: str = option(
+        "", converted(_principals_file), "FILE",
+        "The file with the principals whose certificates may be a user, by trusted_user_ca_keys; %h, %u and %U as in "
+        "authorized_keys. Empty: certificates must name the user.",
+    )  # fmt: skip
+    authorized_principals_command: str = option(
+        "", converted(_principals_command), "COMMAND",
+        "A program, as authorized_keys_command, that prints more such principals; in its arguments %T, %K and %F are "
+        "the authority's key as %t, %k and %f are the certificate, %i and %s its key id and serial number.",
+    )  # fmt: skip
+    authorized_principals_command_user: str = option(
+        "", text, "USER", "The user as whom authorized_principals_command runs; it must be given with it.",
+    )  # fmt: skip
+    revoked_keys: tuple[str, ...] = list_option(
+        (), path, "FILE",
+        "Files with revoked keys: key revocation lists, as `dunnart keygen -k` makes them, or public keys. One that "
+        "cannot be used lets no key in.",
     )  # fmt: skip
     permit_user_environment: tuple[str, ...] = list_option(
         (), converted(_variable_pattern), "PATTERN",
@@ -245,6 +278,9 @@ class ServeConfig:
     kex: str = option("", text, "LIST", f"Key exchange methods: {_EDIT}.")
     host_key_algorithms: str = option("", text, "LIST", "Signature algorithms of host keys, written as in kex.")
     user_key_algorithms: str = option("", text, "LIST", "Signature algorithms of users' keys, written as in kex.")
+    ca_signature_algorithms: str = option(
+        "", text, "LIST", "Signature algorithms of authorities on users' certificates, written as in kex.",
+    )  # fmt: skip
     ciphers: str = option("", text, "LIST", "Ciphers, written as in kex.")
     macs: str = option("", text, "LIST", "MACs, written as in kex.")
     compression: str = option("", text, "LIST", "Compression methods, written as in kex.")
@@ -301,7 +337,7 @@ class ServeConfig:
             macs=edited("macs", "macs"),
             compression=edited("compression", "compression"),
             user_key=edited("user_key", "user_key_algorithms"),
-            ca_signature=base.ca_signature,
+            ca_signature=edited("ca_signature", "ca_signature_algorithms"),
         )
 
 
@@ -415,6 +451,7 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         key = error.key or ""
         raise source.error(str(error).removeprefix(f"{key}: "), key) from error
     _check_tables(config)
+    _check_principals(config)
     return config
 
 
@@ -422,6 +459,15 @@ def _merged(below: object, above: object) -> object:
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
     return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}
+
+
+def _check_principals(config: ServeConfig) -> None:
+    """See that lists of principals are for some authority's certificates."""
+    for name in ("authorized_principals_file", "authorized_principals_command"):
+        if getattr(config, name) and not config.trusted_user_ca_keys:
+            raise config.source.error(
+                "says whose certificates to take, but trusted_user_ca_keys names no authority", name
+            )
 
 
 def _check_tables(config: ServeConfig) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from dunnart.errors import ConfigError
-from dunnart.keys.files import read_or_make_private_key, read_private_key
+from dunnart.keys.files import read_certificate, read_or_make_private_key, read_private_key
 from dunnart.keys.private import PrivateKey
+from dunnart.runtime.logs import clean
+
+if TYPE_CHECKING:
+    from dunnart.keys.certificate import Certificate
+
+_LOG = logging.getLogger("dunnart.daemon")
 
 
 def default_state_folder() -> str:
@@ -52,6 +60,26 @@ def load_host_keys(files: Sequence[str], kinds: Sequence[str], state_folder: str
         )
         for kind in kinds
     )
+
+
+def load_host_certificates(files: Sequence[str], keys: Sequence[PrivateKey]) -> tuple[Certificate, ...]:
+    """Read certificates of host keys. One that is not valid at this time is named in the log, and offered.
+
+    Raises:
+        ConfigError: a file holds none, or one of a user or of another key.
+    """
+    certificates = []
+    for file in files:
+        certificate = read_certificate(file, key="host_certificate")
+        if certificate.kind != "host":
+            raise ConfigError("is a user's certificate, not a host's", path=file, key="host_certificate")
+        if all(certificate.key != key.public for key in keys):
+            shown = certificate.fingerprint()
+            raise ConfigError(f"is for the key {shown}, which is no host key", path=file, key="host_certificate")
+        if not certificate.valid_after <= time.time() < certificate.valid_before:
+            _LOG.warning("%s is not valid at this time: clients will not take it", clean(file))
+        certificates.append(certificate)
+    return tuple(certificates)
 
 
 def prepare_folder(folder: str) -> None:

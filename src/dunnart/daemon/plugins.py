@@ -15,10 +15,11 @@ from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import LEVELS, clean
-from dunnart.server import Allow, Deny, Prompt, Tunnel
+from dunnart.server import Allow, Deny, GssapiStep, Prompt, Tunnel
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
 
 if TYPE_CHECKING:
+    from dunnart.plugins.revoked_keys import RevokedKeysFile
     from dunnart.server import Application, Attempt, Authenticator, AuthReply, Handler, Middleware, RawSession
     from dunnart.server.interfaces import (
         AsyncHandler,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
         KeySource,
         SessionRequestHandler,
     )
+
+_PROOFS = {"publickey", "gssapi-with-mic"}
+"""Methods by which root may log in where permit_root_login is "prohibit-password", as sshd has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,10 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
             "files": config.authorized_keys, "strict_modes": config.strict_modes,
             "root": config.permit_root_login != "no", "variables": config.permit_user_environment,
             "command": config.authorized_keys_command, "command_user": config.authorized_keys_command_user,
+            "authorities": config.trusted_user_ca_keys, "principals": config.authorized_principals_file,
+            "principals_command": config.authorized_principals_command,
+            "principals_command_user": config.authorized_principals_command_user,
+            "ca_algorithms": config.algorithms().ca_signature,
         },
     }  # fmt: skip
     if one_time_password is not None:
@@ -221,13 +229,31 @@ class _Maker:
 
             name, first = next(((name, each) for name, each in made if each.method == "publickey"), ("", None))
             made = [(each, found) for each, found in made if found is not first]
-            made.insert(0, (name or "key_sources", KeySources(sources, first)))
+            algorithms = self._config.algorithms().ca_signature
+            made.insert(0, (name or "key_sources", KeySources(sources, first, algorithms)))
+        if self._config.revoked_keys:
+            from dunnart.plugins.revoked_keys import NotRevoked
+
+            lists = _lists_of_revoked_keys(self._config)
+            made = [(name, NotRevoked(each, lists) if each.method == "publickey" else each) for name, each in made]
         permit = self._config.permit_root_login
         return tuple(
             NamedAuthenticator(name, each, root=permit == "yes" or (
-                permit == "prohibit-password" and (each.method == "publickey" or name == ONE_TIME_PASSWORD)))
+                permit == "prohibit-password" and (each.method in _PROOFS or name == ONE_TIME_PASSWORD)))
             for name, each in made
         )  # fmt: skip
+
+
+def _lists_of_revoked_keys(config: ServeConfig) -> list[RevokedKeysFile]:
+    from dunnart.plugins.revoked_keys import RevokedKeysFile
+
+    lists = [RevokedKeysFile(path) for path in config.revoked_keys]
+    for each in lists:
+        try:
+            each.load()
+        except ConfigError as error:
+            raise config.source.error(str(error), "revoked_keys") from error
+    return lists
 
 
 def _by_option(made: Mapping[Use, Any]) -> Callable[[str], list[tuple[Use, Any]]]:
@@ -273,12 +299,14 @@ class NamedAuthenticator:
         self._name = name
         self._inner = inner
         self._root = root
+        if hasattr(inner, "ended"):
+            self.ended = inner.ended
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask it."""
         with _Naming(self._name):
             reply = await self._inner.authenticate(attempt)
-        if not isinstance(reply, Allow | Deny | Prompt):
+        if not isinstance(reply, Allow | Deny | Prompt | GssapiStep):
             raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
         if isinstance(reply, Allow) and not self._root and await attempt.run(_is_root, attempt.user):
             return Deny("root may not log in this way")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from dunnart.daemon import plugins
 from dunnart.daemon.config import ONE_TIME_PASSWORD
 from dunnart.daemon.control import open_control
-from dunnart.daemon.host_keys import load_host_keys
+from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
 from dunnart.runtime import logs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
     from dunnart.daemon.control import ControlSocket
     from dunnart.daemon.plugins import Plugins
+    from dunnart.keys.certificate import Certificate
     from dunnart.keys.private import PrivateKey
     from dunnart.runtime.listeners import ListenAddress
 
@@ -42,6 +43,7 @@ class Prepared:
     config: ServeConfig
     algorithms: Algorithms
     host_keys: tuple[PrivateKey, ...]
+    host_certificates: tuple[Certificate, ...]
     admission: Admission
     user: str
     """Who runs this process; the only one who can log in, unless it is root."""
@@ -75,6 +77,7 @@ async def start(prepared: Prepared) -> Running:
     config = prepared.config
     server = Server(
         host_keys=prepared.host_keys,
+        host_certificates=prepared.host_certificates,
         authenticators=prepared.plugins.authenticators,
         listen=config.listen,
         shell=prepared.plugins.shell,
@@ -152,6 +155,7 @@ def prepare(config: ServeConfig) -> Prepared:
         raise ConfigError("there is no address to listen on", key="listen")
     algorithms = config.algorithms()
     host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
+    certificates = load_host_certificates(config.host_certificate, host_keys)
     usable = {name for key in host_keys for name in key.signature_algorithms} & set(algorithms.host_key)
     if not usable:
         raise ConfigError(
@@ -169,7 +173,7 @@ def prepare(config: ServeConfig) -> Prepared:
         random=_random,
     )
     made = plugins.make(config, user.name, password)
-    return Prepared(config, algorithms, host_keys, admission, user.name, password, way_in, made)
+    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made)
 
 
 def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
@@ -186,7 +190,7 @@ def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     if config.authenticators:  # what they are good for they know themselves
         return None, True
     by_key = (not methods or "publickey" in methods) and (
-        bool(config.key_sources or config.authorized_keys_command)
+        bool(config.key_sources or config.authorized_keys_command or config.trusted_user_ca_keys)
         or anyone_has_key(
             config.authorized_keys, strict_modes=config.strict_modes, variables=config.permit_user_environment
         )

@@ -29,7 +29,7 @@ def read_private_key(path: str, *, key: str | None = None, passphrase: str | Non
         ConfigError: it is missing, open to others, locked (then a KeyLocked is its cause), or no private key.
     """
     try:
-        found, data = _read_regular(path)
+        found, data = read_regular(path)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", path=path, key=key) from error
     if sys.platform != "win32":
@@ -60,7 +60,7 @@ def read_certificate(path: str, *, key: str | None = None) -> Certificate:
     from dunnart.keys.certificate import Certificate
 
     try:
-        return Certificate.parse_line(_read_regular(path)[1].decode(errors="replace"))
+        return Certificate.parse_line(read_regular(path)[1].decode(errors="replace"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", path=path, key=key) from error
     except KeyFormatError as error:
@@ -92,8 +92,8 @@ def read_or_make_private_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"]
     return read_private_key(path)
 
 
-def _read_regular(path: str) -> tuple[os.stat_result, bytes]:
-    """Read a regular file of at most 1 MiB; a FIFO does not block.
+def read_regular(path: str, largest: int = _LARGEST) -> tuple[os.stat_result, bytes]:
+    """Read a regular file of at most `largest` bytes (1 MiB); a FIFO does not block.
 
     Returns:
         What the system says of the very file that was read, and its content.
@@ -111,13 +111,16 @@ def _read_regular(path: str) -> tuple[os.stat_result, bytes]:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file", path)
-        if found.st_size > _LARGEST:
-            raise OSError(0, "it is larger than 1 MiB", path)
+        too_large = OSError(0, f"it is larger than {largest >> 20} MiB", path)
+        if found.st_size > largest:
+            raise too_large
         parts = []
+        left = largest
         while part := os.read(descriptor, _LARGEST):
             parts.append(part)
-            if sum(map(len, parts)) > _LARGEST:  # it is growing
-                raise OSError(0, "it is larger than 1 MiB", path)
+            left -= len(part)
+            if left < 0:  # it is growing
+                raise too_large
     finally:
         os.close(descriptor)
     return found, b"".join(parts)

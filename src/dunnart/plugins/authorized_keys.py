@@ -6,19 +6,22 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dunnart.crypto.profiles import PROFILES
 from dunnart.errors import ConfigError
 from dunnart.keys.authorized_keys import AuthorizedKeysCache, Decision, parse
+from dunnart.keys.certified import UserCertificate
 from dunnart.plugins import os_account
 from dunnart.plugins.keys_command import KeysCommand, filled_in
 from dunnart.server import AuthReply, Deny, PublicKeyCredential, clean
-from dunnart.server.authentication import RefusedLines, reply_of
+from dunnart.server.authentication import RefusedLines, decider, reply_of
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
-    from dunnart.keys.public import PublicKey
+    from dunnart.plugins.certificates import TrustedAuthorities
     from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
     from dunnart.server.plugins import Context
@@ -36,7 +39,11 @@ class Options:
         root: whether permit_root_login lets root in by a key.
         variables: the option permit_user_environment.
         command: the option authorized_keys_command; `command_user` is that of authorized_keys_command_user.
-        command_seconds: how long the command may take.
+        command_seconds: how long a command may take.
+        authorities: the option trusted_user_ca_keys.
+        principals: the option authorized_principals_file.
+        principals_command: the option authorized_principals_command; `principals_command_user` is that of its user.
+        ca_algorithms: the signature algorithms of authorities, as ca_signature_algorithms has them.
     """
 
     files: tuple[str, ...] = ("%h/.ssh/authorized_keys",)
@@ -46,6 +53,11 @@ class Options:
     command: str = ""
     command_user: str = ""
     command_seconds: float = 10.0
+    authorities: tuple[str, ...] = ()
+    principals: str = ""
+    principals_command: str = ""
+    principals_command_user: str = ""
+    ca_algorithms: tuple[str, ...] = PROFILES["default"].ca_signature
 
     def __post_init__(self) -> None:
         if self.command_seconds <= 0:
@@ -59,7 +71,22 @@ def from_files(context: Context[Options]) -> AuthorizedKeysFiles:
     command = KeysCommand(options.command, options.command_user, options.command_seconds) if options.command else None
     return AuthorizedKeysFiles(
         options.files, strict_modes=options.strict_modes, root=options.root, variables=options.variables,
-        command=command,
+        command=command, trusted=_trusted(options), ca_algorithms=options.ca_algorithms,
+    )  # fmt: skip
+
+
+def _trusted(options: Options) -> TrustedAuthorities | None:
+    if not options.authorities:
+        return None
+    from dunnart.plugins.certificates import TrustedAuthorities, principals_command
+
+    command = None
+    if options.principals_command:
+        user = options.principals_command_user
+        command = principals_command(options.principals_command, user, options.command_seconds)
+    return TrustedAuthorities(
+        options.authorities, options.principals, command, strict_modes=options.strict_modes,
+        variables=options.variables,
     )  # fmt: skip
 
 
@@ -73,46 +100,60 @@ class AuthorizedKeysFiles:
         root: whether root may log in.
         variables: patterns of the names that the option environment may set.
         command: asked for more lines when the files do not let a key in.
+        trusted: decides on certificates whose authorities none of the user's lines names.
+        ca_algorithms: the signature algorithms that an authority may have used on a certificate.
     """
 
     method = "publickey"
     on_any_loop = True
+    certificates = True
 
     def __init__(
         self, patterns: tuple[str, ...], *, strict_modes: bool = True, root: bool = True,
         variables: tuple[str, ...] = (), command: KeysCommand | None = None,
+        trusted: TrustedAuthorities | None = None, ca_algorithms: Collection[str] = PROFILES["default"].ca_signature,
     ) -> None:  # fmt: skip
         self._patterns = patterns
         self._strict_modes = strict_modes
         self._root = root
         self._variables = variables
         self._command = command
+        self._trusted = trusted
+        self._ca_algorithms = ca_algorithms
         self._cache = AuthorizedKeysCache(variables)
         self._told = RefusedLines()
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
-        """Allow a key that one of the user's files lists, or that the command knows."""
+        """Allow a key, or a certificate, by the user's files, the trusted authorities, or what the command says."""
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
-        key = attempt.credential.key
         # Homes may stand on a network, and so may the list of users: in a thread a hung one holds up nobody else.
         loop = asyncio.get_running_loop()
-        account, decision = await loop.run_in_executor(None, self._decide, attempt.user, attempt.address, key)
+        account, decision = await loop.run_in_executor(None, self._decide, attempt)
         if account is None:
             if self._command is not None:
                 await self._command.pretend()
             return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")
-        if decision.entry is None and not decision.final and self._command is not None:
-            asked = await self._ask(self._command, attempt, account, key)
-            decision = Decision(asked.entry, decision.reasons + asked.reasons, asked.final)
+        certificate = attempt.credential.certificate
+        if self._trusted is not None and certificate is not None and not _settled(decision):
+            login = UserCertificate(
+                certificate, user=account.name, address=attempt.address, now=time.time(),
+                algorithms=self._ca_algorithms,
+            )  # fmt: skip
+            decision = _then(decision, await self._trusted.decide(login, attempt, account))
+        if self._command is not None and not _settled(decision):
+            decision = _then(decision, await self._ask(self._command, attempt, account))
+        if certificate is not None and not _settled(decision) and not decision.reasons:
+            decision = Decision(None, ("its authority is not trusted",))
         return reply_of(decision, account)
 
-    def _decide(self, user: str, address: str, key: PublicKey) -> tuple[Account | None, Decision]:
-        account = os_account.find(user)
+    def _decide(self, attempt: Attempt) -> tuple[Account | None, Decision]:
+        account = os_account.find(attempt.user)
         if account is None:
             return None, Decision()
+        decide = decider(attempt, account.name, self._ca_algorithms)
         reasons: tuple[str, ...] = ()
         for pattern in self._patterns:
             keys = self._cache.load(
@@ -121,21 +162,31 @@ class AuthorizedKeysFiles:
                 home=account.home,
             )
             self._told.tell(keys)
-            decision = keys.decide(key, address, time.time())
-            if decision.entry is not None or decision.final:
+            decision = decide(keys)
+            if _settled(decision):
                 return account, Decision(decision.entry, reasons + decision.reasons, decision.final)
             reasons += decision.reasons
         return account, Decision(None, reasons)
 
-    async def _ask(self, command: KeysCommand, attempt: Attempt, account: Account, key: PublicKey) -> Decision:
+    async def _ask(self, command: KeysCommand, attempt: Attempt, account: Account) -> Decision:
+        credential = attempt.credential
+        assert isinstance(credential, PublicKeyCredential)
         try:
-            said = await command.lines(attempt, account, key)
+            said = await command.lines(attempt, account, credential.certificate or credential.key)
         except (OSError, TimeoutError, ConfigError) as error:
             _LOG.error("authorized_keys_command failed for %s: %s", clean(account.name), clean(str(error)))
             return Decision()
         keys = parse(said, f"authorized_keys_command for {account.name}", variables=self._variables)
         self._told.tell(keys)
-        return keys.decide(key, attempt.address, time.time())
+        return decider(attempt, account.name, self._ca_algorithms)(keys)
+
+
+def _settled(decision: Decision) -> bool:
+    return decision.entry is not None or decision.final
+
+
+def _then(before: Decision, after: Decision) -> Decision:
+    return Decision(after.entry, before.reasons + after.reasons, after.final)
 
 
 def fill_in(pattern: str, name: str, uid: int, home: str) -> str:

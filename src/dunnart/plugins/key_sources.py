@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from dunnart.crypto.profiles import PROFILES
 from dunnart.server import Allow, AuthReply, Deny, PublicKeyCredential
-from dunnart.server.authentication import RefusedLines, keys_among, reply_of
+from dunnart.server.authentication import RefusedLines, decider, keys_among, reply_of
 
 if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt, Authenticator
@@ -25,14 +25,21 @@ class KeySources:
     Args:
         sources: the sources by their names, in the order in which they are asked.
         first: the authenticator that is asked before them.
+        algorithms: the signature algorithms that an authority may have used on a certificate.
     """
 
     method = "publickey"
 
-    def __init__(self, sources: Mapping[str, KeySource], first: Authenticator | None = None) -> None:
+    def __init__(
+        self, sources: Mapping[str, KeySource], first: Authenticator | None = None,
+        algorithms: Collection[str] = PROFILES["default"].ca_signature,
+    ) -> None:  # fmt: skip
+        self._algorithms = algorithms
         self._sources = dict(sources)
         self._first = first
         self._told = RefusedLines()
+        # Only an authenticator that knows certificates may be asked about them; without one the sources are.
+        self.certificates = first is None or getattr(first, "certificates", False) is True
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask until somebody knows the key."""
@@ -42,6 +49,7 @@ class KeySources:
         reply: AuthReply = Deny() if self._first is None else await self._first.authenticate(attempt)
         if isinstance(reply, Allow) or (isinstance(reply, Deny) and reply.final):
             return reply
+        decide = decider(attempt, algorithms=self._algorithms)
         for name, source in self._sources.items():
             try:
                 keys = keys_among(await source.keys(attempt.user, attempt.address), f"key source {name}")
@@ -50,7 +58,7 @@ class KeySources:
                 _LOG.debug("key source %s failed", name, exc_info=error)
                 continue
             self._told.tell(keys)
-            decided = reply_of(keys.decide(credential.key, attempt.address, time.time()))
+            decided = reply_of(decide(keys))
             if isinstance(decided, Allow) or (isinstance(decided, Deny) and decided.final):
                 return decided
             if isinstance(decided, Deny) and decided.detail:

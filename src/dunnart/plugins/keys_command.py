@@ -12,6 +12,8 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError
@@ -19,15 +21,14 @@ from dunnart.keys import strict_modes_reason
 from dunnart.plugins import os_account
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dunnart.keys import PublicKey
+    from dunnart.keys import Certificate, PublicKey
     from dunnart.plugins.os_account import Account
     from dunnart.server import Attempt
 
 _MOST_BYTES = 1 << 20
 _READ_BYTES = 64 * 1024
-_TOKENS = "%hkUtuf"
+TOKENS = "%hkUtuf"
+_NO_MORE: Mapping[str, str] = MappingProxyType({})
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -40,13 +41,14 @@ class KeysCommand:
             Without arguments it gets the user's name.
         user: as whom it runs; %u stands for the user who logs in.
         seconds: how long it may take.
+        tokens: what may stand after a % in the arguments.
 
     Raises:
         ConfigError: the command, or the user, cannot be used.
     """
 
-    def __init__(self, command: str, user: str, seconds: float = 10.0) -> None:
-        self._argv = parse_command(command)
+    def __init__(self, command: str, user: str, seconds: float = 10.0, *, tokens: str = TOKENS) -> None:
+        self._argv = parse_command(command, tokens)
         self._user = user
         self._seconds = seconds
         self._took = 0.0
@@ -55,8 +57,10 @@ class KeysCommand:
         if "%" not in user:
             self._account(user)
 
-    async def lines(self, attempt: Attempt, account: Account, key: PublicKey) -> bytes:
-        """Give what it says of a key.
+    async def lines(
+        self, attempt: Attempt, account: Account, key: PublicKey | Certificate, more: Mapping[str, str] = _NO_MORE
+    ) -> bytes:
+        """Give what it says of a key; `more` is what further tokens stand for.
 
         Raises:
             PermissionError: the program is not safe to run, or its user does not exist.
@@ -65,7 +69,7 @@ class KeysCommand:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await self._run(account, key)
+            return await self._run(account, key, more)
         finally:
             self._took = min(loop.time() - began, self._seconds)
 
@@ -73,13 +77,13 @@ class KeysCommand:
         """Take as long as the last run has."""
         await asyncio.sleep(self._took)
 
-    async def _run(self, account: Account, key: PublicKey) -> bytes:
+    async def _run(self, account: Account, key: PublicKey | Certificate, more: Mapping[str, str]) -> bytes:
         loop = asyncio.get_running_loop()
         runner, options = await loop.run_in_executor(None, self._prepare, account)
         line_type, blob = key.line().split(" ")[:2]
         tokens = {
             "h": account.home, "u": account.name, "U": str(account.uid), "k": blob, "t": line_type,
-            "f": key.fingerprint(), "%": "%",
+            "f": key.fingerprint(), "%": "%", **more,
         }  # fmt: skip
         program, *arguments = self._argv
         filled = [filled_in(each, tokens) for each in arguments] or [account.name]
@@ -121,7 +125,7 @@ class KeysCommand:
         return account
 
 
-def parse_command(command: str) -> tuple[str, ...]:
+def parse_command(command: str, tokens: str = TOKENS) -> tuple[str, ...]:
     """Split a command into its parts.
 
     Raises:
@@ -137,9 +141,9 @@ def parse_command(command: str) -> tuple[str, ...]:
         rest = argument
         while "%" in rest:
             _, _, rest = rest.partition("%")
-            if rest[:1] not in _TOKENS or not rest:
+            if rest[:1] not in tokens or not rest:
                 raise ConfigError(
-                    f"{argument!r} holds a % before something else than {', '.join(_TOKENS)}", key="command"
+                    f"{argument!r} holds a % before something else than {', '.join(tokens)}", key="command"
                 )
             rest = rest[1:]
     return argv

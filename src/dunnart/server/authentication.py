@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from dunnart.crypto.profiles import PROFILES
 from dunnart.errors import ConfigError
 from dunnart.keys.authorized_keys import AuthorizedKeys, Decision, parse
 from dunnart.keys.public import PublicKey
@@ -15,6 +16,10 @@ from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
 from dunnart.runtime.logs import clean
 
+if TYPE_CHECKING:
+    from dunnart.keys.revocation import RevokedKeys
+
+_CA_ALGORITHMS = PROFILES["default"].ca_signature
 _LOG = logging.getLogger("dunnart.auth")
 
 
@@ -49,7 +54,7 @@ class Attempt:
 class Authenticator(Protocol):
     """Decides on requests of one method.
 
-    `authenticate` returns `Allow`, `Deny` or (keyboard-interactive) `Prompt`. An exception denies, and is logged; so
+    `authenticate` returns `Allow`, `Deny`, `Prompt` (keyboard-interactive) or `GssapiStep` (gssapi-with-mic). An exception denies, and is logged; so
     does no answer within the server's `callback_seconds`. A user who does not exist must cost as much as one who does
     (THREATS R15); the answer's time has a floor anyway.
 
@@ -59,11 +64,14 @@ class Authenticator(Protocol):
 
     Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
     checked: `PublicKeyCredential.certificate`. Others are for keys, and have not seen who signed what.
+
+    One with a method `ended(connection)` is told, on the application's event loop, when a connection is gone for which
+    it has been asked: what it keeps between the steps of a login, or for as long as it lasts, can go.
     """
 
     @property
     def method(self) -> str:
-        """The method's name in RFC 4252: "publickey", "password", "keyboard-interactive", "none"."""
+        """The method's name in RFC 4252: "publickey", "password", "keyboard-interactive", "gssapi-with-mic", "none"."""
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one request."""
@@ -112,7 +120,7 @@ class PasswordCallback:
 
 
 class KeyCallback:
-    """Public keys, found by `find(user, address)`.
+    """Public keys, found by `find(user, address)`, or certificates, by lines with the option cert-authority.
 
     Args:
         find: gives the keys that may log in as `user` from `address`, an IP address: `PublicKey`s, or lines as in an
@@ -122,6 +130,7 @@ class KeyCallback:
 
     method = "publickey"
     on_any_loop = True
+    certificates = True
 
     def __init__(
         self,
@@ -140,16 +149,20 @@ class KeyCallback:
         found = await attempt.run(self._find, attempt.user, attempt.address)
         keys = keys_among(found, "the callback")
         self._told.tell(keys)
-        return reply_of(keys.decide(attempt.credential.key, attempt.address, time.time()))
+        return reply_of(decider(attempt)(keys))
 
 
 class PublicKeys:
     """Public keys that may log in, the same for every user, as the lines of an authorized_keys file.
 
+    A line with the option cert-authority lets certificates in: those that its key has signed, and that name the user
+    among their principals, or one of the line's option principals.
+
     Args:
         text: the lines; their options are obeyed.
         users: who may log in with them; None: any name.
         variables: patterns of the names that the option environment may set.
+        revoked: keys and certificates that let nobody in any more.
 
     Raises:
         ConfigError: a line lets nobody in; says which and why.
@@ -157,8 +170,13 @@ class PublicKeys:
 
     method = "publickey"
     on_any_loop = True
+    certificates = True
 
-    def __init__(self, text: str, *, users: Iterable[str] | None = None, variables: Iterable[str] = ()) -> None:
+    def __init__(
+        self, text: str, *, users: Iterable[str] | None = None, variables: Iterable[str] = (),
+        revoked: RevokedKeys | None = None,
+    ) -> None:  # fmt: skip
+        self._revoked = revoked
         self._keys = parse(text, "text", variables=variables)
         self._users = None if users is None else frozenset(users)
         for line, reason in self._keys.refused:
@@ -177,7 +195,10 @@ class PublicKeys:
             return Deny("not a public key")
         if self._users is not None and attempt.user not in self._users:
             return Deny("no such user here", unknown_user=True)
-        return reply_of(self._keys.decide(attempt.credential.key, attempt.address, time.time()))
+        shown = attempt.credential.certificate or attempt.credential.key
+        if self._revoked is not None and (reason := self._revoked.reason(shown)):
+            return Deny(reason)
+        return reply_of(decider(attempt)(self._keys))
 
 
 def keys_among(found: Iterable[PublicKey | str], source: str) -> AuthorizedKeys:
@@ -194,9 +215,43 @@ def reply_of(decision: Decision, grant: object = None) -> AuthReply:
         grant: what an `Allow` grants beside the line's rights.
     """
     if decision.entry is None:
-        return Deny("; ".join(decision.reasons), final=decision.final)
+        return Deny("; ".join(dict.fromkeys(decision.reasons)), final=decision.final)
     terms = decision.entry.terms
     return Allow(grant, None if terms.rights == EVERYTHING else terms.rights, terms.touch, terms.verify)
+
+
+def decider(
+    attempt: Attempt, user: str | None = None, algorithms: Collection[str] = _CA_ALGORITHMS
+) -> Callable[[AuthorizedKeys], Decision]:
+    """Make the function that says whether lines let a key or a certificate in.
+
+    Args:
+        attempt: who wants in, with a `PublicKeyCredential`.
+        user: the user's name, if it is written otherwise than in the attempt.
+        algorithms: the signature algorithms that an authority may have used on a certificate.
+    """
+    credential = attempt.credential
+    assert isinstance(credential, PublicKeyCredential)
+    now = time.time()
+    if credential.certificate is None:
+        return lambda keys: keys.decide(credential.key, attempt.address, now)
+    from dunnart.keys.certified import UserCertificate
+
+    return UserCertificate(
+        credential.certificate, user=user or attempt.user, address=attempt.address, now=now, algorithms=algorithms
+    ).decide
+
+
+class Refusing(Protocol):
+    """Lines of which some let nobody in."""
+
+    @property
+    def source(self) -> str:
+        """Where they stand."""
+
+    @property
+    def refused(self) -> tuple[tuple[int, str], ...]:
+        """Number and reason of each such line; number 0 stands for all."""
 
 
 class RefusedLines:
@@ -205,7 +260,7 @@ class RefusedLines:
     def __init__(self) -> None:
         self._told: dict[str, tuple[tuple[int, str], ...]] = {}
 
-    def tell(self, keys: AuthorizedKeys) -> None:
+    def tell(self, keys: Refusing) -> None:
         """Log what is new."""
         refused = keys.refused
         if self._told.get(keys.source, ()) == refused:
