@@ -247,7 +247,7 @@ def test_a_terminal_s_sizes_that_nobody_can_show_start_no_tasks() -> None:
         session.editor.output()
         async with session._turn:  # as while the client takes nothing
             for number in range(1000):
-                session.note(WindowChange(80 + number % 9, 24, 0, 0))
+                session._note(WindowChange(80 + number % 9, 24, 0, 0))
                 most = max(most, len(session.raw.host._tasks))
             assert len(session.editor.output()) < KIB
         await asyncio.Event().wait()
