@@ -35,7 +35,8 @@ Path = str | bytes | os.PathLike[str]
 
 _READ_BYTES = 256 * 1024
 _REQUESTS = 64
-_MOST_NAMES = 1_000_000
+_MOST_NAMES = 500_000
+_LARGEST_BYTES = 1 << 30
 _DEPTH = 100
 _CHUNK_BYTES = 128 * 1024
 _WINDOW_BYTES = 4 * 1024 * 1024
@@ -240,10 +241,17 @@ class Sftp:
         handle = await self.result(self.core.open(where, mode, Attributes(mode=permissions)))
         return SftpFile(self, handle, where, append=mode.append)
 
-    async def read_file(self, path: Path) -> bytes:
-        """All of a file."""
+    async def read_file(self, path: Path, *, largest_bytes: int = _LARGEST_BYTES) -> bytes:
+        """All of a file.
+
+        Raises:
+            LimitExceeded: there is more of it than `largest_bytes`, by default 1 GiB.
+        """
         async with await self.open(path) as file:
-            return await file.read()
+            data = await file.read(largest_bytes)
+            if len(data) == largest_bytes and await file.read(1):
+                raise LimitExceeded(f"the server has more than {largest_bytes} bytes of {path!r}")
+            return data
 
     async def write_file(self, path: Path, data: bytes | bytearray | memoryview) -> None:
         """Write a file anew."""

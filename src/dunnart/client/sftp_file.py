@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def read_ahead(
-    sftp: Sftp, handle: bytes, path: bytes, offset: int = 0, *, count: int | None = None, expected: int = 0
+    sftp: Sftp, handle: bytes, path: bytes, offset: int = 0, *, count: int | None = None, expected: int | None = None
 ) -> AsyncGenerator[bytes, None]:
     """Read a file from `offset` on, in order, with many requests outstanding.
 
@@ -29,10 +29,12 @@ async def read_ahead(
         path: likewise.
         offset: where to begin.
         count: how many bytes at most; None: to the end.
-        expected: how large the file is believed to be: behind that one piece at a time is asked for.
+        expected: how large the file is believed to be: behind that one piece at a time is asked for. None: it has all
+            that is wanted.
     """
     window: deque[tuple[int, int, asyncio.Future[bytes]]] = deque()
     end = None if count is None else offset + count
+    believed = expected if expected is not None else end or 0
     room = sftp.window_bytes
     try:
         while True:
@@ -40,9 +42,9 @@ async def read_ahead(
             lost = sftp.closed and window
             while not lost and (end is None or offset < end) and len(window) < sftp.requests and room > 0:
                 size = sftp.read_bytes if end is None else min(sftp.read_bytes, end - offset)
-                if end is None and offset < expected:
-                    size = min(size, expected - offset)
-                elif end is None and window and window[-1][0] >= expected:
+                if offset < believed:
+                    size = min(size, believed - offset)
+                elif window and window[-1][0] >= believed:
                     break
                 window.append((offset, size, sftp.submit(sftp.core.read(handle, offset, size, path))))
                 offset += size
@@ -149,14 +151,17 @@ class SftpFile:
         await self.close()
 
     async def read(self, count: int = -1) -> bytes:
-        """`count` bytes, fewer at the end of the file; all that is left if negative. Reads ahead."""
+        """`count` bytes, fewer at the end of the file; all that is left if negative. Reads ahead.
+
+        What is left has no end if the server does not want it to: say a number to one that is not trusted.
+        """
         data = await self.read_at(self._position, count)
         self._position += len(data)
         return data
 
     async def read_at(self, offset: int, count: int = -1) -> bytes:
         """The same from `offset` on."""
-        expected = (await self.stat()).size or 0 if count < 0 else 0
+        expected = None if 0 <= count <= self._sftp.read_bytes else (await self.stat()).size or 0
         parts = [
             data
             async for data in read_ahead(

@@ -66,7 +66,9 @@ def test_files(tmp_path: Path) -> None:
                 await file.truncate(5)
                 await file.sync()
                 assert (await file.stat()).size == 5
-            assert await sftp.read_file("f") == b"Jello"
+            assert await sftp.read_file("f") == await sftp.read_file("f", largest_bytes=5) == b"Jello"
+            with pytest.raises(LimitExceeded):
+                await sftp.read_file("f", largest_bytes=4)
             async with await sftp.open("f", "a") as file:
                 await file.write(b"!")
             assert (tmp_path / "f").read_bytes() == b"Jello!"
