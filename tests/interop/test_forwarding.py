@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,12 @@ def test_dynamic(server: Served, name: str) -> None:
             assert exchange(socks(dial(("127.0.0.1", port)), host, echo.port), DATA[:MIB]) == DATA[:MIB] + b"bye"
 
 
+def test_dynamic_the_other_way_round(server: Served) -> None:
+    port = free_port()
+    with echoing() as echo, connected(server, "OpenSSH", "-R", f"{port}"):
+        assert exchange(socks(dial(("127.0.0.1", port)), "localhost", echo.port), DATA) == DATA + b"bye"
+
+
 def test_standard_input_and_output(server: Served) -> None:
     with echoing() as echo:
         line, env = OpenSsh().command(server, "-W", f"127.0.0.1:{echo.port}")
@@ -179,8 +186,6 @@ def test_sockets_that_are_left_are_replaced_on_demand(start: Serve, tmp_path: Pa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve other users")
 def test_sockets_of_another_user(start: Serve) -> None:
-    import tempfile
-
     server = start(shell="/bin/sh")  # theirs lets nobody in
     user = ("-o", "User=nobody")
     with tempfile.TemporaryDirectory(dir="/tmp") as name, echoing() as echo:
@@ -376,3 +381,32 @@ def test_a_client_that_vanishes(start: Serve, tmp_path: Path) -> None:
             sock.close()
         assert eventually(lambda: closed(back))
         assert eventually(lambda: open_descriptors(server) <= idle)
+
+
+@pytest.mark.parametrize("user", ["", "nobody"])
+def test_a_server_that_ends_leaves_nothing(start: Serve, agent: dict[str, str], user: str) -> None:
+    if user and os.geteuid() != 0:
+        pytest.skip("only root can serve other users")
+    server = start(shell="/bin/sh")
+    port, back = free_port(), free_port()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, echoing() as echo:
+        os.chmod(name, 0o777)
+        far = f"{name}/far"
+        flags = ("-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "-R", f"{back}:127.0.0.1:{echo.port}",
+                 "-R", f"{far}:127.0.0.1:{echo.port}")  # fmt: skip
+        line, env = OpenSsh().command(server, *AGENT, *(("-o", f"User={user}") if user else ()), *flags)
+        with started([*line, "echo $SSH_AUTH_SOCK; exec sleep 1000"], env | agent) as process:
+            assert process.stdout is not None
+            path = process.stdout.readline().decode().strip()
+            assert os.path.exists(path)
+            for address in (("127.0.0.1", port), ("127.0.0.1", back), far):
+                sock = dial(address)
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+                sock.close()
+            server.process.terminate()
+            assert process.wait(SECONDS) == 255
+            server.process.wait(SECONDS)
+        assert closed(back)
+        assert eventually(lambda: not os.path.exists(far))
+        assert not os.path.exists(os.path.dirname(path))

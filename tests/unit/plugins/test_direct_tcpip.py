@@ -212,3 +212,24 @@ async def test_names_are_connected_to_as_far_as_their_addresses_are_allowed() ->
         client = await server.login()
         for host in ("localhost", "127.0.0.1", "::ffff:127.0.0.1"):
             assert not (await dial(client, port, host)).opened
+
+
+async def test_ipv6() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())
+        writer.close()
+
+    try:
+        listener = await asyncio.start_server(serve, "::1", 0)
+    except OSError:
+        pytest.skip("this system has no IPv6")
+    async with listener, forwarding(("loop", 1), allow("connect [::1]:*")) as server:
+        client = await server.login()
+        port = listener.sockets[0].getsockname()[1]
+        for host in ("::1", "localhost"):
+            channel = await dial(client, port, host)
+            await client.send_all(channel, b"six")
+            client.send_eof(channel)
+            await client.until(lambda: channel.closed)  # noqa: B023 - waited for here
+            assert channel.out == b"six"
+        assert not (await dial(client, port, "127.0.0.1")).opened
