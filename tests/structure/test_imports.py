@@ -109,3 +109,21 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
     loaded = modules_loaded("import " + ", ".join(modules))
     assert set(modules) <= loaded
     assert loaded & (HEAVY | {"asyncio", "socket"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("forwards", "wanted"),
+    [
+        (("off",), set()),
+        (("agent",), {"agent_forwarding", "allow_list", "private_folder"}),
+        (("tcp",), {"allow_list", "direct_tcpip", "tcpip_forward"}),
+    ],
+)
+def test_what_is_not_forwarded_is_not_loaded(forwards: tuple[str, ...], wanted: set[str]) -> None:
+    statement = "from dunnart.daemon.config import ServeConfig; from dunnart.daemon.plugins import make"
+    loaded = modules_loaded(f"{statement}; make(ServeConfig(forwards={forwards!r}), 'me', None)")
+    all_of_them = {
+        "agent_forwarding", "allow_list", "direct_streamlocal", "direct_tcpip", "private_folder",
+        "streamlocal_forward", "tcpip_forward", "unix_process", "unix_sockets", "x11_forwarding",
+    }  # fmt: skip
+    assert {name for name in all_of_them if f"dunnart.plugins.{name}" in loaded} == wanted

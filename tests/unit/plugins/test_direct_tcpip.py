@@ -226,7 +226,7 @@ async def test_ipv6() -> None:
     async with listener, forwarding(("loop", 1), allow("connect [::1]:*")) as server:
         client = await server.login()
         port = listener.sockets[0].getsockname()[1]
-        for host in ("::1", "localhost"):
+        for host in ("::1", "0:0:0:0:0:0:0:1"):
             channel = await dial(client, port, host)
             await client.send_all(channel, b"six")
             client.send_eof(channel)
