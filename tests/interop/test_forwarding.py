@@ -410,3 +410,23 @@ def test_a_server_that_ends_leaves_nothing(start: Serve, agent: dict[str, str], 
         assert closed(back)
         assert eventually(lambda: not os.path.exists(far))
         assert not os.path.exists(os.path.dirname(path))
+
+
+def test_everything_through_protocol_processes(start: Serve, agent: dict[str, str], tmp_path: Path) -> None:
+    server = start("--workers", "2")
+    port, back = free_port(), free_port()
+    with echoing() as echo, echoing(tmp_path / "far") as far:
+        flags = ["-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "-R", f"{back}:127.0.0.1:{echo.port}"]
+        flags += ["-L", f"{tmp_path}/near:{far.address}", "-R", f"{tmp_path}/back:{far.address}"]
+        addresses = [("127.0.0.1", port), ("127.0.0.1", back), f"{tmp_path}/near", f"{tmp_path}/back"]
+        idle = open_descriptors(server)
+        line, env = OpenSsh().command(server, *AGENT, *flags)
+        with started([*line, "ssh-add -l; exec sleep 1000"], env | agent) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith(b"(ECDSA)\n")
+            for address in addresses:
+                assert exchange(dial(address), DATA) == DATA + b"bye"
+            run_many(40, addresses)
+            process.kill()
+        assert eventually(lambda: open_descriptors(server) <= idle)
+        assert not (tmp_path / "back").exists()
