@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -24,10 +25,10 @@ from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import ChannelOpenQuestion, Refusal
 from dunnart.protocol.requests import UnknownGlobalRequest, UnknownOpen
 from dunnart.server import Allow, Attempt, AuthReply
-from dunnart.server.interfaces import Forward
+from dunnart.server.interfaces import AuditEvent, Forward
 from dunnart.server.plugins import Context
 from dunnart.wire.encoding import Reader, text, uint32
-from tests.runtime.driver import MIB, Channel, Client, descriptors, eventually
+from tests.runtime.driver import MIB, USER, Channel, Client, descriptors, eventually
 from tests.runtime.test_placements import Placed, every_placement, placed
 
 LOG = logging.getLogger("dunnart.plugin.test")
@@ -387,6 +388,74 @@ def _ended(sock: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+class Sink:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
+
+    def record(self, event: AuditEvent) -> None:
+        self.events.append(event)
+
+
+@every_placement
+async def test_what_is_forwarded_is_recorded(where: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dunnart.forward")
+    sink = Sink()
+    async with forwarding(where, rules=("listen localhost:0",), audit=[sink]) as server:
+        client = await server.login(answers=ACCEPTING)
+        assert await listen(client, "", 0) == 0
+        port = await listen(client)
+        _, writer = await connect(port)
+        channel = await opened(client)
+        writer.write(b"12345")
+        await client.until(lambda: channel.out == b"12345")
+        await client.send_all(channel, b"123")
+        client.send_eof(channel)
+        await here(writer)
+        await client.until(lambda: channel.closed)
+        assert await cancel(client, "localhost", port)
+        await eventually(lambda: sink.events[-1].kind == "listen-end")
+        events = {event.kind: event for event in sink.events}
+        assert list(events) == [
+            "login", "forward-refused", "listen-begin", "channel-begin", "channel-end", "listen-end",
+        ]  # fmt: skip
+        assert {event.user for event in sink.events} == {USER}
+        assert events["forward-refused"].details == {"detail": "listen '' port 0"}
+        assert events["listen-begin"].details == {"what": "forwarded-tcpip", "detail": f"localhost port {port}"}
+        assert events["listen-end"].details == events["listen-begin"].details
+        ended = dict(events["channel-end"].details)
+        assert 0 <= float(ended.pop("seconds")) < 20
+        assert ended == dict(events["channel-begin"].details) | {"bytes_received": 3, "bytes_sent": 5}
+        assert str(ended["detail"]).startswith(f"localhost:{port} from 127.0.0.1 port ")
+        counters = (await server.server.status()).counters
+        assert (counters["forwarded_bytes_received"], counters["forwarded_bytes_sent"]) == (3, 5)
+        assert (counters["channels"], counters["refused_forwards"]) == (1, 1)
+    assert any("may not have forwarded: listen '' port 0" in line for line in caplog.messages)
+    assert any("3 bytes received, 5 sent" in line for line in caplog.messages)
+
+
+async def test_a_listener_rests_while_there_are_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with forwarding(retry_seconds=0.01) as server:
+        client = await server.login(answers=ACCEPTING)
+        port = await listen(client)
+        accept, failures = socket.socket.accept, iter([errno.EMFILE, errno.ECONNABORTED, errno.ENFILE])
+
+        def scarce(sock: socket.socket) -> Any:
+            number = next(failures, 0)
+            if number:
+                raise OSError(number, "scarce")
+            return accept(sock)
+
+        monkeypatch.setattr(socket.socket, "accept", scarce)
+        _, writer = await connect(port)
+        channel = await opened(client)
+        writer.write(b"at last")
+        await client.until(lambda: channel.out == b"at last")
+        assert next(failures, 0) == 0
+        await here(writer)
 
 
 @every_placement
