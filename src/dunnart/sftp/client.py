@@ -196,11 +196,11 @@ class SftpClient:
 
     def _ask(
         self, kind: int, body: bytes, expected: int = messages.STATUS, decode: Callable[[Reader], T] | None = None,
-        path: bytes = b"", at_end: T | None = None,
+        path: bytes = b"", at_end: T | None = None, data: bytes | memoryview = b"",
     ) -> Request[T]:  # fmt: skip
         if not self.begun:
             raise LocalProtocolError("the server has not said its version yet")
-        size = 5 + len(body)
+        size = 5 + len(body) + len(data)
         if size > PACKET_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:_NAME_BYTES])
         while self._next in self._waiting:
@@ -209,7 +209,7 @@ class SftpClient:
         self._next = (number + 1) % _NUMBERS
         request = Request(number, expected, decode, path, at_end)
         self._waiting[number] = request
-        self.to_send.append(_HEADER.pack(size, kind, number) + body)
+        self.to_send.append(b"".join((_HEADER.pack(size, kind, number), body, data)))
         return request
 
     def _extended(
@@ -259,7 +259,8 @@ class SftpClient:
         """Write at most 255 KiB."""
         if len(data) > DATA_BYTES:
             raise LocalProtocolError(f"{len(data)} bytes cannot be written at once, but {DATA_BYTES}")
-        return self._ask(messages.WRITE, b"".join((string(handle), uint64(offset), uint32(len(data)), data)), path=path)
+        head = string(handle) + uint64(offset) + uint32(len(data))
+        return self._ask(messages.WRITE, head, path=path, data=data)
 
     def stat_handle(self, handle: bytes, path: bytes = b"") -> Request[Attributes]:
         """What is known of an open file."""
