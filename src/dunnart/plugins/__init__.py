@@ -5,8 +5,13 @@ from __future__ import annotations
 BUILT_IN = {
     "dunnart.authenticators": {
         "authorized-keys": "dunnart.plugins.authorized_keys:from_files",
+        "gssapi": "dunnart.plugins.kerberos:Kerberos",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
         "password-file": "dunnart.plugins.password_file:PasswordFile",
+    },
+    "dunnart.key_sources": {
+        "http": "dunnart.plugins.http_keys:HttpKeys",
+        "sql": "dunnart.plugins.sql_keys:SqlKeys",
     },
     "dunnart.shells": {
         "os": "dunnart.plugins.os_process:shell",
