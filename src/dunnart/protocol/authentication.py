@@ -1,4 +1,4 @@
-"""The server's side of authentication: RFC 4252, keyboard-interactive (RFC 4256), chains of methods, FIDO keys.
+"""The server's side of authentication: RFC 4252, keyboard-interactive (RFC 4256), GSS-API (RFC 4462), chains, FIDO.
 
 One request is decided at a time; further ones wait in a bounded row. A decision belongs to the very request that asked
 for it: nothing of a query, a failed attempt or another method outlives it (THREATS R12).
@@ -6,6 +6,7 @@ for it: nothing of a query, a failed attempt or another method outlives it (THRE
     request ──► method enabled? well-formed? ──► AuthQuestion ──► Deny ──────────────────────► FAILURE, counted
                                                   │ ▲      Allow ──► signature holds? ──► chain complete? ──► SUCCESS
                                                   ▼ └──── INFO_RESPONSE ◄── Prompt               │no
+                                                    └──── token or MIC ◄── GssapiStep            │
                                            (parked requests)                                     └──► FAILURE, partial
 """
 
@@ -26,6 +27,8 @@ from dunnart.protocol.questions import (
     AuthQuestion,
     Credential,
     Deny,
+    GssapiCredential,
+    GssapiStep,
     InteractiveCredential,
     MethodsQuestion,
     NoneCredential,
@@ -35,6 +38,7 @@ from dunnart.protocol.questions import (
 )
 from dunnart.wire.encoding import Reader, boolean, string, text
 from dunnart.wire.messages import (
+    GssapiData,
     HostboundQuery,
     HostboundSigned,
     InteractiveData,
@@ -43,6 +47,10 @@ from dunnart.wire.messages import (
     PublicKeySigned,
     UserauthBanner,
     UserauthFailure,
+    UserauthGssapiExchangeComplete,
+    UserauthGssapiMic,
+    UserauthGssapiResponse,
+    UserauthGssapiToken,
     UserauthInfoRequest,
     UserauthInfoResponse,
     UserauthPkOk,
@@ -116,27 +124,34 @@ class ServerAuthentication:
         return self._failures
 
     def receive(self, number: int, payload: memoryview) -> None:
-        """Handle USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE."""
-        if number != phases.USERAUTH_REQUEST:
-            self._core.stage = Stage.AUTH
-            self._receive_responses(payload)
-        elif self._answering:
+        """Handle USERAUTH_REQUEST, USERAUTH_INFO_RESPONSE and what a GSS-API mechanism sends."""
+        if self._answering:
             self._parked_bytes += len(payload)
             if self._parked_bytes > _PARKED_BYTES:
                 raise LimitExceeded("too many authentication requests at once")
             self._parked.append(bytes(payload))
         else:
-            # RFC 4256 §3.1: a new request abandons the prompts that are out.
+            self._receive(number, payload)
+
+    def _receive(self, number: int, payload: bytes | memoryview) -> None:
+        stage = self._core.stage
+        if number == phases.USERAUTH_REQUEST:
+            # RFC 4256 §3.1, 4462 §3.4: a new request abandons the prompts that are out, and a mechanism's exchange.
             self._core.stage = Stage.AUTH
             self._receive_request(payload)
+        elif stage is Stage.INTERACTIVE:
+            self._core.stage = Stage.AUTH
+            self._receive_responses(payload)
+        elif stage is Stage.GSSAPI:
+            self._receive_gssapi(number, payload)
+        # else: it was sent before the client could know that the exchange had failed
 
     def _resume(self) -> None:
         self._answering = False
         while self._parked and not self._answering and self._core.stage is not Stage.CONNECTION:
             payload = self._parked.popleft()
             self._parked_bytes -= len(payload)
-            self._core.stage = Stage.AUTH  # RFC 4256 §3.1: it abandons prompts that are out
-            self._receive_request(payload)
+            self._receive(payload[0], payload)
 
     def _receive_request(self, payload: bytes | memoryview) -> None:
         request = UserauthRequest.decode(payload)
@@ -186,6 +201,7 @@ class ServerAuthentication:
                 _HOSTBOUND: self._try_public_key,
                 "password": self._try_password,
                 "keyboard-interactive": self._try_interactive,
+                "gssapi-with-mic": self._try_gssapi,
             }[request.method]
             handler(request)
         except (DecodeError, KeyFormatError) as error:
@@ -217,6 +233,30 @@ class ServerAuthentication:
     def _try_interactive(self, request: UserauthRequest) -> None:
         data = InteractiveData.decode(request.method_data)
         self._ask(InteractiveCredential(data.submethods, None))
+
+    def _try_gssapi(self, request: UserauthRequest) -> None:
+        data = GssapiData.decode(request.method_data)
+        reader = Reader(data.mechanisms)
+        mechanisms = tuple(reader.string() for _ in range(data.count))  # a short read ends a lying count (THREATS R8)
+        reader.end()
+        self._ask(GssapiCredential(mechanisms))
+
+    def _receive_gssapi(self, number: int, payload: bytes | memoryview) -> None:
+        core = self._core
+        assert self._user is not None
+        try:
+            if number == UserauthGssapiToken.number:
+                self._ask(GssapiCredential(token=UserauthGssapiToken.decode(payload).token))
+            elif number == UserauthGssapiMic.number:
+                head = string(core.session_id) + b"\x32" + text(self._user)
+                signed = head + text(_CONNECTION) + text(GssapiCredential.method)
+                self._ask(GssapiCredential(mic=UserauthGssapiMic.decode(payload).mic, signed=signed))
+            elif number == UserauthGssapiExchangeComplete.number:
+                self._refuse(GssapiCredential.method, "the mechanism does not protect integrity")
+            else:  # RFC 4462 §3.9: the client goes on with its next request, and waits for no answer to this
+                self._refuse(GssapiCredential.method, "the client's mechanism failed", answered=False)
+        except DecodeError as error:
+            self._refuse(GssapiCredential.method, str(error))
 
     def _try_public_key(self, request: UserauthRequest) -> None:
         core = self._core
@@ -267,6 +307,17 @@ class ServerAuthentication:
             ).encode())  # fmt: skip
             self._resume()
             return
+        if isinstance(reply, GssapiStep) and isinstance(credential, GssapiCredential) and credential.mic is None:
+            if credential.token is None:
+                core.stage = Stage.GSSAPI
+                core.send(UserauthGssapiResponse(reply.data).encode())
+            elif reply.data:
+                core.send(UserauthGssapiToken(reply.data).encode())
+            self._resume()
+            return
+        core.stage = Stage.AUTH
+        if isinstance(credential, GssapiCredential) and credential.mic is None and isinstance(reply, Allow):
+            reply = Deny("allowed before the proof")
         if not isinstance(reply, Allow):
             denied = reply if isinstance(reply, Deny) else Deny("no answer")
             self._refuse(
@@ -285,7 +336,7 @@ class ServerAuthentication:
                 self._refuse(method, str(error), detail_of=credential)
         self._resume()
 
-    def _receive_responses(self, payload: memoryview) -> None:
+    def _receive_responses(self, payload: bytes | memoryview) -> None:
         try:
             message = UserauthInfoResponse.decode(payload)
             reader = Reader(message.responses)
@@ -310,9 +361,11 @@ class ServerAuthentication:
         counted: bool = True,
         detail_of: Credential | None = None,
         unknown_user: bool = False,
+        answered: bool = True,
     ) -> None:
         core = self._core
         assert self._user is not None
+        core.stage = Stage.AUTH
         if counted:
             self._failures += 1
             if isinstance(detail_of, PublicKeyCredential):
@@ -320,7 +373,8 @@ class ServerAuthentication:
             core.emit(AuthFailed(self._user, method, detail, unknown_user))
             if self._failures >= core.config.limits.max_auth_tries:
                 raise TooManyFailures(f"{self._failures} failures")
-        core.send(UserauthFailure(self._methods(), partial_success=False).encode())
+        if answered:
+            core.send(UserauthFailure(self._methods(), partial_success=False).encode())
 
     def _succeed(self, credential: Credential, reply: Allow) -> None:
         core = self._core

@@ -3,7 +3,7 @@
 Two things decide what a peer may send, beside its role: how far a key exchange has come (`Kex`) and what the connection
 is doing (`Stage`). `ALLOWED` is their full product; a number that is not in its cell never reaches a handler.
 
-    Stage:  FIRST_KEX ──NEWKEYS──► EXT_INFO ──any──► SERVICE ──► AUTH ◄─► INTERACTIVE ──► CONNECTION
+    Stage:  FIRST_KEX ──NEWKEYS──► EXT_INFO ──any──► SERVICE ──► AUTH ◄─► INTERACTIVE, GSSAPI ──► CONNECTION
     Kex:    IDLE ──our KEXINIT──► OFFERED ──their KEXINIT──► EXCHANGE ◄──► BUSY ──► NEWKEYS ──► IDLE
 """
 
@@ -44,6 +44,7 @@ class Stage(Enum):
     SERVICE = "before the service request"
     AUTH = "authentication"
     INTERACTIVE = "authentication, prompts are out"
+    GSSAPI = "authentication, a GSS-API mechanism is chosen and its tokens go to and fro"
     CONNECTION = "logged in"
 
 
@@ -69,6 +70,7 @@ _BY_STAGE = {
     # RFC 4252 §5: a request may be followed by another service request only before authentication has begun.
     (Role.SERVER, Stage.AUTH): frozenset((USERAUTH_REQUEST, PING)),
     (Role.SERVER, Stage.INTERACTIVE): frozenset((USERAUTH_REQUEST, 61, PING)),
+    (Role.SERVER, Stage.GSSAPI): frozenset((USERAUTH_REQUEST, 61, 63, 65, 66, PING)),
     # RFC 4252 §5.1: authentication requests after success are to be ignored, so they are let in.
     (Role.SERVER, Stage.CONNECTION): frozenset(
         (KEXINIT, USERAUTH_REQUEST, *range(80, 83), *range(90, 101), PING, PONG)
@@ -78,11 +80,12 @@ _BY_STAGE = {
     (Role.CLIENT, Stage.SERVICE): frozenset((SERVICE_ACCEPT,)),
     (Role.CLIENT, Stage.AUTH): frozenset((EXT_INFO, KEXINIT, 51, 52, 53, 60, PING)),
     (Role.CLIENT, Stage.INTERACTIVE): frozenset((EXT_INFO, KEXINIT, 51, 52, 53, 60, PING)),
+    (Role.CLIENT, Stage.GSSAPI): frozenset(),  # our client does not know it
     (Role.CLIENT, Stage.CONNECTION): frozenset((KEXINIT, 53, *range(80, 83), *range(90, 101), PING, PONG)),
 }
 
-KNOWN = frozenset((*range(1, 8), KEXINIT, NEWKEYS, *range(30, 50), *range(50, 54), 60, 61, 80, 81, 82, *range(90, 101),
-                   PING, PONG))  # fmt: skip
+KNOWN = frozenset((*range(1, 8), KEXINIT, NEWKEYS, *range(30, 50), *range(50, 54), 60, 61, 63, 65, 66, 80, 81, 82,
+                   *range(90, 101), PING, PONG))  # fmt: skip
 
 
 def _allowed(role: Role, stage: Stage, kex: Kex, strict: bool) -> frozenset[int]:  # noqa: FBT001 - a table's axis

@@ -98,12 +98,36 @@ class InteractiveCredential:
         return f"InteractiveCredential(submethods={self.submethods!r}, responses=…)"
 
 
-Credential = NoneCredential | PublicKeyCredential | PasswordCredential | InteractiveCredential
+@dataclass(frozen=True, slots=True)
+class GssapiCredential:
+    """RFC 4462 §3: one step of a login by GSS-API.
+
+    First come the client's mechanisms, and `GssapiStep` answers with one of them; then tokens, each answered by
+    `GssapiStep`; at last a MIC, which decides.
+
+    Attributes:
+        mechanisms: the DER forms of the OIDs, the client's favourite first; () but in the first step.
+        token: the mechanism's, None but in the steps that follow.
+        mic: a message integrity code over `signed`, None but in the last step. Both are the proof: of this user, on
+            this connection.
+    """
+
+    mechanisms: tuple[bytes, ...] = ()
+    token: bytes | None = None
+    mic: bytes | None = None
+    signed: bytes = b""
+    method = "gssapi-with-mic"
+
+    def __repr__(self) -> str:
+        return f"GssapiCredential(mechanisms={self.mechanisms!r}, …)"
+
+
+Credential = NoneCredential | PublicKeyCredential | PasswordCredential | InteractiveCredential | GssapiCredential
 
 
 @dataclass(frozen=True, slots=True)
 class AuthQuestion(Question):
-    """May `user` in with this credential? (server) Reply: `Allow`, `Deny` or `Prompt`."""
+    """May `user` in with this credential? (server) Reply: `Allow`, `Deny`, `Prompt` or `GssapiStep`."""
 
     user: str
     credential: Credential
@@ -167,7 +191,19 @@ class Prompt:
     instruction: str = ""
 
 
-AuthReply = Allow | Deny | Prompt
+@dataclass(frozen=True, slots=True)
+class GssapiStep:
+    """A login by GSS-API goes on.
+
+    Attributes:
+        data: to the first step the chosen mechanism, in DER form; then the mechanism's token for the client, b"" if it
+            has none.
+    """
+
+    data: bytes
+
+
+AuthReply = Allow | Deny | Prompt | GssapiStep
 
 
 @dataclass(frozen=True, slots=True)

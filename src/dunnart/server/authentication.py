@@ -54,9 +54,9 @@ class Attempt:
 class Authenticator(Protocol):
     """Decides on requests of one method.
 
-    `authenticate` returns `Allow`, `Deny`, `Prompt` (keyboard-interactive) or `GssapiStep` (gssapi-with-mic). An exception denies, and is logged; so
-    does no answer within the server's `callback_seconds`. A user who does not exist must cost as much as one who does
-    (THREATS R15); the answer's time has a floor anyway.
+    `authenticate` returns `Allow`, `Deny`, `Prompt` (keyboard-interactive) or `GssapiStep` (gssapi-with-mic). An
+    exception denies, and is logged; so does no answer within the server's `callback_seconds`. A user who does not exist
+    must cost as much as one who does (THREATS R15); the answer's time has a floor anyway.
 
     It runs on the application's event loop. One with a true attribute `on_any_loop` promises that it needs no loop of
     its own and never blocks; then a busy application does not delay logins. One with a true attribute `travels` can be

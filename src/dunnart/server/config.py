@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         SessionRequestHandler,
     )
 
-METHODS = ("none", "publickey", "password", "keyboard-interactive")
+METHODS = ("none", "publickey", "password", "keyboard-interactive", "gssapi-with-mic")
 _STACK_BYTES = 32 * 1024
 HostKey = PrivateKey | bytes | str | os.PathLike[str]
 HostCertificate = Certificate | bytes | str | os.PathLike[str]

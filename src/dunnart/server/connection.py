@@ -38,6 +38,7 @@ from dunnart.protocol.questions import (
     ChannelRequestQuestion,
     Deny,
     GlobalRequestQuestion,
+    GssapiStep,
     InteractiveCredential,
     MethodsQuestion,
     Prompt,
@@ -177,8 +178,7 @@ class ServerConnection:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             self._end(channel)
-        if self.facts is not None:
-            self.server.host.ended(self.id)
+        self.server.host.ended(self.id)
         self.server.forget(self)
 
     # Transport.
@@ -331,7 +331,7 @@ class ServerConnection:
                 raise
             self.server.failed(self, error)
             reply = Deny(f"the {attempt.credential.method} authenticator failed")
-        if not isinstance(reply, Allow | Prompt):
+        if not isinstance(reply, Allow | Prompt | GssapiStep):
             floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
             await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
         self.answer(question, reply)
@@ -383,6 +383,11 @@ class ServerConnection:
         if self._forwarded is None:
             self._forwarded = Forwarded(self)
         return self._forwarded
+
+    @property
+    def gone(self) -> bool:
+        """The connection is over."""
+        return self.pump.closed
 
     def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
         """Ask the client for a channel."""
@@ -458,15 +463,17 @@ class ServerConnection:
             self._answer_request(question, done=False)
             return
         channel.waiting = []
+        channel.prepared = True
         self.spawn(self._ask_prepare(channel, request, question))
 
     async def _ask_prepare(
         self, channel: ServerChannel, request: UnknownRequest, question: ChannelRequestQuestion
     ) -> None:
         assert self.facts is not None
+        if self._channels.get(channel.number) is not channel:  # it is closed already
+            return
         variables: Mapping[str, str] | None = None
         host = self.server.host
-        channel.prepared = True
         try:
             asked = Asked(self.facts, request.wire_name, request.data, channel.number)
             variables = await host.prepare(asked, self)

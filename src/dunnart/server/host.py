@@ -97,7 +97,7 @@ class HostLink(Protocol):
         """A session for which requests were answered is gone."""
 
     def ended(self, connection: int) -> None:
-        """A connection whose user was logged in is gone."""
+        """A connection is gone, whether or not its user was logged in."""
 
     def audit(self, event: AuditEvent) -> None:
         """Something happened that has to be recorded."""
@@ -145,6 +145,7 @@ class Host:
         self._clients: dict[int, ClientLink] = {}
         self._prepared: dict[tuple[int, int], Scope] = {}
         self._wanted: dict[tuple[int, int], Callable[[Refusal | None], None]] = {}
+        self._to_tell: dict[int, set[Callable[[int], object]]] = {}
         self._openings = 0
         self._authenticators = {each.method: each for each in config.authenticators}
         self._applications = {
@@ -175,6 +176,8 @@ class Host:
             return Deny("no authenticator")
         if not takes(authenticator, attempt.credential):
             return Deny("certificates are not accepted")
+        if (ended := getattr(authenticator, "ended", None)) is not None:
+            self._to_tell.setdefault(attempt.connection, set()).add(ended)
         async with asyncio.timeout(self.config.callback_seconds):
             work = authenticator.authenticate(replace(attempt, run=self.callback))
             on_any_loop = getattr(authenticator, "on_any_loop", False)
@@ -250,7 +253,11 @@ class Host:
         number = asked.connection.id
         client = self._clients.get(number)
         if client is None:
-            client = self._clients[number] = ClientLink(self, asked.connection, control)
+            client = ClientLink(self, asked.connection, control)
+            if control.gone:  # before anything came of what it asked for
+                client.end()
+            else:
+                self._clients[number] = client
         return client
 
     def want(
@@ -275,12 +282,21 @@ class Host:
 
     def ended(self, connection: int) -> None:
         """A connection is gone."""
+        for ended in self._to_tell.pop(connection, ()):
+            self.call_app(self._tell_ended, ended, connection)
         client = self._clients.pop(connection, None)
         if client is None:
             return
         for key in [key for key in self._wanted if key[0] == connection]:
             self.settled(*key, gone())
         self.call_app(client.end)
+
+    def _tell_ended(self, ended: Callable[[int], object], connection: int) -> None:
+        try:
+            ended(connection)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an authenticator's fault disturbs nobody else
+            self.counters["failures"] += 1
+            _LOG.error("an authenticator failed as connection %d ended: %r", connection, error)
 
     def audit(self, event: AuditEvent) -> None:
         """Tell the audit sinks."""

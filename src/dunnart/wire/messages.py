@@ -359,6 +359,54 @@ class UserauthInfoResponse(Message):
     responses: Annotated[bytes, WireType(Reader.rest, bytes, secret=True)]
 
 
+@structure
+class GssapiData(Structure):
+    """RFC 4462 §3.2: how many mechanisms follow, each as a string with the DER form of its OID."""
+
+    count: UInt32
+    mechanisms: Rest
+
+
+@structure
+class GssapiKeyexData(Structure):
+    """RFC 4462 §4: a MIC by the context that keys were exchanged with."""
+
+    mic: String
+
+
+@message(60)
+class UserauthGssapiResponse(Message):
+    """RFC 4462 §3.3."""
+
+    mechanism: String
+
+
+@message(61)
+class UserauthGssapiToken(Message):
+    """RFC 4462 §3.4, both ways."""
+
+    token: String
+
+
+@message(63)
+class UserauthGssapiExchangeComplete(Message):
+    """RFC 4462 §3.5: in the place of a MIC, where the mechanism has none."""
+
+
+@message(65)
+class UserauthGssapiErrtok(Message):
+    """RFC 4462 §3.9: what a mechanism that failed says."""
+
+    token: String
+
+
+@message(66)
+class UserauthGssapiMic(Message):
+    """RFC 4462 §3.5."""
+
+    mic: String
+
+
 # Connection, RFC 4254 §9.
 
 

@@ -10,6 +10,8 @@ from dunnart.protocol.questions import (
     AuthReply,
     Credential,
     Deny,
+    GssapiCredential,
+    GssapiStep,
     InteractiveCredential,
     NoneCredential,
     PasswordCredential,
@@ -18,8 +20,10 @@ from dunnart.protocol.questions import (
 )
 from dunnart.server.authentication import Attempt
 from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts, split_texts
+from dunnart.wire.encoding import Reader, string
 
-_DENIED, _ALLOWED, _PROMPTED = 0, 1, 2
+_DENIED, _ALLOWED, _PROMPTED, _STEPPED = 0, 1, 2, 3
+_MECHANISMS, _TOKEN, _MIC = b"\0", b"\1", b"\2"
 _SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY, _NO_PTY = 1, 2, 4, 8, 16
 _WITHOUT_PTY = Rights(pty=False)
 
@@ -36,6 +40,8 @@ def asked(token: int, attempt: Attempt) -> AuthAsked:
     elif isinstance(credential, InteractiveCredential):
         text, answered = credential.submethods, credential.responses is not None
         data = join_texts(credential.responses or ())
+    elif isinstance(credential, GssapiCredential):
+        data = _gssapi_data(credential)
     return AuthAsked(
         token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
         text, algorithm, signed, data, answered,
@@ -62,7 +68,29 @@ def _credential(frame: AuthAsked) -> Credential:
         case "keyboard-interactive":
             responses = tuple(split_texts(frame.data)) if frame.answered else None
             return InteractiveCredential(frame.text, responses)
+        case "gssapi-with-mic":
+            return _gssapi_credential(frame.data)
     return NoneCredential()
+
+
+def _gssapi_data(credential: GssapiCredential) -> bytes:
+    if credential.mic is not None:
+        return _MIC + string(credential.mic) + credential.signed
+    if credential.token is not None:
+        return _TOKEN + credential.token
+    return _MECHANISMS + b"".join(map(string, credential.mechanisms))
+
+
+def _gssapi_credential(data: bytes) -> GssapiCredential:
+    reader = Reader(data, 1)
+    if data[:1] == _MIC:
+        return GssapiCredential(mic=reader.string(), signed=reader.rest())
+    if data[:1] == _TOKEN:
+        return GssapiCredential(token=reader.rest())
+    mechanisms = []
+    while reader.remaining:
+        mechanisms.append(reader.string())
+    return GssapiCredential(tuple(mechanisms))
 
 
 def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
@@ -81,6 +109,8 @@ def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
         texts = [reply.name, reply.instruction]
         texts += [item for text, echo in reply.prompts for item in (text, "echo" if echo else "")]
         return AuthAnswered(token, _PROMPTED, 0, 0, join_texts(texts))
+    if isinstance(reply, GssapiStep):
+        return AuthAnswered(token, _STEPPED, 0, 0, reply.data)
     denied = reply if isinstance(reply, Deny) else Deny("no answer")
     flags = _SILENT * denied.silent | _UNKNOWN_USER * denied.unknown_user
     detail = denied.detail.encode(errors="backslashreplace").decode()
@@ -92,6 +122,8 @@ def reply_of(frame: AuthAnswered) -> AuthReply:
     if frame.kind == _ALLOWED:
         rights = _WITHOUT_PTY if frame.flags & _NO_PTY else None
         return Allow(frame.grant or None, rights, bool(frame.flags & _TOUCH), bool(frame.flags & _VERIFY))
+    if frame.kind == _STEPPED:
+        return GssapiStep(frame.texts)
     texts = split_texts(frame.texts)
     if frame.kind == _PROMPTED:
         prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))

@@ -251,7 +251,10 @@ class MethodsAnswered(Frame):
 
 @structure
 class AuthAnswered(Frame):
-    """An `AuthReply`: `kind` 0 denies, 1 allows, 2 prompts; `texts` are detail, or name, instruction and prompts."""
+    """An `AuthReply`: `kind` 0 denies, 1 allows, 2 prompts, 3 goes on.
+
+    `texts` are the detail of what denies; name, instruction and prompts; or the bytes of a `GssapiStep`.
+    """
 
     token: UInt32
     kind: UInt32
