@@ -77,6 +77,13 @@ def _agent(data: bytes) -> None:
             read_identities(answer)
 
 
+def _authorized_keys(data: bytes) -> None:
+    keys = parse_authorized_keys(data, "fuzz", variables=["*"])
+    decision = keys.decide(_KEY.public, "10.1.2.3", 1e9)
+    assert decision.entry is None or decision.entry in keys.entries
+    assert not decision.final or keys.refused
+
+
 def _request(kind: int, body: bytes) -> bytes:
     return uint32(5 + len(body)) + bytes((kind,)) + uint32(1) + body
 
@@ -94,8 +101,14 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "public-key": (decode_public, [_KEY.public.blob]),
     "private-key": (PrivateKey.load, [_KEY.openssh("me")]),
     "authorized-keys": (
-        lambda data: parse_authorized_keys(data, "fuzz"),
-        [_LINE.encode(), b'command="a \\"b",from="*.x,!y" ' + _LINE.encode(), b"# \n\n" + _LINE.encode() * 2],
+        _authorized_keys,
+        [
+            _LINE.encode(),
+            b'command="a \\"b",from="10.0.0.0/8,!10.1.2.?,fe80::/10" ' + _LINE.encode(),
+            b'restrict,pty,permitopen="[::1]:80",permitlisten="8*:*",expiry-time="20380119031407Z" ' + _LINE.encode(),
+            b'cert-authority,principals="a,b",environment="A=b",no-touch-required ' + _LINE.encode(),
+            b"# \n\n" + _LINE.encode() * 2,
+        ],
     ),
     "known-hosts": (
         lambda data: KnownHosts(data.decode("utf-8", "replace")),

@@ -157,7 +157,7 @@ def _lines(keys: AuthorizedKeys, data: bytes, login: Login) -> Iterator[Line]:
     for entry in keys.entries:
         refused: str | None
         if entry.terms.authority:
-            refused = "it is an authority's key: it lets in who has a certificate, not who has the key"
+            refused = "it is an authority's key, and lets in who has a certificate"
         elif login.key is not None and entry.key != login.key:
             refused = "it is another key"
         else:
