@@ -61,6 +61,7 @@ def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool, variables: Se
     from dunnart.plugins.authorized_keys import fill_in
 
     read = AuthorizedKeysCache(variables).load
+    told = set()  # files without the user's name or home in them are one for all
     for user in served_users():
         for pattern in patterns:
             path = fill_in(pattern, user.name, user.number, user.home)
@@ -69,7 +70,9 @@ def anyone_has_key(patterns: Sequence[str], *, strict_modes: bool, variables: Se
                 return True
             for line, reason in found.refused:
                 where = f"{path}:{line}" if line else path
-                _LOG.warning("%s lets nobody in: %s", clean(where), clean(reason))
+                if (where, reason) not in told:
+                    told.add((where, reason))
+                    _LOG.warning("%s lets nobody in: %s", clean(where), clean(reason))
     return False
 
 

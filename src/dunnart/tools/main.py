@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: dunnart COMMAND [FLAGS]
 
-  serve     run the SSH server
-  config    print the configuration that serve would have, or check it
-  plugins   list the plug-ins that are installed, and what the configuration uses
+  serve            run the SSH server
+  config           print the configuration that serve would have, or check it
+  plugins          list the plug-ins that are installed, and what the configuration uses
   authorized-keys  explain the lines of an authorized_keys file, and whom they let in
-  sftp      fetch and send files, and look after those at a server
-  scp       copy files to and from servers
-  keygen    make keys, certificates and lists of revoked keys
-  sftp-server  serve SFTP on standard input and output
-  status    ask the server that runs on this machine, or have it do something
-  version   print the version
+  sftp             fetch and send files, and look after those at a server
+  scp              copy files to and from servers
+  keygen           make keys, certificates and lists of revoked keys
+  sftp-server      serve SFTP on standard input and output
+  status           ask the server that runs on this machine, or have it do something
+  version          print the version
 
 dunnart COMMAND --help tells more.
 """

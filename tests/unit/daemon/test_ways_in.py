@@ -68,6 +68,14 @@ def test_a_file_that_others_can_write_counts_only_without_strict_modes(
     assert anyone_has_key(["%h/k"], strict_modes=False)
 
 
+def test_a_file_for_all_is_spoken_of_once(homes: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    shared = homes[0] / "k"
+    shared.write_bytes(b"hello world\n" + LINE)
+    shared.chmod(0o666)
+    assert not anyone_has_key([str(shared)], strict_modes=True)
+    assert caplog.text.count("lets nobody in") == 1
+
+
 def test_what_is_no_file(homes: list[Path]) -> None:
     os.mkfifo(homes[0] / "fifo", 0o600)
     assert not anyone_has_key(["%h/fifo", "%h"], strict_modes=True)
