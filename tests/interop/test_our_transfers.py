@@ -206,6 +206,7 @@ rm hard
 -rm nothing
 -@rmdir nothing
 ls -1
+ls -1ar
 ls -l moved
 pwd
 lpwd
@@ -231,6 +232,7 @@ help
     assert (here / "fetched").read_bytes() == b"more"
     said = done.stdout.decode()
     assert "sftp> ls -1\nd\nlink\nmoved\nrenamed\n" in said
+    assert "sftp> ls -1ar\nrenamed\nmoved\nlink\nd\n..\n.\n" in said
     assert f"Remote working directory: {there}\n" in said
     assert f"Local working directory: {here}\n" in said
     assert "from the shell\n" in said

@@ -268,8 +268,10 @@ class SftpShell:
 
         flags, names = self._arguments(words, "1afhlnrSt", 0, 1)
         paths = self._matches(names[0]) if names else [self.here]
-        if len(paths) == 1 and ("R" in flags or self.is_directory(paths[0])):
+        if len(paths) == 1 and self.is_directory(paths[0]):
             entries = self._front.call(self._sftp.entries(paths[0]))
+            for name in (".", "..") if "a" in flags else ():
+                entries.append(Entry(name, "", self._front.call(self._sftp.lstat(posixpath.join(paths[0], name)))))
         else:
             flags += "a"  # what is named is meant
             entries = []
