@@ -12,10 +12,17 @@ from dunnart.crypto.profiles import PROFILES
 from dunnart.errors import RemoteProtocolError, UnexpectedMessage
 from dunnart.keys import PrivateKey
 from dunnart.protocol.phases import ALLOWED, KNOWN, Kex, Role, Stage
-from dunnart.protocol.questions import AuthQuestion, CredentialQuestion, HostKeyQuestion, Prompt, SignQuestion
+from dunnart.protocol.questions import (
+    AuthQuestion,
+    CredentialQuestion,
+    GssapiStep,
+    HostKeyQuestion,
+    Prompt,
+    SignQuestion,
+)
 from dunnart.testing.pair import Pair, Side
 from dunnart.wire.encoding import string
-from dunnart.wire.messages import Ignore, InteractiveData, KexInit, Unimplemented, UserauthRequest
+from dunnart.wire.messages import GssapiData, Ignore, InteractiveData, KexInit, Unimplemented, UserauthRequest
 
 # chacha20-poly1305 needs nothing but the sequence number, so a test may take a packet back.
 FAST = replace(PROFILES["default"], kex=("curve25519-sha256",), ciphers=("chacha20-poly1305@openssh.com",))
@@ -29,7 +36,7 @@ REACHED = [
     *((role, Stage.FIRST_KEX, Kex.OFFERED, False) for role in Role),
     *((role, *place, strict) for role in Role for place in BEFORE_LOGIN[role] for strict in (False, True)),
     *product(Role, (Stage.EXT_INFO, Stage.SERVICE, Stage.AUTH), (Kex.IDLE,), (False, True)),
-    *product((Role.SERVER,), (Stage.INTERACTIVE,), (Kex.IDLE,), (False, True)),
+    *product((Role.SERVER,), (Stage.INTERACTIVE, Stage.GSSAPI), (Kex.IDLE,), (False, True)),
     *product((Role.CLIENT,), (Stage.AUTH,), (Kex.EXCHANGE, Kex.NEWKEYS), (False, True)),
     *product((Role.SERVER,), (Stage.CONNECTION,), Kex, (False, True)),
     *product((Role.CLIENT,), (Stage.CONNECTION,), [kex for kex in Kex if kex is not Kex.BUSY], (False, True)),
@@ -49,6 +56,9 @@ def drive(role: Role, stage: Stage, kex: Kex, strict: bool) -> tuple[Pair, Side,
         if stage is Stage.INTERACTIVE:
             made.server.engine.config = replace(made.server.engine.config, auth_methods=(("keyboard-interactive",),))
             made.server.answers[AuthQuestion] = Prompt((("?", True),))
+        elif stage is Stage.GSSAPI:
+            made.server.engine.config = replace(made.server.engine.config, auth_methods=(("gssapi-with-mic",),))
+            made.server.answers[AuthQuestion] = GssapiStep(b"")
         if stage is not Stage.CONNECTION:
             made.client.answers[CredentialQuestion] = ...
         drive_login(made, role, stage)
@@ -118,10 +128,13 @@ def drive_login(made: Pair, role: Role, stage: Stage) -> None:
             made.carry(peer, target)
         return
     made.run()
-    if stage is Stage.INTERACTIVE:
-        data = InteractiveData(b"", "").encode()
+    begun = {
+        Stage.INTERACTIVE: ("keyboard-interactive", InteractiveData(b"", "").encode()),
+        Stage.GSSAPI: ("gssapi-with-mic", GssapiData(0, b"").encode()),
+    }
+    if stage in begun:
         made.client.puppet = True
-        made.client.send(UserauthRequest("alice", "ssh-connection", "keyboard-interactive", data))
+        made.client.send(UserauthRequest("alice", "ssh-connection", *begun[stage]))
         made.run()
 
 
@@ -216,10 +229,10 @@ def check_politeness(made: Pair, target: Side, peer: Side, kex: Kex) -> None:
 
 
 def test_what_is_not_reached_cannot_be() -> None:
-    """The client sets no INTERACTIVE, computes without BUSY; nobody rekeys but in CONNECTION, or a client in AUTH."""
+    """A client knows no INTERACTIVE, GSSAPI or BUSY; nobody rekeys but in CONNECTION, or a client in AUTH."""
     for role, stage, kex, strict in set(ALLOWED) - set(REACHED):
         assert (
-            (role is Role.CLIENT and (stage is Stage.INTERACTIVE or kex is Kex.BUSY))
+            (role is Role.CLIENT and (stage in (Stage.INTERACTIVE, Stage.GSSAPI) or kex is Kex.BUSY))
             or (stage is Stage.FIRST_KEX and (kex is Kex.IDLE or (kex is Kex.OFFERED and strict)))
-            or (stage in (Stage.EXT_INFO, Stage.SERVICE, Stage.AUTH, Stage.INTERACTIVE) and kex is not Kex.IDLE)
+            or (stage not in (Stage.FIRST_KEX, Stage.CONNECTION) and kex is not Kex.IDLE)
         ), (role, stage, kex, strict)

@@ -16,12 +16,14 @@ from dunnart.wire.messages import (
     UserauthInfoResponse,
 )
 
-# RFC 4253 §12, 4252 §6, 4256 §5, 4254 §9, 4419 §5, 5656 §7.1, 8308 §2.3, OpenSSH PROTOCOL §1.8.
+# RFC 4253 §12, 4252 §6, 4256 §5, 4462 §5, 4254 §9, 4419 §5, 5656 §7.1, 8308 §2.3, OpenSSH PROTOCOL §1.8.
 NUMBERS = {
     "Disconnect": 1, "Ignore": 2, "Unimplemented": 3, "Debug": 4, "ServiceRequest": 5, "ServiceAccept": 6, "ExtInfo": 7,
     "KexInit": 20, "NewKeys": 21, "KexExchangeInit": 30, "KexExchangeReply": 31, "KexGexGroup": 31, "KexGexInit": 32,
     "KexGexReply": 33, "KexGexRequest": 34, "UserauthRequest": 50, "UserauthFailure": 51, "UserauthSuccess": 52,
     "UserauthBanner": 53, "UserauthPkOk": 60, "UserauthInfoRequest": 60, "UserauthInfoResponse": 61,
+    "UserauthGssapiResponse": 60, "UserauthGssapiToken": 61, "UserauthGssapiExchangeComplete": 63,
+    "UserauthGssapiErrtok": 65, "UserauthGssapiMic": 66,
     "GlobalRequest": 80, "RequestSuccess": 81, "RequestFailure": 82,
     "ChannelOpen": 90, "ChannelOpenConfirmation": 91, "ChannelOpenFailure": 92,
     "ChannelWindowAdjust": 93, "ChannelData": 94, "ChannelExtendedData": 95, "ChannelEof": 96, "ChannelClose": 97,
