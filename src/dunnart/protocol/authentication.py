@@ -68,6 +68,7 @@ _CONNECTION = "ssh-connection"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"
 _PARKED_BYTES = 64 * 1024
 _LONGEST_USER = 255
+_SHOWN_ID = 200
 
 
 class ServiceNotAvailable(RemoteProtocolError):
@@ -436,7 +437,7 @@ def _describe(credential: Credential) -> str:
     # As sshd has it: the key, then the certificate, then who signed that.
     kind, _, fingerprint = _described(credential.key).partition(" ")
     return (
-        f"{kind}-CERT {fingerprint} ID {certificate.key_id} (serial {certificate.serial}) "
+        f"{kind}-CERT {fingerprint} ID {certificate.key_id[:_SHOWN_ID]} (serial {certificate.serial}) "
         f"CA {_described(certificate.authority)}"
     )
 

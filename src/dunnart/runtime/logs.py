@@ -59,25 +59,26 @@ def report(logger: logging.Logger, level: int, context: Context, message: str, *
         logger.log(level, message, *args, extra={"connection": context})
 
 
-def clean(value: str | bytes, *, word: bool = False) -> str:
+def clean(value: str | bytes, *, word: bool = False, most: int = SHOWN_CHARACTERS) -> str:
     r"""Make a peer's text fit for a log line: at most 200 characters, all printable, backslashes doubled.
 
     Args:
         value: the text; bytes that are no UTF-8 are shown as \xNN.
         word: escape spaces as well, so that the text cannot look like more than one word of a line.
+        most: how many characters, if not 200.
     """
     # A character of UTF-8 has at most 4 bytes.
-    limit = 4 * SHOWN_CHARACTERS + 4
+    limit = 4 * most + 4
     text = value[:limit].decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-    if len(text) <= SHOWN_CHARACTERS and text.isprintable() and "\\" not in text and not (word and " " in text):
+    if len(text) <= most and text.isprintable() and "\\" not in text and not (word and " " in text):
         return text
     kept, tail, size = "", "", 0
     for character in text:
         piece = "\\\\" if character == "\\" else _escaped(character, word=word)
         size += len(piece)
-        if size <= SHOWN_CHARACTERS - 3:
+        if size <= most - 3:
             kept += piece
-        elif size <= SHOWN_CHARACTERS:
+        elif size <= most:
             tail += piece
         else:
             return kept + "..."

@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
+_DETAIL_CHARACTERS = 1000  # of a certificate, its authority, and why it is refused
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
 _UNKNOWN_CHANNEL_TYPE = 3
 _TERM_BYTES = 64
@@ -345,7 +346,7 @@ class ServerConnection:
         self.audit("login-failed", method=event.method, detail=event.detail)
         report(_AUTH, logging.INFO, self, "%s", logs.failed(
             event.method, event.user, self.address, self.port, invalid=event.unknown_user,
-            detail=clean(event.detail)))  # fmt: skip
+            detail=clean(event.detail, most=_DETAIL_CHARACTERS)))  # fmt: skip
 
     def _auth_partial(self, event: AuthPartial) -> None:
         report(_AUTH, logging.INFO, self, "%s", logs.partial(event.method, event.user, self.address, self.port))
@@ -360,7 +361,8 @@ class ServerConnection:
         self.server.login_done(self)
         self.audit("login", method=event.method, key=event.detail)
         report(_AUTH, logging.INFO, self, "%s", logs.accepted(
-            event.method, event.user, self.address, self.port, event.detail))  # fmt: skip
+            event.method, event.user, self.address, self.port,
+            clean(event.detail, most=_DETAIL_CHARACTERS)))  # fmt: skip
 
     def audit(self, kind: str, **details: str | float) -> None:
         """Have something recorded."""
