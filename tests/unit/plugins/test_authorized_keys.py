@@ -13,7 +13,7 @@ from dunnart.plugins import os_account
 from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.os_account import Account
 from dunnart.protocol.questions import Allow, Deny, NoneCredential, PublicKeyCredential
-from dunnart.server import Attempt
+from dunnart.server import Attempt, Rights
 
 KEY = PrivateKey.generate("ed25519").public
 OTHER = PrivateKey.generate("ed25519").public
@@ -95,3 +95,48 @@ async def test_a_refused_line_is_told_once(home: Path, caplog: pytest.LogCapture
     (message,) = caplog.messages
     assert ":1: this line lets nobody in" in message
     assert message.isprintable()
+
+
+async def reply_of(files: AuthorizedKeysFiles, address: str = "192.0.2.1") -> Allow | Deny:
+    credential = PublicKeyCredential(KEY, "ssh-ed25519", signed=True)
+    reply = await files.authenticate(Attempt("alice", credential, address))
+    assert isinstance(reply, Allow | Deny)
+    return reply
+
+
+async def test_options_of_the_line_go_with_the_login(home: Path) -> None:
+    files = AuthorizedKeysFiles(("keys",), strict_modes=False, variables=("GIT_*",))
+    (home / "keys").write_text(f'restrict,pty,command="x",environment="GIT_USER=a",verify-required {KEY.line()}\n')
+    reply = await reply_of(files)
+    assert isinstance(reply, Allow)
+    assert reply.grant == os_account.find("alice")
+    assert (reply.touch, reply.verify) == (True, True)
+    assert reply.rights is not None
+    assert (reply.rights.command, reply.rights.environment) == (b"x", (("GIT_USER", "a"),))
+    assert (reply.rights.pty, reply.rights.agent_forwarding) == (True, False)
+    (home / "keys").write_text(f"no-touch-required {KEY.line()}\n")
+    assert await reply_of(files) == Allow(os_account.find("alice"), touch=False)
+    (home / "keys").write_text(f'environment="LD_PRELOAD=x" {KEY.line()}\n')
+    assert isinstance(await reply_of(files), Deny)
+
+
+async def test_conditions_are_asked_file_by_file(home: Path) -> None:
+    files = AuthorizedKeysFiles(("one", "two"), strict_modes=False)
+    (home / "one").write_text(f'from="198.51.100.0/24" {KEY.line()}\nexpiry-time="20200101Z" {KEY.line()}\n')
+    denied = await reply_of(files)
+    assert isinstance(denied, Deny)
+    assert '192.0.2.1 is not among its from="198.51.100.0/24"' in denied.detail
+    assert "one:2: it expired at 2020-01-01 00:00:00 UTC" in denied.detail
+    (home / "two").write_text(f"no-pty {KEY.line()}\n")
+    assert await reply_of(files) == Allow(os_account.find("alice"), Rights(pty=False))
+    assert await reply_of(files, "198.51.100.9") == Allow(os_account.find("alice"))
+
+
+async def test_a_line_that_is_not_understood_is_the_end_of_its_key(home: Path) -> None:
+    files = AuthorizedKeysFiles(("one", "two"), strict_modes=False)
+    (home / "one").write_text(f'tunnel="0",command="x" {KEY.line()}\n')
+    (home / "two").write_text(f"{KEY.line()}\n{OTHER.line()}\n")
+    denied = await reply_of(files)
+    assert isinstance(denied, Deny)
+    assert denied.final
+    assert await ask(files, key=OTHER)

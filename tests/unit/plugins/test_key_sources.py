@@ -11,7 +11,7 @@ from dunnart.keys.private import PrivateKey
 from dunnart.keys.public import PublicKey
 from dunnart.plugins.key_sources import KeySources
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
-from dunnart.server import Attempt, PublicKeys
+from dunnart.server import Attempt, PublicKeys, Rights
 
 ONE, TWO, THREE = (PrivateKey.generate("ed25519").public for _ in range(3))
 
@@ -65,3 +65,42 @@ async def test_one_that_fails_does_not_keep_the_next_from_being_asked(caplog: py
     assert isinstance(await ask(sources, ONE), Allow)
     assert isinstance(await ask(sources, TWO), Deny)
     assert caplog.messages == ["key source broken failed: RuntimeError('boom')"] * 2
+
+
+class Lines(Source):
+    """Knows lines."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__()
+        self._lines = lines
+
+    async def keys(self, user: str, address: str) -> Sequence[PublicKey | str]:  # type: ignore[override]
+        return [TWO, *self._lines]
+
+
+async def test_lines_may_have_options(caplog: pytest.LogCaptureFixture) -> None:
+    source = Lines(f'from="192.0.2.0/24",command="x" {ONE.line()}', "nonsense")
+    sources = KeySources({"a": source})
+    assert await ask(sources, ONE) == Allow(None, Rights(command=b"x"))
+    assert await ask(sources, TWO) == Allow()
+    assert caplog.messages == ["key source a:3: this line lets nobody in: options, but no key on the line"]
+    elsewhere = KeySources({"a": Lines(f'from="198.51.100.1" {ONE.line()}'), "b": Source()})
+    denied = await ask(elsewhere, ONE)
+    assert isinstance(denied, Deny)
+    assert "is not among its from" in denied.detail
+
+
+async def test_a_line_that_is_not_understood_ends_the_search_for_its_key() -> None:
+    dead = f"unheard-of {ONE.line()}"
+    last = Source(ONE, TWO)
+    assert isinstance(await ask(KeySources({"a": Lines(dead), "b": last}), ONE), Deny)
+    assert last.asked == []
+
+    class First:
+        method = "publickey"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            return Deny("dead", final=True)
+
+    assert await ask(KeySources({"b": last}, First()), ONE) == Deny("dead", final=True)
+    assert last.asked == []
