@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from dunnart.protocol.requests import PtyRequest
 from dunnart.server import Allow, Attempt, AuthReply, PasswordCallback, RawSession, Rights, ServerConfig
 from dunnart.server.host import Host
+from dunnart.server.interfaces import ConnectionRequest, SessionRequest
 from dunnart.server.processes.frames import (
     AddStderr,
     Attach,
@@ -32,6 +34,8 @@ from dunnart.server.processes.frames import (
     Opened,
     OpenWanted,
     PrepareAsked,
+    Prepared,
+    RequestAnswered,
     RequestAsked,
     Requested,
     Returned,
@@ -68,7 +72,9 @@ def session(connection: int = 1, channel: int = 0, opening: int = 0) -> SessionA
 class Fake:
     """The application's side of a link, and the process at its other end, played by the test."""
 
-    def __init__(self, *, workers: int = 1, authenticator: object = None, handler: object = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, authenticator: object = None, handler: object = None, **options: Any
+    ) -> None:
         self.begun: list[RawSession] = []
         config = ServerConfig(
             handler or Beginning(self._begin),  # type: ignore[arg-type]
@@ -76,6 +82,7 @@ class Fake:
             authenticators=[authenticator or PasswordCallback(right_password)],  # type: ignore[list-item]
             workers=workers,
             placement="process",
+            **options,
         )
         loop = asyncio.get_running_loop()
         self.host = Host(config, loop, loop, Counter())
@@ -429,3 +436,33 @@ async def test_a_frame_that_is_too_large_is_its_sender_s_fault() -> None:
     await eventually(lambda: pair.got)
     assert pair.got == [(large, 0)]
     pair.close()
+
+
+async def test_what_was_asked_for_by_who_has_gone_is_not_kept() -> None:
+    """The end may come in the same breath as the question."""
+    kept: list[Any] = []
+
+    class Keeping:
+        async def answer(self, request: ConnectionRequest) -> bool:
+            kept.append(request)
+            request.client.on_end(lambda: kept.remove(request))
+            return True
+
+        async def prepare(self, request: SessionRequest) -> dict[str, str]:
+            kept.append(request)
+            request.session.on_end(lambda: kept.remove(request))
+            return {}
+
+    fake = Fake(global_requests={"x": Keeping()}, session_requests={"x": Keeping()})
+    await fake.log_in()
+    fake.process.send(PrepareAsked(1, 1, 0, "x", b""))
+    fake.process.send(Unprepared(1, 0))
+    fake.process.send(RequestAsked(2, 1, "x", b""))
+    fake.process.send(PrepareAsked(3, 1, 1, "x", b""))
+    fake.process.send(Gone(1))
+    await fake.answered(RequestAnswered)
+    await eventually(lambda: sum(isinstance(frame, Prepared) for frame in fake.frames) == 2)
+    assert kept == []
+    assert (fake.host._clients, fake.host._prepared) == ({}, {})
+    assert not fake.link.closed
+    await fake.close()

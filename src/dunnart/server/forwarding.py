@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dunnart.errors import LimitExceeded
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import clean, report
+from dunnart.server.applications import as_application
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,6 +37,10 @@ _MOST_WAITING = 64
 
 class ConnectionControl(Protocol):
     """What the application's side does to a connection, on the protocol's event loop or from another process."""
+
+    @property
+    def gone(self) -> bool:
+        """The connection is over."""
 
     def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
         """Ask the client for a channel; `HostLink.settled` says what came of it."""
@@ -132,6 +137,9 @@ class ClientLink(Scope):
 
         Returns:
             The client's refusal, or None: the channel is open.
+
+        Raises:
+            ConfigError: the handler is none.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Refusal | None] = loop.create_future()
@@ -141,7 +149,8 @@ class ClientLink(Scope):
                 answer.set_result(refusal)
 
         host = self.host
-        host.call(host.want, self, channel_type, data, handler, lambda refusal: host.call_app(settled, refusal))
+        application = as_application(handler, channel_type)
+        host.call(host.want, self, channel_type, data, application, lambda refusal: host.call_app(settled, refusal))
         return await answer
 
     def listen(

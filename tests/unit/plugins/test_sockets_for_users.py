@@ -491,6 +491,21 @@ async def test_a_display_that_is_taken_is_left_alone() -> None:
             each.close()
 
 
+@every_placement
+async def test_a_session_that_is_closed_at_once_leaves_no_display(where: Any) -> None:
+    before = folders()
+    async with forwarding(where) as server:
+        client = await server.login()
+        for _ in range(3):
+            channel = await client.session()
+            client.engine.request(channel.number, x11(), want_reply=True)
+            client.engine.close_channel(channel.number)
+            client.move()
+            await client.until(lambda: channel.closed)  # noqa: B023 - waited for here
+        assert (await client.run("echo on")).out == b"on\n"
+        await eventually(lambda: folders() <= before)
+
+
 @pytest.mark.parametrize(
     "request_",
     [x11(protocol=""), x11(protocol="a b"), x11(protocol="x" * 65), x11(cookie=""), x11(cookie="0g"), x11(cookie="0"),

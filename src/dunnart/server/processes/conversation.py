@@ -68,9 +68,10 @@ class _Connection:
         openings: channels that may be opened, but are not yet.
         wanted: those of them that the client was asked for.
         prepared: sessions for which requests were answered.
+        gone: it is over.
     """
 
-    __slots__ = ("allowed", "facts", "granted", "openings", "prepared", "sessions", "wanted")
+    __slots__ = ("allowed", "facts", "gone", "granted", "openings", "prepared", "sessions", "wanted")
 
     def __init__(self) -> None:
         self.allowed: dict[tuple[str, str, bytes], set[int]] = {}
@@ -80,6 +81,7 @@ class _Connection:
         self.openings: set[int] = set()
         self.wanted: set[int] = set()
         self.prepared: set[int] = set()
+        self.gone = False
 
     @property
     def whose(self) -> ConnectionFacts:
@@ -165,12 +167,14 @@ class Conversation:
         self._lost()
 
     def _forget(self, number: int, connection: _Connection) -> None:
+        connection.gone = True
         for session in tuple(connection.sessions.values()):
             session.hung_up()
         for opening in connection.openings:
             self._host.abandon(opening)
         for channel in connection.prepared:
             self._host.unprepared(number, channel)
+        connection.prepared.clear()
         self._host.ended(number)
 
     # What comes.
@@ -383,7 +387,7 @@ class Conversation:
         failed = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
         reply: Opening | Refusal = failed
         try:
-            reply = await self._host.open(asked, self._control(frame.connection))
+            reply = await self._host.open(asked, self._control(frame.connection, connection))
         finally:
             opened, refusal = (Opening(0), reply) if isinstance(reply, Refusal) else (reply, Refusal())
             if opened.number and self._connections.get(frame.connection) is connection:
@@ -396,8 +400,8 @@ class Conversation:
                 frames.OpenAnswered(frame.token, 0, "", failed.reason_code, failed.description),
             )
 
-    def _control(self, number: int) -> _Control:
-        return _Control(self._host, self._link, number, self._connections.get(number))
+    def _control(self, number: int, connection: _Connection) -> _Control:
+        return _Control(self._host, self._link, number, connection)
 
     def _settled(self, frame: frames.Settled) -> None:
         connection = self._known(frame.connection)
@@ -417,12 +421,13 @@ class Conversation:
         if len(connection.prepared) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
         connection.prepared.add(frame.channel)
-        self._ask(self._prepare(frame, asked))
+        self._ask(self._prepare(frame, asked, connection))
 
-    async def _prepare(self, frame: frames.PrepareAsked, asked: Asked) -> None:
+    async def _prepare(self, frame: frames.PrepareAsked, asked: Asked, connection: _Connection) -> None:
         variables: Mapping[str, str] | None = None
         try:
-            variables = await self._host.prepare(asked, self._control(frame.connection))
+            if frame.channel in connection.prepared:  # else it is gone already
+                variables = await self._host.prepare(asked, self._control(frame.connection, connection))
         finally:
             texts = [item for pair in (variables or {}).items() for item in pair]
             self._answer(
@@ -437,15 +442,16 @@ class Conversation:
             self._host.unprepared(frame.connection, frame.channel)
 
     def _request_asked(self, frame: frames.RequestAsked) -> None:
-        whose = self._known(frame.connection).whose
+        connection = self._known(frame.connection)
+        whose = connection.whose
         if frame.name not in self._host.config.global_requests:
             raise DecodeError("a request of no name")
-        self._ask(self._request(frame, Asked(whose, frame.name, frame.data)))
+        self._ask(self._request(frame, Asked(whose, frame.name, frame.data), connection))
 
-    async def _request(self, frame: frames.RequestAsked, asked: Asked) -> None:
+    async def _request(self, frame: frames.RequestAsked, asked: Asked, connection: _Connection) -> None:
         answer: bool | bytes = False
         try:
-            answer = await self._host.answer(asked, self._control(frame.connection))
+            answer = await self._host.answer(asked, self._control(frame.connection, connection))
         finally:
             data = answer if isinstance(answer, bytes) else b""
             self._answer(
@@ -478,15 +484,20 @@ class Conversation:
 class _Control:
     """A connection in the process, for plug-ins: a `ConnectionControl`."""
 
-    def __init__(self, host: Host, link: Link, number: int, connection: _Connection | None) -> None:
+    def __init__(self, host: Host, link: Link, number: int, connection: _Connection) -> None:
         self._host = host
         self._link = link
         self._number = number
         self._connection = connection
 
+    @property
+    def gone(self) -> bool:
+        """The connection is over."""
+        return self._connection.gone
+
     def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
         """Ask the client for a channel."""
-        if self._connection is None or len(self._connection.openings) >= self._host.config.limits.channels:
+        if len(self._connection.openings) >= self._host.config.limits.channels:
             self._host.settled(self._number, opening, Refusal(_RESOURCE_SHORTAGE, "too many channels"))
             return
         self._connection.openings.add(opening)
