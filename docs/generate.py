@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dunnart.crypto.profiles import PROFILES
 from dunnart.daemon.config import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD, option_table, toml
+from dunnart.daemon.matching import MAY_MATCH
 from dunnart.daemon.plugins import registry
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Penalties
@@ -93,6 +94,27 @@ idle_seconds = 3600
 ```
 
 {option_table()}
+## Options for some logins
+
+A table `[[match]]` holds criteria and options. It applies to the logins that meet all of its criteria, and its options
+take the place of those outside such tables. Where several tables apply, the first that has an option counts; entries of
+an option that is a table count one by one. [Say who may log in, and how](../how-to/rules.md) has examples.
+
+| criterion | meets |
+|---|---|
+| `user` | the name that the client gives |
+| `group` | the name of one of the user's groups |
+| `address` | the client's address: addresses, networks and patterns; never a host's name |
+| `local_address` | the address that the client has reached, written likewise |
+| `local_port` | the port that it has reached |
+| `all = true` | every login |
+
+A criterion is a list of patterns, or a string with commas between them. `*` and `?` may stand in patterns; a `!` before
+one forbids what it fits. These options may stand in such a table: {_listed(MAY_MATCH)}.
+
+`dunnart config --user NAME --address ADDRESS` prints what a login would have; `--local-address` and `--local-port` say
+the rest.
+
 ## Plug-ins
 
 Every option with PLUGIN in its flag's column takes the name of a plug-in that an installed package advertises, or
@@ -123,6 +145,10 @@ The table `[penalties]`, or `--penalties name=value`: for how long a source is r
 PerSourcePenalties.
 
 {field_table(Penalties)}"""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ",\n".join(", ".join(f"`{name}`" for name in names[start : start + 4]) for start in range(0, len(names), 4))
 
 
 def profiles() -> str:

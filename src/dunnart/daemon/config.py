@@ -7,10 +7,11 @@ Flags, the TOML reader, `dunnart config` and the table in the documentation are 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dunnart.daemon.matching import CRITERIA, MAY_MATCH, Login, Match, a_group, criterion, left_out, who
 from dunnart.daemon.options import (
     BadValue,
     Word,
@@ -33,7 +34,8 @@ from dunnart.daemon.options import (
     unknown_name,
     words,
 )
-from dunnart.errors import ConfigError
+from dunnart.errors import ConfigError, KeyFormatError
+from dunnart.keys.key_options import permit
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 METHODS = ("publickey", "password", "keyboard-interactive")
 OFF = "off"
+NONE = "none"
 _SUBSYSTEMS = {"sftp": "sftp"}
 _LARGEST_FILE = 1 << 20
 
@@ -98,6 +101,26 @@ def _variable_pattern(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_*?][A-Za-z0-9_*?]*", value):
         raise ValueError(f"{value!r} is no variable's name; * and ? may stand in it")
     return value
+
+
+def _permit(name: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        try:
+            if value != NONE:
+                permit(name, value)
+        except KeyFormatError as error:
+            raise ValueError(str(error).removeprefix(f"{name} ")) from error
+        return value
+
+    return read
+
+
+def _variables(value: object) -> Mapping[str, str]:
+    found = named(text)(value)
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise BadValue(f"{name!r} is no variable's name", name)
+    return found
 
 
 def _plugin(value: str) -> str:
@@ -229,9 +252,31 @@ class ServeConfig:
         "prohibit-password", choice("yes", "prohibit-password", "no"), "HOW",
         "yes, prohibit-password (by key, or by the password printed at the start) or no.",
     )  # fmt: skip
+    allow_users: tuple[str, ...] = list_option(
+        (), converted(who), "USER[@ADDRESS]",
+        "Who may log in, and from where: patterns of names, behind an @ one of addresses. None: everybody.",
+    )  # fmt: skip
+    deny_users: tuple[str, ...] = list_option(
+        (), converted(who), "USER[@ADDRESS]", "Who may not, written as in allow_users; it comes first.",
+    )  # fmt: skip
+    allow_groups: tuple[str, ...] = list_option(
+        (), converted(a_group), "GROUP", "Only users with a group that fits one of these patterns may log in.",
+    )  # fmt: skip
+    deny_groups: tuple[str, ...] = list_option(
+        (), converted(a_group), "GROUP", "Users with such a group may not.",
+    )  # fmt: skip
     accept_env: tuple[str, ...] = list_option(
         ("LANG", "LC_*", "COLORTERM", "NO_COLOR"), converted(_variable_pattern), "PATTERN",
         "Environment variables that a client may set; * and ? may stand in them.",
+    )  # fmt: skip
+    set_env: Mapping[str, str] = table_option(
+        {}, _variables, "NAME=VALUE", "Environment variables of sessions, whatever the client or a key sets.", "names",
+    )  # fmt: skip
+    permit_tty: bool = option(True, switch, "", "Sessions may have terminals.", "switch")  # noqa: FBT003
+    force_command: str = option(
+        "", text, "COMMAND",
+        "What sessions run, whatever the client or a key asks for; that is in $SSH_ORIGINAL_COMMAND. internal-sftp "
+        "stands for the subsystem sftp.",
     )  # fmt: skip
     shell: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that serves shells; off: none does.")
     exec: str = option("os", converted(_plugin_or_off), "PLUGIN", "The plug-in that runs commands; off: none does.")
@@ -263,6 +308,14 @@ class ServeConfig:
     forwarding: tuple[str, ...] = list_option(
         ("allow-list",), converted(_plugin), "PLUGIN",
         "Plug-ins that decide what may be forwarded; all must allow it, and without any nothing is.",
+    )  # fmt: skip
+    permit_open: tuple[str, ...] = list_option(
+        (), converted(_permit("permitopen")), "HOST:PORT",
+        "Where TCP may be forwarded to; * stands for any host or port; none: nowhere. None: anywhere.",
+    )  # fmt: skip
+    permit_listen: tuple[str, ...] = list_option(
+        (), converted(_permit("permitlisten")), "[HOST:]PORT",
+        "Where clients may have TCP listened for; written as in permit_open, and * and ? may stand in hosts.",
     )  # fmt: skip
     audit: tuple[str, ...] = list_option(
         (), converted(_plugin), "PLUGIN", "Plug-ins that keep a record of logins and sessions.",
@@ -312,6 +365,8 @@ class ServeConfig:
         {}, words(PARTS, tuple(LEVELS)), "PART=LEVEL", f"Levels of single parts: {', '.join(PARTS)}.",
     )  # fmt: skip
     log_format: str = option("text", choice("text", "json"), "FORMAT", "text or json lines, on standard error.")
+    match: tuple[Match, ...] = ()
+    """The tables [[match]]: options for some logins."""
     source: Source = field(default_factory=lambda: Source(), repr=False, compare=False)  # noqa: PLW0108 - defined below
     """Where the values come from, for errors that show up later."""
 
@@ -438,7 +493,9 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         ConfigError: the file cannot be read, or an option is unknown or has a value it cannot have.
     """
     source = Source(path, flags or {})
+    tables = source.values.pop("match", ())
     values = {name: _read_option(name, value, source, flag=False) for name, value in source.values.items()}
+    values["match"] = _read_matches(tables, source)
     for name, value in source.flags.items():
         # The flags by themselves first, so that what is wrong with them is not looked for in the file.
         values[name] = _read_option(name, value, source, flag=True)
@@ -451,8 +508,58 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         key = error.key or ""
         raise source.error(str(error).removeprefix(f"{key}: "), key) from error
     _check_tables(config)
-    _check_principals(config)
+    for variant in (config, *(with_matches(config, [match]) for match in config.match)):
+        _check_principals(variant)
     return config
+
+
+def _read_matches(tables: object, source: Source) -> tuple[Match, ...]:
+    if not isinstance(tables, list | tuple) or not all(isinstance(each, Mapping) for each in tables):
+        raise source.error("tables are wanted: write [[match]]", "match", flag=False)
+    return tuple(_read_match(number, each, source) for number, each in enumerate(tables, 1))
+
+
+def _read_match(number: int, table: Mapping[str, object], source: Source) -> Match:
+    criteria: dict[str, tuple[str, ...]] = {}
+    options: dict[str, object] = {}
+    for name, value in table.items():
+        entry = f"{number}.{name}"
+        if name in OPTIONS and name not in MAY_MATCH:
+            message = "this option concerns no login: it cannot stand in a match table"
+            raise source.error(message, "match", entry, flag=False)
+        if name not in CRITERIA + MAY_MATCH:
+            message = left_out(name) or unknown_name(name, CRITERIA + MAY_MATCH)
+            raise source.error(message, "match", entry, flag=False)
+        try:
+            if name in CRITERIA:
+                criteria[name] = criterion(name, value)
+            else:
+                read = OPTIONS[name].read(value)
+                options[name] = {key: read[key] for key in value} if isinstance(value, Mapping) else read
+        except BadValue as error:
+            inner = "" if error.entry is None else f".{error.entry}"
+            raise source.error(str(error), "match", f"{entry}{inner}", flag=False) from error
+    if not criteria:
+        message = f"says not which logins it is for: {', '.join(CRITERIA)}; all = true is for all"
+        raise source.error(message, "match", str(number), flag=False)
+    return Match(criteria, options)
+
+
+def effective(config: ServeConfig, login: Login) -> ServeConfig:
+    """Give the configuration that a login has."""
+    return with_matches(config, [each for each in config.match if each.fits(login)])
+
+
+def with_matches(config: ServeConfig, fitting: list[Match]) -> ServeConfig:
+    """Give the configuration with these match tables applied, the first on top."""
+    values: dict[str, Any] = {}
+    for match in reversed(fitting):
+        for name, value in match.options.items():
+            values[name] = _merged(values.get(name, getattr(config, name)), value)
+    source = config.source
+    if len(fitting) == 1:
+        source = source.of_match(config.match.index(fitting[0]) + 1, fitting[0])
+    return replace(config, match=(), source=source, **values)
 
 
 def _merged(below: object, above: object) -> object:
@@ -472,7 +579,16 @@ def _check_principals(config: ServeConfig) -> None:
 
 def _check_tables(config: ServeConfig) -> None:
     """See that every table of options is some plug-in's."""
-    used = {use.plugin for use in uses(config)}
+    all_uses = [*uses(config), *(use for match in config.match for use in uses(with_matches(config, [match])))]
+    used = {use.plugin for use in all_uses}
+    of_logins = {use.plugin for use in all_uses if use.option in {*MAY_MATCH, "password"}}
+    for number, match in enumerate(config.match, 1):
+        tables = match.options.get("plugin", {})
+        assert isinstance(tables, Mapping)
+        for name in tables:
+            if name not in of_logins:
+                message = "no option that may stand in a match table uses a plug-in of this name"
+                raise config.source.error(message, "match", f"{number}.plugin.{name}")
     for name in config.plugin:
         if name not in used:
             from difflib import get_close_matches
@@ -498,6 +614,7 @@ class Source:
         self.flags = flags or {}
         self.values: dict[str, object] = {}
         self._text = ""
+        self._match: tuple[int, Match] | None = None
         if path is None:
             return
         import tomllib
@@ -521,6 +638,14 @@ class Source:
             message = str(error) if at is None else str(error)[: at.start()]
             raise ConfigError(f"is no TOML: {message}", path=path, line=line) from error
 
+    def of_match(self, number: int, match: Match) -> Source:
+        """Give the same for the configuration with one match table, which stands there as that number."""
+        from copy import copy
+
+        made = copy(self)
+        made._match = (number, match)  # noqa: SLF001 - its own kind
+        return made
+
     def error(self, message: str, name: str, entry: str | None = None, *, flag: bool | None = None) -> ConfigError:
         """Make the error for an option, which says where that stands.
 
@@ -530,6 +655,8 @@ class Source:
             entry: the name in its table, if it has one; with a dot for a table in the table.
             flag: whether it came from a flag; None: to be found out.
         """
+        if self._match is not None and name in self._match[1].options:
+            name, entry, flag = "match", f"{self._match[0]}.{name}" + ("" if entry is None else f".{entry}"), False
         if self.path is None or (self._is_flag(name, entry) if flag is None else flag):
             return ConfigError(message, key=flag_of(name) if entry is None else f"{flag_of(name)} {entry}")
         key = name if entry is None else f"{name}.{entry}"
@@ -551,11 +678,14 @@ class Source:
         wanted.append(key)
         section = ""
         lines: dict[str, int] = {}
+        matches = 0
         for number, line in enumerate(self._text.splitlines(), 1):
             header = re.match(r"\s*\[+([^\]#]+)\]", line)
             name = re.match(r"\s*([A-Za-z0-9_.\"' :@-]+?)\s*=", line)
             if header:
-                section = found = re.sub(r"[\"'\s]", "", header[1])
+                section = re.sub(r"[\"'\s]", "", header[1])
+                matches += section == "match"
+                section = found = re.sub(r"^match(?=\.|$)", f"match.{matches}", section)
             elif name:
                 found = re.sub(r"[\"'\s]", "", name[1])
                 found = f"{section}.{found}" if section else found
@@ -593,6 +723,15 @@ def to_toml(config: ServeConfig) -> str:
                 tables += [f"{_toml_key(entry)} = {toml(each)}" for entry, each in entries.items()]
         else:
             lines.append(f"{name} = {toml(value)}")
+    for match in config.match:
+        tables.append("\n[[match]]")
+        tables += [f"{name} = {toml(value or True)}" for name, value in match.criteria.items()]
+        tables += [f"{name} = {toml(value)}" for name, value in match.options.items() if name != "plugin"]
+        plugins = match.options.get("plugin", {})
+        assert isinstance(plugins, Mapping)
+        for inner, values in plugins.items():
+            tables.append(f"\n[match.plugin.{_toml_key(inner)}]")
+            tables += [f"{_toml_key(entry)} = {toml(each)}" for entry, each in values.items()]
     return "\n".join([*lines, *tables, ""])
 
 

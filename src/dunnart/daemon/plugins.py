@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from dunnart.daemon.config import AUTHORIZED_KEYS, LOG_LEVEL, ONE_TIME_PASSWORD, ServeConfig, Use, uses
+from dunnart.daemon import rules
+from dunnart.daemon.config import AUTHORIZED_KEYS, LOG_LEVEL, ONE_TIME_PASSWORD, ServeConfig, Use, uses, with_matches
 from dunnart.daemon.options import BadValue, field_types, table, unknown_name
 from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
@@ -20,7 +21,16 @@ from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Regis
 
 if TYPE_CHECKING:
     from dunnart.plugins.revoked_keys import RevokedKeysFile
-    from dunnart.server import Application, Attempt, Authenticator, AuthReply, Handler, Middleware, RawSession
+    from dunnart.server import (
+        Application,
+        Attempt,
+        Authenticator,
+        AuthReply,
+        Candidate,
+        Handler,
+        Middleware,
+        RawSession,
+    )
     from dunnart.server.interfaces import (
         AsyncHandler,
         AuditEvent,
@@ -51,6 +61,9 @@ class Plugins:
     session_requests: Mapping[str, SessionRequestHandler]
     forwarding: tuple[ForwardingPolicy, ...]
     audit: tuple[AuditSink, ...]
+    methods: tuple[str, ...]
+    accept_env: tuple[str, ...]
+    methods_for: Callable[[Candidate], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,8 @@ def check(config: ServeConfig) -> None:
     Raises:
         ConfigError: one cannot be used.
     """
-    _Maker(config, {}).check()
+    for each in _variants(config):
+        _Maker(each, {}).check()
 
 
 def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugins:
@@ -112,6 +126,24 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
     Raises:
         ConfigError: a plug-in cannot be found, loaded or made, or its options cannot be used.
     """
+    made_before: list[_Made] = []
+
+    def make_for(variant: ServeConfig) -> Plugins:
+        maker = _Maker(variant, _given(variant, user, one_time_password), made_before)
+        maker.check()
+        return maker.make()
+
+    if not rules.wanted(config):
+        return make_for(config)
+    return rules.ruled(config, _variants(config), make_for)
+
+
+def _variants(config: ServeConfig) -> list[ServeConfig]:
+    """Give the configuration without match tables, and with each of them."""
+    return [with_matches(config, []), *(with_matches(config, [match]) for match in config.match)]
+
+
+def _given(config: ServeConfig, user: str, one_time_password: str | None) -> dict[str, dict[str, object]]:
     given: dict[str, dict[str, object]] = {
         AUTHORIZED_KEYS: {
             "files": config.authorized_keys, "strict_modes": config.strict_modes,
@@ -125,21 +157,36 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
     }  # fmt: skip
     if one_time_password is not None:
         given[ONE_TIME_PASSWORD] = {"user": user, "password": one_time_password}
-    maker = _Maker(config, given)
-    maker.check()
-    return maker.make()
+    return given
+
+
+class _Made(NamedTuple):
+    """A plug-in that was made with certain options."""
+
+    group: str
+    plugin: str
+    options: object
+    made: Any
 
 
 class _Maker:
-    """Makes the plug-ins of one configuration, each once however often it is named."""
+    """Makes the plug-ins of one configuration, each once however often it is named.
 
-    def __init__(self, config: ServeConfig, given: Mapping[str, Mapping[str, object]]) -> None:
+    Args:
+        config: the configuration.
+        given: options that plug-ins have from elsewhere than their tables.
+        made: those made for other variants of the configuration; with the same options they are used again.
+    """
+
+    def __init__(
+        self, config: ServeConfig, given: Mapping[str, Mapping[str, object]], made: list[_Made] | None = None
+    ) -> None:
+        self._made_before = [] if made is None else made
         self._config = config
         self._given = given
         self._registry = registry()
         self._uses = [use for use in uses(config) if use.option != "password" or ONE_TIME_PASSWORD in given]
         self._loaded: dict[tuple[str, str], Loaded] = {}
-        self._made: dict[tuple[str, str], Any] = {}
 
     def check(self) -> None:
         """Load every plug-in, and see that each option in its table is one of its options."""
@@ -189,17 +236,22 @@ class _Maker:
                 cast("ForwardingPolicy", _with_named(use.plugin, found, "allows")) for use, found in of("forwarding")
             ),
             audit=tuple(_NamedSink(use.plugin, found) for use, found in of("audit")),
+            methods=self._config.methods,
+            accept_env=self._config.accept_env,
         )  # fmt: skip
 
     def _object(self, use: Use) -> Any:  # noqa: ANN401 - of its group's interface, which was checked
-        key = (use.group, use.plugin)
-        if key not in self._made:
-            loaded = self._loaded[key]
-            group: Group[Any] = GROUPS[use.group]
-            context = self._context(use, self._options(loaded))
-            with _Blame(self._config, use, loaded.names):
-                self._made[key] = self._registry.make(group, loaded.found, loaded.factory, context)
-        return self._made[key]
+        loaded = self._loaded[use.group, use.plugin]
+        options = self._options(loaded)
+        for before in self._made_before:
+            if before[:3] == (use.group, use.plugin, options):
+                return before.made
+        group: Group[Any] = GROUPS[use.group]
+        context = self._context(use, options)
+        with _Blame(self._config, use, loaded.names):
+            made = self._registry.make(group, loaded.found, loaded.factory, context)
+        self._made_before.append(_Made(use.group, use.plugin, options, made))
+        return made
 
     def _options(self, loaded: Loaded) -> object:
         """Make the options of a plug-in from its table."""

@@ -154,7 +154,7 @@ class _Reading:
         permits = self.permits.setdefault(name, [])
         if len(permits) >= _MOST_PERMITS:
             raise KeyFormatError(f"too many {name}")
-        permits.append(_permit(name, value))
+        permits.append(permit(name, value))
 
     def _refuse(self, name: str, value: str) -> None:
         raise KeyFormatError("tunnel devices are not offered here")
@@ -246,7 +246,12 @@ def read_time(value: str) -> float:
         raise KeyFormatError(f"{value[:64]!r}: {error}") from error
 
 
-def _permit(name: str, value: str) -> tuple[str, Port]:
+def permit(name: str, value: str) -> tuple[str, Port]:
+    """Read what `permitopen` or `permitlisten`, as which `name` counts, has: HOST:PORT.
+
+    Raises:
+        KeyFormatError: it is none.
+    """
     if name == "permitlisten" and ":" not in value:
         value = f"*:{value}"
     if value.startswith("["):

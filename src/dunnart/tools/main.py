@@ -129,10 +129,20 @@ def status(arguments: Sequence[str]) -> int:
 
 def config(arguments: Sequence[str]) -> int:
     """Print the effective configuration as TOML, or with --check only say whether it can be used."""
+    from dunnart.tools.login_flags import split
+
     check = "--check" in arguments
-    rest = [argument for argument in arguments if argument != "--check"]
-    description = "Print the configuration that serve would have, as TOML. With --check, print only what is wrong."
+    login, rest = split([argument for argument in arguments if argument != "--check"])
+    description = (
+        "Print the configuration that serve would have, as TOML. With --check, print only what is wrong. With --user, "
+        "print what the match tables make of it for a login: --user NAME [--address ADDRESS] [--local-address ADDRESS] "
+        "[--local-port PORT]."
+    )
     configuration = _load("config", description, rest)
+    if login is not None:
+        from dunnart.daemon.config import effective
+
+        configuration = effective(configuration, login)
     if check:
         from dunnart.daemon.plugins import check as check_plugins
 

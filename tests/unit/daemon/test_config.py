@@ -45,6 +45,14 @@ revoked_keys = ["/etc/ssh/revoked"]
 ca_signature_algorithms = "-rsa*"
 host_certificate = ["/etc/ssh/host-cert.pub"]
 permit_root_login = "no"
+allow_users = ["a*@192.0.2.0/24"]
+deny_users = ["b"]
+allow_groups = ["staff"]
+deny_groups = ["guests"]
+permit_tty = false
+force_command = "id"
+permit_open = ["*:80", "[::1]:*"]
+permit_listen = ["8080"]
 accept_env = ["LANG", "A?"]
 shell = "greeter"
 exec = "off"
@@ -80,6 +88,9 @@ auth = "debug"
 
 [subsystem]
 sftp = "files"
+
+[set_env]
+PLACE = "here"
 
 [channel_types]
 "echo@example.org" = "echo"
@@ -123,8 +134,8 @@ def test_defaults() -> None:
 
 def test_every_option_is_read(tmp_path: Path) -> None:
     config = load(written(tmp_path, FULL))
-    assert [each.name for each in fields(config) if getattr(config, each.name) == declared_default(each)] == []
-    assert {each.name for each in fields(config)} == OPTIONS.keys() | {"source"}
+    assert [each.name for each in fields(config) if getattr(config, each.name) == declared_default(each)] == ["match"]
+    assert {each.name for each in fields(config)} == OPTIONS.keys() | {"match", "source"}
     assert config.listen == (
         ListenAddress("0.0.0.0", 22), ListenAddress("::1", 2222), ListenAddress("", 0, '/run/a "b".sock'),
         ListenAddress("", 0),

@@ -106,3 +106,30 @@ def test_serve_loads_neither_tls_nor_what_flags_need(tmp_path: Path) -> None:
     assert {"asyncio", "dunnart.daemon.serve"} <= loaded
     unwanted = {"ssl", "_ssl", "argparse", "tomllib", "hashlib", "hmac", "random", "secrets", "tempfile", "difflib"}
     assert loaded & unwanted == set()
+
+
+def test_config_shows_what_a_login_would_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dunnart.toml"
+    path.write_text(
+        "[[match]]\nuser = 'ann'\naddress = '192.0.2.0/24'\nmethods = ['publickey,password']\n"
+        "[[match]]\nlocal_port = 22\nlocal_address = '2001:db8::1'\nshell = 'off'\n"
+    )
+    given = ["config", "--config", str(path), "--user"]
+    for more, expected in [
+        (["ann", "--address=192.0.2.7"], (["publickey,password"], "os")),
+        (["ann", "--address", "198.51.100.7"], ([], "os")),
+        (["bob", "--address", "192.0.2.7"], ([], "os")),
+        (["bob", "--local-port", "22", "--local-address", "2001:db8::1"], ([], "off")),
+    ]:
+        assert main([*given, *more]) == 0
+        shown = tomllib.loads(capsys.readouterr().out)
+        assert (shown["methods"], shown["shell"]) == expected
+        assert "match" not in shown
+
+
+@pytest.mark.parametrize(
+    "flags", [["--user"], ["--address", "192.0.2.7"], ["--user", "a", "--address", "x"], ["--user=a", "--local-port=x"]]
+)
+def test_config_says_what_is_no_login(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", *flags]) == 2
+    assert capsys.readouterr().err.startswith("dunnart config: --")

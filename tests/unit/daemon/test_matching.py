@@ -1,0 +1,241 @@
+"""Match tables: which logins they fit, what they change, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dunnart.daemon import matching, plugins
+from dunnart.daemon.config import OPTIONS, ServeConfig, effective, load, to_toml
+from dunnart.daemon.matching import CRITERIA, MAY_MATCH, Login, Match, criterion, refusal
+from dunnart.daemon.options import BadValue
+from dunnart.errors import ConfigError
+
+
+def read(tmp_path: Path, text: str) -> ServeConfig:
+    path = tmp_path / "dunnart.toml"
+    path.write_text(text)
+    return load(str(path))
+
+
+def fits(login: Login, **criteria: Any) -> bool:
+    return Match({name: criterion(name, value) for name, value in criteria.items()}, {}).fits(login)
+
+
+ANN = Login("ann", "192.0.2.7", "2001:db8::1", 2222, ("users", "staff"))
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ({"all": True}, True),
+        ({"user": "ann"}, True),
+        ({"user": "a*,!ann"}, False),
+        ({"user": ["b??", "a??"]}, True),
+        ({"user": "!bob"}, False),  # as in sshd: what only forbids fits nobody
+        ({"user": "*,!bob"}, True),
+        ({"user": "Ann"}, False),
+        ({"group": "staff"}, True),
+        ({"group": "st*,!users"}, False),
+        ({"group": "wheel"}, False),
+        ({"address": "192.0.2.0/24"}, True),
+        ({"address": ["192.0.2.0/24", "!192.0.2.7"]}, False),
+        ({"address": "192.0.*"}, True),
+        ({"address": "2001:db8::/32"}, False),
+        ({"local_address": "2001:db8::/32"}, True),
+        ({"local_port": 2222}, True),
+        ({"local_port": [22, 2200]}, False),
+        ({"local_port": "22,2222"}, True),
+        ({"user": "ann", "group": "staff", "address": "192.0.2.7"}, True),
+        ({"user": "ann", "group": "wheel"}, False),
+    ],
+)
+def test_criteria(criteria: dict[str, Any], expected: bool) -> None:
+    assert fits(ANN, **criteria) is expected
+
+
+def test_of_a_unix_socket_and_of_a_user_without_groups_little_is_known() -> None:
+    unknown = Login("ann")
+    assert not fits(unknown, address="0.0.0.0/0,::/0,*")
+    assert not fits(unknown, group="*")
+    assert fits(unknown, user="*")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("all", False, "true"),
+        ("user", "", "empty"),
+        ("user", ["!"], "empty"),
+        ("user", [], "empty"),
+        ("user", 7, "no string"),
+        ("address", "gate.example.com", "not looked up"),
+        ("address", "192.0.2.0/33", "bits"),
+        ("address", "192.0.2.1/24", "beyond its prefix"),
+        ("local_port", 0, "no port"),
+        ("local_port", "ssh", "no port"),
+        ("local_port", True, "no string"),
+    ],
+)
+def test_what_is_no_criterion(name: str, value: object, message: str) -> None:
+    with pytest.raises(BadValue, match=message):
+        criterion(name, value)
+
+
+TEXT = """\
+methods = ["publickey"]
+permit_root_login = "no"
+authorized_keys = ["/keys/%u"]
+forwards = ["tcp", "agent"]
+
+[subsystem]
+report = "status"
+
+[plugin.sftp]
+root = "/srv"
+umask = "022"
+
+[[match]]
+user = "ann"
+methods = ["publickey,password"]
+[match.plugin.sftp]
+root = "/srv/ann"
+
+[[match]]
+group = ["staff", "!guests"]
+methods = ["password"]
+force_command = "id"
+forwards = ["off"]
+
+[match.subsystem]
+sftp = "off"
+
+[[match]]
+all = true
+permit_tty = false
+force_command = "true"
+"""
+
+
+def test_the_first_table_that_fits_counts_and_the_rest_is_as_outside(tmp_path: Path) -> None:
+    config = read(tmp_path, TEXT)
+    assert (config.methods, config.permit_tty, config.force_command) == (("publickey",), True, "")
+    ann = effective(config, ANN)
+    assert ann.methods == ("publickey,password",)
+    assert ann.plugin == {"sftp": {"root": "/srv/ann", "umask": "022"}}
+    assert (ann.force_command, ann.permit_tty, ann.forwards) == ("id", False, ("off",))
+    assert ann.subsystem == {"sftp": "off", "report": "status"}
+    assert (ann.authorized_keys, ann.permit_root_login) == (("/keys/%u",), "no")
+    bob = effective(config, Login("bob"))
+    assert (bob.methods, bob.force_command, bob.permit_tty) == (("publickey",), "true", False)
+    assert bob.plugin == config.plugin
+    assert bob.subsystem == {"sftp": "sftp", "report": "status"}
+    assert ann.match == bob.match == ()
+
+
+def test_what_is_printed_gives_the_same_again(tmp_path: Path) -> None:
+    config = read(tmp_path, TEXT)
+    (tmp_path / "again").mkdir()
+    again = read(tmp_path / "again", to_toml(config))
+    assert again == config
+    assert len(again.match) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[[match]]\nuser = 'a'\nport = 3\n", 3, "match.1.port: there is no such option"),
+        ("[[match]]\nuser = 'a'\n[[match]]\nuser='b'\nlisten = ['x']\n", 5, "match.2.listen: this option concerns no"),
+        ("[[match]]\nusers = 'a'\n", 2, "did you mean user"),
+        ("[[match]]\nhost = 'a'\n", 2, "use address"),
+        ("[[match]]\nmethods = ['password']\n", 1, "says not which logins"),
+        ("[[match]]\nuser = 'a'\n[[match]]\nmethods = ['password']\n", 3, "says not which logins"),
+        ("[[match]]\nuser = 'a'\npermit_tty = 'no'\n", 3, "neither true nor false"),
+        ("[[match]]\nuser = 'a'\nmethods = ['pasword']\n", 3, "none of publickey"),
+        ("[[match]]\nuser = 'a'\n\n[match.subsystem]\nsftp = 'a b'\n", 5, "neither a plug-in"),
+        ("[[match]]\nuser = 'a'\n[match.plugin.nobody]\nx = 1\n", 3, "uses a plug-in of this name"),
+        ("audit = ['log']\n[[match]]\nuser = 'a'\n[match.plugin.log]\nfile = '/x'\n", 4, "uses a plug-in of this name"),
+        ("match = 3\n", 1, "write [[match]]"),
+        ("permit_open = ['x']\n", 1, "HOST:PORT"),
+        ("allow_users = ['a@b.example.com']\n", 1, "not looked up"),
+        ("allow_users = ['!a']\n", 1, "deny_users"),
+        ("deny_groups = ['']\n", 1, "no pattern"),
+        ("[set_env]\nA-B = 'c'\n", 2, "no variable's name"),
+    ],
+)
+def test_errors_say_where(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert caught.value.line == line
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[[match]]\nuser = 'a'\nshell = 'nothing-like-it'\n", 3, "nothing-like-it"),
+        ("[[match]]\nuser = 'a'\n[match.plugin.sftp]\nrott = '/'\n", 4, "did you mean root"),
+        ("[[match]]\nuser = 'a'\n[match.plugin.sftp]\nroot = 3\n", 4, "not a string"),
+    ],
+)
+def test_errors_of_plugins_say_where(tmp_path: Path, text: str, line: int, message: str) -> None:
+    config = read(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        plugins.check(config)
+    assert caught.value.line == line
+    assert message in str(caught.value)
+
+
+def test_a_chain_that_a_table_s_logins_cannot_go_is_told_at_the_start(tmp_path: Path) -> None:
+    config = read(tmp_path, "password = 'off'\n[[match]]\nuser = 'a'\nmethods = ['keyboard-interactive']\n")
+    with pytest.raises(ConfigError, match=r":4: match\.1\.methods: .*no authenticator is there for keyboard-int"):
+        plugins.make(config, "ann", None)
+
+
+def test_names_are_options_and_criteria_are_none() -> None:
+    assert set(MAY_MATCH) <= set(OPTIONS)
+    assert not set(CRITERIA) & set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("lists", "allowed"),
+    [
+        ({}, True),
+        ({"allow_users": ("ann",)}, True),
+        ({"allow_users": ("bob", "a*@192.0.2.0/24")}, True),
+        ({"allow_users": ("ann@198.51.100.0/24",)}, False),
+        ({"allow_users": ("bob",)}, False),
+        ({"allow_users": ("ann",), "deny_users": ("*@192.0.2.7",)}, False),
+        ({"deny_users": ("bob",)}, True),
+        ({"allow_groups": ("staff",)}, True),
+        ({"allow_groups": ("wheel",)}, False),
+        ({"allow_groups": ("staff",), "deny_groups": ("us*",)}, False),
+        ({"allow_users": ("ann",), "allow_groups": ("wheel",)}, False),
+    ],
+)
+def test_lists_of_users_and_groups(lists: dict[str, Any], allowed: bool) -> None:
+    assert (refusal(ANN, **lists) == "") is allowed
+
+
+def test_a_user_without_groups_is_in_no_list_of_them() -> None:
+    assert refusal(Login("x"), allow_groups=("*",)) != ""
+    assert refusal(Login("x"), deny_groups=("*",)) == ""
+
+
+def test_groups_are_those_of_the_system() -> None:
+    import grp
+    import os
+    import pwd
+
+    own = pwd.getpwuid(os.geteuid())
+    assert grp.getgrgid(own.pw_gid).gr_name in matching.groups_of(own.pw_name)
+    assert matching.groups_of("nobody/of that") == ()
+
+
+def test_principals_of_a_table_need_an_authority(tmp_path: Path) -> None:
+    text = "[[match]]\nuser = 'a'\nauthorized_principals_file = '%h/principals'\n"
+    with pytest.raises(ConfigError, match=r":3: .*names no authority"):
+        read(tmp_path, text)
+    assert read(tmp_path, f"trusted_user_ca_keys = ['/ca']\n{text}").match
