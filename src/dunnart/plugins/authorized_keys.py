@@ -174,7 +174,7 @@ class AuthorizedKeysFiles:
         try:
             said = await command.lines(attempt, account, credential.certificate or credential.key)
         except (OSError, TimeoutError, ConfigError) as error:
-            _LOG.error("authorized_keys_command failed for %s: %s", clean(account.name), clean(str(error)))
+            _LOG.warning("authorized_keys_command failed for %s: %s", clean(account.name), clean(str(error)))
             return Decision()
         keys = parse(said, f"authorized_keys_command for {account.name}", variables=self._variables)
         self._told.tell(keys)
