@@ -65,11 +65,17 @@ def main(arguments: list[str]) -> int:
         else:
             sock, made = listen(arguments[1], int(arguments[2]), arguments[3] == "1")
     except OSError as error:
-        control.send((error.errno or 0).to_bytes(4, "big"))
+        with contextlib.suppress(OSError):
+            control.send((error.errno or 0).to_bytes(4, "big"))
+        control.close()
         return 1
-    socket.send_fds(control, [bytes(4)], [sock.fileno()])
+    with contextlib.suppress(OSError):  # who has asked is gone
+        socket.send_fds(control, [bytes(4)], [sock.fileno()])
+        sock.close()
+        if made is not None:
+            control.recv(1)  # gives nothing, once the listener is closed
     sock.close()
+    control.close()
     if made is not None:
-        control.recv(1)  # gives nothing, once the listener is closed
         remove(arguments[1], made)
     return 0

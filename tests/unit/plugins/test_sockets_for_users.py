@@ -9,6 +9,7 @@ import pwd
 import socket
 import stat
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.plugins import private_folder
+from dunnart.plugins import private_folder, unix_process
 from dunnart.plugins.agent_forwarding import AgentForwarding
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Rules
@@ -296,6 +297,29 @@ async def test_the_socket_is_the_user_s_and_goes_with_the_client(where: Any) -> 
             client.reset()
             await eventually(lambda: not path.exists())
             writer.close()
+
+
+@pytest.mark.parametrize("gone_first", [True, False])
+def test_the_process_of_the_user_removes_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, gone_first: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(unix_process, "_CONTROL", theirs.detach())
+    path = tmp_path / "s"
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(unix_process.main(["listen", str(path), "127", "0"])))
+    if gone_first:
+        ours.close()
+        thread.start()
+    else:
+        thread.start()
+        _, found, _, _ = socket.recv_fds(ours, 4, 1)
+        assert path.exists()
+        os.close(found[0])
+        ours.close()
+    thread.join(20)
+    assert ended == [0]
+    assert not path.exists()
 
 
 @needs_root
