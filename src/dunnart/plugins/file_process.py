@@ -51,7 +51,7 @@ class FileProcesses:
         self._drives = drives or {}
         self._name = context.name
         self._log = context.logger
-        self._preload: tuple[str, ...] = ()
+        self._preload = self._options.modules
         self._target = f"dunnart.tools.file_session:{target}"
         account = self._options.account
         if account and os_account.find(account) is None:
@@ -61,7 +61,7 @@ class FileProcesses:
 
             if find_spec("fsspec") is None:
                 raise ConfigError("a URL needs fsspec: pip install 'dunnart[fsspec]'", key="root")
-            self._preload = _modules_of(self._options.root)
+            self._preload += _modules_of(self._options.root)
 
     def start(self, session: RawSession, argument: str = "", *, requests: Sequence[str] | None = None) -> bool:
         """Start a process for a session.
@@ -158,12 +158,12 @@ class _Reports:
 
 
 def _modules_of(url: str) -> tuple[str, ...]:
-    """Name what a store needs, some of which takes a second to load."""
+    """Name what a store needs; some of it takes a second to load."""
     from fsspec.registry import known_implementations
 
     known = known_implementations.get(url.partition("://")[0], {"class": ""})
     module: str = known["class"].rpartition(".")[0]
-    return ("dunnart.sftp.fsspec_files", *filter(None, [module]))
+    return (module,) if module else ()
 
 
 def _cut(value: Any) -> Any:  # noqa: ANN401 - of a detail's types

@@ -84,6 +84,22 @@ class FileOptions:
         """The root is a URL."""
         return _URL.match(self.root) is not None
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What `files` needs besides `dunnart.sftp.local`, to be loaded while the process may still read it.
+
+        A process with the rights of a user who may not enter the folder of Python's modules loads no more of them.
+        """
+        wanted = {
+            "dunnart.sftp.fsspec_files": self.remote,
+            "dunnart.sftp.layers.quota": self.quota_bytes or self.quota_files,
+            "dunnart.sftp.layers.atomic": self.atomic,
+            "dunnart.sftp.layers.name_filter": self.allow_names or self.deny_names or self.largest_file_bytes,
+            "dunnart.sftp.layers.read_only": self.read_only,
+            "hashlib": self.digest,
+        }
+        return tuple(module for module, there in wanted.items() if there)
+
     def filled(self, tokens: Mapping[str, str]) -> Self:
         """Give the options for one user; `tokens` has the home as "h", the name as "u" and the number as "U".
 

@@ -7,6 +7,7 @@ and {"error": text}.
 from __future__ import annotations
 
 import contextlib
+import grp  # noqa: F401 - loaded, not used: listings name groups
 import json
 import os
 import signal
