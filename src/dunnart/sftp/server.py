@@ -42,6 +42,8 @@ HANDLES = 1000
 ANSWER_BYTES = 256 * KIB
 _LISTING_BYTES = 32 * KIB
 _COPY_BYTES = 256 * KIB
+_COPIES_PER_LOOK = 64
+_TEXT_CHARACTERS = 1024
 _LOOKUPS = 4096
 """How many users and groups one request may ask for: each may cost a question to a directory service, and all names
 fit into one answer (LOGIN_NAME_MAX is at most 256 bytes, names are rarely longer than 32)."""
@@ -63,6 +65,7 @@ class SftpServer:
         refused: told the name of each request that it may not.
         link_first: SYMLINK names the link before its target, as the draft has it; else after it, as OpenSSH and most
             clients have it (OpenSSH PROTOCOL §4.1).
+        gone: says whether nobody waits for answers any more; asked while one takes long.
 
     Raises:
         ValueError: there is no request of such a name.
@@ -71,9 +74,11 @@ class SftpServer:
     def __init__(
         self, files: FileSystem, *, requests: Collection[str] | None = None,
         refused: Callable[[str], None] | None = None, link_first: bool = False,
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._files = files
         self._link_first = link_first
+        self._gone = gone
         self._refused = refused
         self._denied = {} if requests is None else _denied(requests)
         self._reads = READ not in self._denied
@@ -197,7 +202,7 @@ class SftpServer:
 
     def _failed(self, number: int, error: OSError) -> None:
         status = STATUS_OF_ERROR.get(error.errno or 0, FAILURE)
-        self._status(number, status, (error.strerror or str(error)).encode(errors="replace"))
+        self._status(number, status, (error.strerror or str(error))[:_TEXT_CHARACTERS].encode(errors="replace"))
 
     def _new_handle(self, number: int, opened: File | _Listing) -> None:
         self._next_handle += 1
@@ -426,8 +431,11 @@ class SftpServer:
         if read is write:
             raise OSError(errno.EINVAL, "a file cannot be copied into itself")
         buffer = memoryview(bytearray(_COPY_BYTES))
-        left = length or 1 << 64
+        left, pieces = length or 1 << 64, 0
         while left:
+            if pieces % _COPIES_PER_LOOK == 0 and self._gone():  # holes alone can keep us busy for weeks
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            pieces += 1
             got = read.read_into(buffer[: min(left, _COPY_BYTES)], start)
             if not got:
                 break

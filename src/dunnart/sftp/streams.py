@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import TYPE_CHECKING
 
 from dunnart.sftp.server import SftpServer
@@ -31,7 +32,13 @@ def serve(
         DecodeError: the client sent what is no SFTP; so does LimitExceeded.
         OSError: the client is gone.
     """
-    server = SftpServer(files, requests=requests, refused=refused, link_first=link_first)
+    poll = select.poll()
+    poll.register(target, 0)  # errors and the end of whoever reads are told unasked
+
+    def gone() -> bool:
+        return bool(poll.poll(0))
+
+    server = SftpServer(files, requests=requests, refused=refused, link_first=link_first, gone=gone)
     try:
         while count := os.readv(source, [server.room()]):
             server.received(count)

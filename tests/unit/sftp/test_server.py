@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.errors import DecodeError, LimitExceeded
-from dunnart.sftp import FileSystem, LocalFiles, ReadOnly, SftpServer, serve
+from dunnart.sftp import FileSystem, LocalFiles, MemoryFiles, ReadOnly, SftpServer, serve
 from dunnart.sftp.messages import (
     BAD_MESSAGE,
     EOF,
@@ -426,3 +426,47 @@ def test_of_100_000_entries_only_those_are_taken_that_are_answered(folder: Path)
         count += answer[1].uint32()
         assert pulled == count
     assert (answer[1].uint32(), count) == (EOF, 100_000)
+
+
+def test_errors_are_told_briefly() -> None:
+    class Wordy(MemoryFiles):
+        def remove(self, path: bytes) -> None:
+            raise PermissionError(13, "\ufffd" * 300_000)
+
+    answered, reader = Client(Wordy()).ask(REMOVE, string(b"/f"))
+    assert (answered, reader.uint32()) == (STATUS, PERMISSION_DENIED)
+    assert 0 < len(reader.string()) < 5000
+
+
+def test_a_copy_ends_when_nobody_waits_for_it(folder: Path) -> None:
+    with (folder / "holes").open("wb") as file:
+        file.truncate(1 << 42)  # reading it all takes many minutes
+    requests, answers = os.pipe(), os.pipe()
+    ended: list[type[BaseException]] = []
+
+    def work() -> None:
+        try:
+            serve(LocalFiles(), requests[0], answers[1])
+        except OSError as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    opened = [
+        uint32(1) + string(os.fsencode(folder / "holes")) + uint32(FOR_READING) + NOTHING,
+        uint32(2) + string(b"/dev/null") + uint32(FOR_WRITING) + NOTHING,
+    ]
+    copy = string(b"copy-data") + string(uint32(1)) + uint64(0) + uint64(0) + string(uint32(2)) + uint64(0)
+    packets = [b"\1" + uint32(3), *(bytes((OPEN,)) + body for body in opened), bytes((EXTENDED,)) + uint32(3) + copy]
+    os.write(requests[1], b"".join(uint32(len(packet)) + packet for packet in packets))
+    os.close(answers[0])
+    thread.join(30)
+    try:
+        assert not thread.is_alive()
+        assert ended == [BrokenPipeError]
+    finally:
+        os.truncate(folder / "holes", 0)
+        os.close(requests[1])
+        thread.join()
+        os.close(requests[0])
+        os.close(answers[1])

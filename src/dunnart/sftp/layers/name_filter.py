@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from dunnart.sftp.layers.base import Layer, LayerFile, last_part
+from dunnart.sftp.paths import NAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ class NameFilter(Layer):
         name = part.decode(errors="surrogateescape").lower()
         allowed = not self._allow or any(fnmatchcase(name, pattern) for pattern in self._allow)
         if not allowed or any(fnmatchcase(name, pattern) for pattern in self._deny):
-            shown = part.decode(errors="replace")
+            shown = part[:NAME_BYTES].decode(errors="replace")
             raise OSError(errno.EACCES, f"a file may not be named {shown!r} here", path)
 
     def _check_size(self, size: int) -> None:

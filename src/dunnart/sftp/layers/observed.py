@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ABANDONED = "not complete: the client has gone"
 _CHUNK_BYTES = 256 * 1024
+_TEXT_CHARACTERS = 512
 _AGAIN_BYTES = 4 << 30
 """The largest file that is read again for its hash: with holes one may be of any size for nothing."""
 
@@ -242,5 +243,6 @@ class _ObservedFile(LayerFile):
 
 
 def reason(error: Exception) -> str:
-    """Say why, without the path: the event has it."""
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    """Say why, briefly and without the path: the event has it."""
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return text[:_TEXT_CHARACTERS]

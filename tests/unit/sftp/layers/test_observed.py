@@ -7,7 +7,18 @@ from hashlib import sha256
 
 import pytest
 
-from dunnart.sftp import Atomic, Attributes, File, FileEvent, FileSystem, MemoryFiles, Observed, OpenMode, ReadOnly
+from dunnart.sftp import (
+    Atomic,
+    Attributes,
+    File,
+    FileEvent,
+    FileSystem,
+    MemoryFiles,
+    NameFilter,
+    Observed,
+    OpenMode,
+    ReadOnly,
+)
 
 READ, WRITE = OpenMode(read=True), OpenMode(write=True)
 NEW = OpenMode(write=True, create=True, truncate=True)
@@ -195,3 +206,12 @@ def test_without_digests_nothing_is_hashed() -> None:
     file.write(memoryview(b"x"), 0)
     file.close()
     assert [(event.size, event.sha256) for event in events] == [(1, "")]
+
+
+def test_errors_are_told_briefly() -> None:
+    events: list[FileEvent] = []
+    files = Observed(NameFilter(MemoryFiles(), deny=("*.exe",)), events.append)
+    with pytest.raises(PermissionError) as caught:
+        files.open(b"\1" * 100_000 + b".exe", NEW, NOTHING)
+    assert len(str(caught.value.strerror)) < 2000
+    assert 0 < len(events[0].error) <= 512
