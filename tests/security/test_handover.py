@@ -57,7 +57,20 @@ def opened(number: int = 1) -> Opened:
 
 def asked(connection: int = 1, password: str = PASSWORD, token: int = 7) -> AuthAsked:
     return AuthAsked(
-        token, connection, USER, "127.0.0.1", 9, 0, "password", password, "", signed=False, data=b"", answered=False
+        token,
+        connection,
+        USER,
+        "127.0.0.1",
+        9,
+        0,
+        "password",
+        password,
+        "",
+        signed=False,
+        data=b"",
+        answered=False,
+        local_host="127.0.0.1",
+        local_port=22,
     )
 
 

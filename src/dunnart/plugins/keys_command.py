@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 20
 _READ_BYTES = 64 * 1024
-TOKENS = "%hkUtuf"
+TOKENS = "%CDfhktUu"
 _NO_MORE: Mapping[str, str] = MappingProxyType({})
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -37,8 +37,9 @@ class KeysCommand:
 
     Args:
         command: the program's absolute path and its arguments, quoted as for a shell. In the arguments %u is the user's
-            name, %U the number, %h the home, %k the key in base64, %t its type, %f its fingerprint, %% a percent sign.
-            Without arguments it gets the user's name.
+            name, %U the number, %h the home, %k the key in base64, %t its type, %f its fingerprint, %C the connection's
+            addresses and ports (ours, then the peer's), %D nothing, as in an sshd without routing domains, %% a percent
+            sign. Without arguments it gets the user's name.
         user: as whom it runs; %u stands for the user who logs in.
         seconds: how long it may take.
         tokens: what may stand after a % in the arguments.
@@ -69,7 +70,7 @@ class KeysCommand:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await self._run(account, key, more)
+            return await self._run(account, key, {"C": _endpoints(attempt), "D": "", **more})
         finally:
             self._took = min(loop.time() - began, self._seconds)
 
@@ -123,6 +124,12 @@ class KeysCommand:
         if account is None:
             raise ConfigError(f"{name!r} is no user as whom this server can run programs", key="command_user")
         return account
+
+
+def _endpoints(attempt: Attempt) -> str:
+    """Give both ends of the connection in the order that sshd has."""
+    ends = (attempt.local, (attempt.address, attempt.port))
+    return " ".join(f"{host or 'UNKNOWN'} {port or 65535}" for host, port in ends)
 
 
 def parse_command(command: str, tokens: str = TOKENS) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
 from dunnart.runtime.logs import clean
+from dunnart.server.facts import NOWHERE, Address
 
 if TYPE_CHECKING:
     from dunnart.keys.revocation import RevokedKeys
@@ -38,6 +39,7 @@ class Attempt:
         address: the peer's IP address, "" for a unix socket; `port` is the peer's.
         rounds: for keyboard-interactive, how many answers came before this one.
         connection: the connection's number.
+        local: the address and port that the client reached; ("", 0) for a unix socket.
         run: `await run(function, *arguments)` calls a function of the application where it belongs: a coroutine
             function on the application's event loop, a plain one in a thread.
     """
@@ -48,6 +50,7 @@ class Attempt:
     rounds: int = 0
     connection: int = 0
     port: int = 0
+    local: Address = NOWHERE
     run: Callable[..., Awaitable[Any]] = field(default=_run_here, repr=False, compare=False)
 
 

@@ -317,7 +317,8 @@ class ServerConnection:
             self._interactive_rounds += 1
         else:
             self._interactive_rounds = 0
-        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id, self.port)
+        local = Address(*self.pump.local_address)
+        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id, self.port, local)
         self.spawn(self._decide(question, attempt))
 
     async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:

@@ -42,6 +42,9 @@ class Candidate(NamedTuple):
     connection: int
 
 
+NOWHERE = Address("", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """The client's terminal.

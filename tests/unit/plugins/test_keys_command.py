@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from dunnart.plugins import keys_command, os_account
 from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.keys_command import KeysCommand, filled_in, parse_command
 from dunnart.plugins.os_account import Account
-from dunnart.server import Allow, Attempt, Deny, PublicKeyCredential, Rights
+from dunnart.server import Address, Allow, Attempt, Deny, PublicKeyCredential, Rights
 from tests.runtime.driver import alive, eventually
 
 KEY = PrivateKey.generate("ed25519").public
@@ -32,17 +33,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def script(home: Path, text: str, arguments: str = "", **options: float) -> KeysCommand:
+def script(home: Path, text: str, arguments: str = "", **options: Any) -> KeysCommand:
     path = home / "command"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return KeysCommand(f"{path} {arguments}", "runner", **options)
 
 
+def _attempt(user: str, credential: PublicKeyCredential) -> Attempt:
+    return Attempt(user, credential, "192.0.2.1", port=9999, local=Address("192.0.2.2", 22))
+
+
 async def ask(command: KeysCommand, user: str = "alice", key: PublicKey = KEY) -> Allow | Deny:
     files = AuthorizedKeysFiles(("keys",), strict_modes=False, command=command)
     credential = PublicKeyCredential(key, "ssh-ed25519", signed=True)
-    reply = await asyncio.wait_for(files.authenticate(Attempt(user, credential, "192.0.2.1")), 30)
+    reply = await asyncio.wait_for(files.authenticate(_attempt(user, credential)), 30)
     assert isinstance(reply, Allow | Deny)
     return reply
 
@@ -72,14 +77,15 @@ async def test_it_is_asked_after_the_files_and_only_if_they_do_not_let_the_key_i
 async def test_tokens_and_surroundings(home: Path) -> None:
     shown = home / "shown"
     command = script(home, f'for each; do echo "$each"; done > {shown}; env >> {shown}; pwd >> {shown}',
-                     "'%u %U' %h %t %k %f 100%% ''")  # fmt: skip
+                     "'%u %U' %h %t %k %f 100%% '' %C a%Db")  # fmt: skip
     assert isinstance(await ask(command), Deny)
     lines = shown.read_text().splitlines()
     key_type, blob = KEY.line().split()[:2]
     assert lines[:7] == ["alice 1234", str(home), key_type, blob, KEY.fingerprint(), "100%", ""]
-    assert {"USER=runner", "LOGNAME=runner", "HOME=/"} <= set(lines[7:])
+    assert lines[7:9] == ["192.0.2.2 22 192.0.2.1 9999", "ab"]
+    assert {"USER=runner", "LOGNAME=runner", "HOME=/"} <= set(lines[9:])
     assert lines[-1] == "/"
-    names = {line.partition("=")[0] for line in lines[7:-1]}
+    names = {line.partition("=")[0] for line in lines[9:-1]}
     assert names <= {"USER", "LOGNAME", "HOME", "PATH", "PWD", "SHLVL", "_", "OLDPWD"}  # the shell adds some
     await ask(script(home, f'echo "$*" > {shown}'))
     assert shown.read_text() == "alice\n"

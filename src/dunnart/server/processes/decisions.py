@@ -19,6 +19,7 @@ from dunnart.protocol.questions import (
     PublicKeyCredential,
 )
 from dunnart.server.authentication import Attempt
+from dunnart.server.facts import Address
 from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts, split_texts
 from dunnart.wire.encoding import Reader, string
 
@@ -44,7 +45,7 @@ def asked(token: int, attempt: Attempt) -> AuthAsked:
         data = _gssapi_data(credential)
     return AuthAsked(
         token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
-        text, algorithm, signed, data, answered,
+        text, algorithm, signed, data, answered, *attempt.local,
     )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def attempt_of(frame: AuthAsked) -> Attempt:
     Raises:
         DecodeError: its fields are not what its method wants.
     """
-    return Attempt(frame.user, _credential(frame), frame.address, frame.rounds, frame.connection, frame.port)
+    local = Address(frame.local_host, frame.local_port)
+    return Attempt(frame.user, _credential(frame), frame.address, frame.rounds, frame.connection, frame.port, local)
 
 
 def _credential(frame: AuthAsked) -> Credential:

@@ -78,6 +78,8 @@ class AuthAsked(Frame):
     signed: Boolean
     data: String
     answered: Boolean
+    local_host: Text
+    local_port: UInt32
 
 
 @structure
