@@ -22,7 +22,7 @@ class Options:
     """How it connects.
 
     Attributes:
-        connect_seconds: how long one address may take.
+        connect_seconds: how long it may take to find a host's addresses and to connect to one of them.
     """
 
     connect_seconds: float = 5.0
@@ -30,6 +30,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.connect_seconds <= 0:
             raise ValueError("connect_seconds must be more than 0")
+
+
+class _Forbidden(OSError):
+    """A policy is against it."""
 
 
 @plugin(Options)
@@ -49,7 +53,7 @@ class DirectTcpip:
         number = opening.connection.id
         try:
             sock = await self._connect(opening, host, port)
-        except PermissionError:
+        except _Forbidden:
             return Refusal(_PROHIBITED, "forwarding there is not allowed")
         except (OSError, TimeoutError, UnicodeError) as error:
             self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)
@@ -59,16 +63,20 @@ class DirectTcpip:
     async def _connect(self, opening: ChannelOpening, host: str, port: int) -> socket.socket:
         """Try the host's addresses, as far as they are allowed, one after the other."""
         loop = asyncio.get_running_loop()
+        ends = loop.time() + self._seconds
         failure: OSError | TimeoutError = OSError("no such host")
-        for family, address in await _addresses(host, port):
+        async with asyncio.timeout(self._seconds):
+            addresses = await _addresses(host, port)
+        for number, (family, address) in enumerate(addresses):
             if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
-                failure = PermissionError("not allowed")
+                failure = _Forbidden("not allowed")
                 continue
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)  # noqa: FBT003 - the name says it
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with asyncio.timeout(self._seconds):
+                # What is left is shared by the addresses that are left, so that each has its turn.
+                async with asyncio.timeout((ends - loop.time()) / (len(addresses) - number)):
                     await loop.sock_connect(sock, address)
             except (OSError, TimeoutError) as error:
                 sock.close()

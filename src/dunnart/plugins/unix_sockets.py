@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dunnart.server.interfaces import ClientLink
 
 T = TypeVar("T")
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 8.0
 _RETRY_SECONDS = 0.05
 
 
