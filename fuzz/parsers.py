@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dunnart.errors import DunnartError
 from dunnart.keys.agent import AgentAnswers, read_identities, read_signature
 from dunnart.keys.authorized_keys import parse as parse_authorized_keys
-from dunnart.keys.certificate import decode_public
+from dunnart.keys.certificate import Certificate, decode_public
+from dunnart.keys.certified import demands
 from dunnart.keys.known_hosts import KnownHosts
+from dunnart.keys.principals import parse_principals
 from dunnart.keys.private import PrivateKey
+from dunnart.keys.revocation import RevokedKeys
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import ConnectionEnded
@@ -27,6 +30,11 @@ from dunnart.wire.messages import KexInit
 _KEY = PrivateKey.generate("ed25519")
 _LINE = _KEY.public.line("me@here")
 _KEXINIT = KexInit(bytes(16), *[("a", "b@example.com")] * 8).encode()  # type: ignore[arg-type]
+_CERTIFICATE = Certificate.issue(
+    _KEY, _KEY.public, kind="user", key_id="an id", principals=["me", "you"], serial=77,
+    critical_options={"force-command": string(b"x"), "source-address": string(b"192.0.2.0/24,::1")},
+    extensions={"permit-pty": b"", "no-touch-required": b""},
+)  # fmt: skip
 _CONFIG = EngineConfig(Role.SERVER, host_keys=(_KEY.public,))
 
 
@@ -84,6 +92,31 @@ def _authorized_keys(data: bytes) -> None:
     assert not decision.final or keys.refused
 
 
+def _certificate(data: bytes) -> None:
+    demands(Certificate.decode(data))
+
+
+def _revoked(data: bytes) -> None:
+    revoked = RevokedKeys.parse(data)
+    revoked.reason(_CERTIFICATE)
+    RevokedKeys.parse(revoked.encode())
+
+
+def _lists() -> list[bytes]:
+    revoked = RevokedKeys(number=1, comment="a list")
+    revoked.keys.add(_KEY.public.blob)
+    revoked.sha1.add(bytes(20))
+    revoked.sha256.add(bytes(32))
+    certificates = revoked.of_authority(_KEY.public.blob)
+    certificates.revoke_serials(5, 5)
+    certificates.revoke_serials(7, 70)
+    certificates.key_ids.add("an id")
+    bitmap = b"\x22" + string(bytes(8) + string(b"\1\0\2\4"))
+    extension = b"\xff" + string(string(b"x@example.com") + b"\0" + string(b""))
+    written = revoked.encode()
+    return [written, written + b"\1" + string(string(b"") * 2 + bitmap) + extension, _LINE.encode() + b"\n# \n"]
+
+
 def _request(kind: int, body: bytes) -> bytes:
     return uint32(5 + len(body)) + bytes((kind,)) + uint32(1) + body
 
@@ -99,6 +132,12 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     ),
     "kexinit": (KexInit.decode, [_KEXINIT]),
     "public-key": (decode_public, [_KEY.public.blob]),
+    "certificate": (_certificate, [_CERTIFICATE.blob]),
+    "revoked-keys": (_revoked, _lists()),
+    "principals": (
+        lambda data: parse_principals(data, "fuzz"),
+        [b'from="192.0.2.0/24",command="a \\"b" staff # them\n# \n\nme\n'],
+    ),
     "private-key": (PrivateKey.load, [_KEY.openssh("me")]),
     "authorized-keys": (
         _authorized_keys,
