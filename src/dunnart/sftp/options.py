@@ -131,6 +131,10 @@ class FileOptions:
             ValueError: there is no such kind of store.
         """
         files = self._inmost(self.root if root is None else root)
+        if self.largest_file_bytes and not self.remote:  # below Atomic: it discards what is refused here
+            from dunnart.sftp.layers.name_filter import NameFilter
+
+            files = NameFilter(files, largest_file_bytes=self.largest_file_bytes)
         if self.quota_bytes or self.quota_files:
             from dunnart.sftp.layers.quota import Quota
 
@@ -139,11 +143,10 @@ class FileOptions:
             from dunnart.sftp.layers.atomic import Atomic
 
             files = Atomic(files)
-        if self.allow_names or self.deny_names or self.largest_file_bytes:
+        if self.allow_names or self.deny_names:
             from dunnart.sftp.layers.name_filter import NameFilter
 
-            files = NameFilter(files, allow=self.allow_names, deny=self.deny_names,
-                               largest_file_bytes=self.largest_file_bytes or None)  # fmt: skip
+            files = NameFilter(files, allow=self.allow_names, deny=self.deny_names)
         if self.read_only:
             from dunnart.sftp.layers.read_only import ReadOnly
 
@@ -161,6 +164,8 @@ class FileOptions:
             from dunnart.sftp.fsspec_files import FsspecFiles
 
             storage: dict[str, Any] = {name: _value(each) for name, each in self.storage.items()}
+            if self.largest_file_bytes:
+                storage["spool_bytes"] = self.largest_file_bytes
             return FsspecFiles.from_url(root, start=start, **storage)
         from dunnart.sftp.local import LocalFiles
 

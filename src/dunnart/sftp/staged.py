@@ -203,7 +203,7 @@ class StagedFile:
 
     def _check_room(self, size: int) -> None:
         if size > self._spool_bytes:
-            raise oserror(errno.EFBIG, f"no more than {self._spool_bytes} bytes can be staged")
+            raise oserror(errno.EFBIG, f"a file may have at most {self._spool_bytes} bytes here")
 
     @contextlib.contextmanager
     def _remembered(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.sftp import LocalFiles
+from dunnart.sftp import Attributes, FileSystem, LocalFiles, OpenMode
 from dunnart.sftp.layers.atomic import Atomic
 from dunnart.sftp.layers.name_filter import NameFilter
 from dunnart.sftp.layers.observed import FileEvent, Observed
@@ -89,12 +89,33 @@ def test_the_layers_stand_in_their_order(tmp_path: Path) -> None:
     assert stack(FileOptions(events="off").files(print)) == [LocalFiles]
 
 
+@pytest.mark.parametrize("bound", [{"largest_file_bytes": 5}, {"quota_bytes": 5}])
+def test_an_upload_that_became_too_large_leaves_nothing(tmp_path: Path, bound: dict[str, int]) -> None:
+    files = FileOptions(root=str(tmp_path), atomic=True, deny_names=("x",), **bound).files(print)  # type: ignore[arg-type]
+    too_large(files)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_that_became_too_large_reaches_no_store() -> None:
+    files = FileOptions(root="memory://test-options", largest_file_bytes=5).files(print)
+    too_large(files)
+    with pytest.raises(FileNotFoundError):
+        files.stat(b"/f", follow=True)
+
+
+def too_large(files: FileSystem) -> None:
+    file = files.open(b"/f", OpenMode(write=True, create=True, truncate=True), Attributes())
+    file.write(memoryview(b"01234"), 0)
+    with pytest.raises(OSError, match="5 bytes"):
+        file.write(memoryview(b"5"), 5)
+    with pytest.raises(OSError, match="5 bytes"):  # clients close it all the same
+        file.close()
+
+
 @pytest.mark.parametrize(
     ("wanted", "kinds"), [("off", []), ("changes", ["uploaded"]), ("all", ["uploaded", "downloaded"])]
 )
 def test_events_are_told_as_wanted(tmp_path: Path, wanted: str, kinds: list[str]) -> None:
-    from dunnart.sftp import Attributes, OpenMode
-
     told: list[FileEvent] = []
     files = FileOptions(root=str(tmp_path), events=wanted).files(told.append)
     file = files.open(b"f", OpenMode(write=True, create=True), Attributes())
