@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -61,10 +61,12 @@ def start(keys: Keys, tmp_path: Path) -> Iterator[Serve]:
     """Start a server with further flags, for this test."""
     running: list[Served] = []
 
-    def begin(*flags: str, authorized: str | None = None, shell: str = "") -> Served:
+    def begin(
+        *flags: str, authorized: str | None = None, shell: str = "", variables: Mapping[str, str] | None = None
+    ) -> Served:
         folder = tmp_path / f"server{len(running)}"
         folder.mkdir()
-        running.append(serve(folder, keys, *flags, authorized=authorized, shell=shell))
+        running.append(serve(folder, keys, *flags, authorized=authorized, shell=shell, variables=variables))
         return running[-1]
 
     yield begin

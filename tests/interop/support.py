@@ -216,7 +216,10 @@ class Served:
         assert " error/" not in log, log[log.index(" error/") :][:1000]
 
 
-def serve(folder: Path, keys: Keys, *flags: str, authorized: str | None = None, shell: str = "") -> Served:
+def serve(
+    folder: Path, keys: Keys, *flags: str, authorized: str | None = None, shell: str = "",
+    variables: Mapping[str, str] | None = None,
+) -> Served:  # fmt: skip
     """Start a server on a free port; the home of its user is the folder `home` in `folder`, and empty.
 
     Args:
@@ -225,6 +228,7 @@ def serve(folder: Path, keys: Keys, *flags: str, authorized: str | None = None, 
         flags: further ones.
         authorized: a file other than the one of `keys`.
         shell: everybody's, in the place of what the system says.
+        variables: for the server's environment.
     """
     arguments = ["serve", "--listen", "127.0.0.1:0", "--state-folder", str(folder / "state"), "--no-strict-modes"]
     arguments += ["--authorized-keys", authorized or str(keys.authorized), "--log-level", "debug", *flags]
@@ -238,7 +242,7 @@ def serve(folder: Path, keys: Keys, *flags: str, authorized: str | None = None, 
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=environment(folder, PYTHONPATH=str(_SOURCE)),
+            env=environment(folder, PYTHONPATH=str(_SOURCE), **(variables or {})),
         )
     assert process.stdout is not None
     lines: list[str] = []

@@ -26,6 +26,8 @@ from dunnart.protocol.questions import (
 )
 from dunnart.server import AllowAnyone, Attempt, PasswordCallback, Session
 from tests.runtime.driver import PASSWORD, USER, Client, Serving, eventually, right_password, serving
+from tests.unit.server import api
+from tests.unit.server.api import every_placement
 
 
 class Deciding:
@@ -329,3 +331,39 @@ async def test_a_host_key_that_does_not_sign_ends_only_its_connections(
         assert server.server.counters["failures"] >= 1
         broken[0] = False
         assert (await outcome(server))[1]
+
+
+class Leaving:
+    """Lets nobody in, and notes whose connection is gone."""
+
+    method = "password"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.gone: list[int] = []
+        self.told = asyncio.Event()
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        self.asked.append(attempt.connection)
+        return Allow() if attempt.credential == PasswordCredential(PASSWORD) else Deny()
+
+    def ended(self, connection: int) -> None:
+        self.gone.append(connection)
+        self.told.set()
+        raise ZeroDivisionError("an authenticator's own fault")
+
+
+@every_placement
+@pytest.mark.parametrize("password", [PASSWORD, "wrong"])
+async def test_an_authenticator_is_told_once_when_a_connection_is_gone(
+    placement: str, password: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaving = Leaving()
+    async with api.serving(placement, authenticators=[leaving]) as server:
+        client = server.begin(answers=trying(PasswordCredential(password)))
+        await client.until(lambda: any(isinstance(event, LoggedIn | AuthRefused) for event in client.events))
+        assert not leaving.told.is_set()
+        client.close()
+        await asyncio.wait_for(leaving.told.wait(), 10)
+    assert leaving.gone == leaving.asked[-1:]
+    assert "an authenticator failed as connection" in caplog.text

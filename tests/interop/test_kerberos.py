@@ -1,0 +1,184 @@
+"""Logins by Kerberos tickets, with a real KDC, OpenSSH's client and asyncssh."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from dunnart.daemon.ways_in import this_user
+from tests.interop.clients import OpenSsh
+from tests.interop.conftest import Serve
+from tests.interop.kerberos import REALM, Realm
+from tests.interop.support import SECONDS, Served, environment, eventually
+
+USER = this_user().name
+OPTIONS = (
+    "GSSAPIAuthentication=yes", "PreferredAuthentications=gssapi-with-mic", "PubkeyAuthentication=no",
+    "AddressFamily=inet", "LogLevel=VERBOSE",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    made = Realm(tmp_path_factory.mktemp("realm"))
+    for name in (USER, "stranger", f"{USER}/admin", "stranger/admin"):
+        made.add(name)
+    yield made
+    made.close()
+
+
+Begin = Callable[..., Served]
+
+
+@pytest.fixture
+def kerberos(start: Serve, realm: Realm, tmp_path: Path) -> Begin:
+    """Start a server that takes tickets; gives it the lines of its plug-in's table."""
+
+    def begin(*lines: str, flags: tuple[str, ...] = ()) -> Served:
+        config = tmp_path / "dunnart.toml"
+        table = "\n".join([f'keytab = "{realm.keytab}"', *lines])
+        config.write_text(f'authenticators = ["gssapi"]\n[plugin.gssapi]\n{table}\n')
+        return start("--config", str(config), *flags, variables=realm.variables)
+
+    return begin
+
+
+def log_in(
+    server: Served, tickets: Mapping[str, str], command: str = "echo in", *options: str
+) -> subprocess.CompletedProcess[str]:
+    chosen = (*OPTIONS, f"HostKeyAlias=[127.0.0.1]:{server.port}", *options)
+    line, env = OpenSsh().command(server, *(part for each in chosen for part in ("-o", each)))
+    return subprocess.run([*line[:-1], "localhost", command], env=env | dict(tickets), capture_output=True, text=True,
+                          timeout=SECONDS, check=False)  # fmt: skip
+
+
+def test_a_ticket_logs_in(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos()
+    done = log_in(server, realm.log_in(USER))
+    assert done.stdout == "in\n", done.stderr
+    assert f"Accepted gssapi-with-mic for {USER} from" in server.log
+    assert f"{USER}@{REALM} logs in as {USER}" in server.log
+
+
+def test_asyncssh(kerberos: Begin, realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = kerberos()
+    for name, value in realm.log_in(USER).items():
+        monkeypatch.setenv(name, value)
+
+    async def run() -> str:
+        async with asyncssh.connect(
+            "localhost", server.port, username=server.user, known_hosts=None, gss_host="localhost", gss_kex=False,
+            gss_auth=True, client_keys=None, agent_path=None, config=None, password=None, family=2,
+        ) as connection:  # fmt: skip
+            return str((await connection.run("echo in", check=True)).stdout)
+
+    assert asyncio.run(asyncio.wait_for(run(), SECONDS)) == "in\n"
+    assert f"Accepted gssapi-with-mic for {USER} from" in server.log
+
+
+def test_without_a_ticket(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos()
+    done = log_in(server, realm.variables)
+    assert done.returncode == 255
+    assert "Permission denied (" in done.stderr
+    assert "Accepted" not in server.log
+
+
+def test_somebody_else_s_ticket(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos()
+    done = log_in(server, realm.log_in("stranger"))
+    assert done.returncode == 255
+    assert f"stranger@{REALM} may not log in as this user" in server.log
+
+
+def test_an_expired_ticket(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos()
+    tickets = realm.log_in(USER, "-l", "1s")
+    expires = time.time() + 1
+    assert eventually(lambda: time.time() > expires + 0.5)
+    done = log_in(server, tickets)
+    assert done.returncode == 255
+    assert "Accepted" not in server.log
+    assert log_in(server, realm.log_in(USER)).stdout == "in\n"
+
+
+def test_another_realm(kerberos: Begin, tmp_path: Path) -> None:
+    """Whose KDC calls itself the same, and has a key of its own for this host: the server's keytab has not."""
+    server = kerberos()
+    folder = tmp_path / "realm"
+    folder.mkdir()
+    other = Realm(folder)
+    try:
+        other.add(USER)
+        done = log_in(server, other.log_in(USER))
+    finally:
+        other.close()
+    assert done.returncode == 255
+    assert "Failed gssapi-with-mic" in server.log
+
+
+def test_auth_to_local(kerberos: Begin, realm: Realm) -> None:
+    """The realm's krb5.conf makes NAME of NAME/admin."""
+    server = kerberos()
+    assert log_in(server, realm.log_in(f"{USER}/admin")).stdout == "in\n"
+    assert log_in(server, realm.log_in("stranger/admin")).returncode == 255
+    assert f"stranger/admin@{REALM} may not log in as this user" in server.log
+
+
+def test_a_table_of_principals(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos("[plugin.gssapi.users]", f'"stranger@{REALM}" = "nobody, {USER}"')
+    assert log_in(server, realm.log_in("stranger")).stdout == "in\n"
+    assert log_in(server, realm.log_in(USER)).returncode == 255
+
+
+def test_a_realm_s_principals(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos(f'realm = "{REALM}"')
+    assert log_in(server, realm.log_in(USER)).stdout == "in\n"
+    assert log_in(server, realm.log_in(f"{USER}/admin")).returncode == 255
+    assert log_in(server, realm.log_in("stranger")).returncode == 255
+
+
+def test_tickets_that_are_forwarded_last_as_long_as_the_connection(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos("delegation = true")
+    command = 'klist -c "$KRB5CCNAME" | grep principal:; f=${KRB5CCNAME#FILE:}; stat -c "%a %U" "$f" "${f%/*}"; echo $f'
+    done = log_in(server, realm.log_in(USER, "-f"), command, "GSSAPIDelegateCredentials=yes")
+    shown, *modes, path = done.stdout.splitlines()
+    assert shown == f"Default principal: {USER}@{REALM}", done.stderr
+    assert modes == [f"600 {USER}", f"700 {USER}"]
+    assert eventually(lambda: not Path(path).parent.exists())
+
+
+@pytest.mark.parametrize("lines", [(), ("delegation = true",)])
+def test_tickets_that_are_not_forwarded_or_not_wanted(kerberos: Begin, realm: Realm, lines: tuple[str, ...]) -> None:
+    wish = "no" if lines else "yes"
+    done = log_in(kerberos(*lines), realm.log_in(USER, "-f"), "echo :$KRB5CCNAME", f"GSSAPIDelegateCredentials={wish}")
+    assert done.stdout == ":\n"
+
+
+def test_protocol_processes(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos("delegation = true", flags=("--workers", "2"))
+    command = 'klist -c "$KRB5CCNAME" | grep -c principal:'
+    for _ in range(2):
+        done = log_in(server, realm.log_in(USER, "-f"), command, "GSSAPIDelegateCredentials=yes")
+        assert done.stdout == "1\n", done.stderr
+    assert log_in(server, realm.log_in("stranger")).returncode == 255
+
+
+def test_an_acceptor_without_keys_does_not_start(realm: Realm, tmp_path: Path) -> None:
+    config = tmp_path / "dunnart.toml"
+    config.write_text(
+        f'authenticators = ["gssapi"]\n[plugin.gssapi]\nkeytab = "{realm.keytab}"\nacceptor = "host@elsewhere"\n'
+    )
+    line = [sys.executable, "-m", "dunnart", "serve", "--config", str(config), "--listen", "127.0.0.1:0"]
+    line += ["--state-folder", str(tmp_path)]
+    done = subprocess.run(line, env=environment(tmp_path, **realm.variables), capture_output=True, text=True,
+                          timeout=SECONDS, check=False)  # fmt: skip
+    assert done.returncode != 0
+    assert "there are no usable keys of host@elsewhere" in done.stderr
