@@ -158,6 +158,6 @@ def test_host_certificates_that_are_no_use(tmp_path: Path) -> None:
             dunnart.Server(
                 program,
                 host_keys=[HOST_KEY],
-                host_certificates=[given],
+                host_certificates=[given],  # type: ignore[list-item] # wrong on purpose
                 authenticators=[dunnart.PublicKeys(KEY.public.line())],
             )
