@@ -51,6 +51,7 @@ class ForkServer:
         self._loop = loop
         self._idle_seconds = idle_seconds
         self._control: socket.socket | None = None
+        self._rest = memoryview(b"")  # of an order that was sent in part
         self._process: Spawned | None = None
         self._ended = asyncio.Event()
         self._orders = 0
@@ -100,6 +101,8 @@ class ForkServer:
 
     def _let_go(self) -> None:
         if self._control is not None:
+            self._loop.remove_writer(self._control)
+            self._rest = self._rest[:0]
             self._control.close()
             self._control = None
 
@@ -139,10 +142,24 @@ class ForkServer:
         if len(text) > ORDER_BYTES:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         message = len(text).to_bytes(LENGTH_BYTES, "big") + text
+        if self._rest:
+            raise BlockingIOError(errno.EAGAIN, "the fork server does not keep up")
         sent = socket.send_fds(self._control, [message], list(descriptors))
-        if sent < len(message):  # it does not read: what comes next would not be understood
+        if sent < len(message):
+            self._rest = memoryview(message)[sent:]
+            self._loop.add_writer(self._control, self._writable)
+
+    def _writable(self) -> None:
+        assert self._control is not None
+        try:
+            self._rest = self._rest[self._control.send(self._rest) :]
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended, and what was ordered with it, as each order's own pipe tells
             self._let_go()
-            raise OSError(errno.EAGAIN, "the fork server does not keep up")
+            return
+        if not self._rest:
+            self._loop.remove_writer(self._control)
 
 
 class Forked:

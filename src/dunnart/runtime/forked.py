@@ -39,10 +39,16 @@ def main(descriptor: int, idle_seconds: int) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
-    while True:
+    ending = False
+    while children or not ending:
         ready = dict(poll.poll(idle_seconds * 1000))
         if not ready and not children:
-            return
+            # Whoever orders now is refused, and starts another; what was ordered just before is done still.
+            control.shutdown(socket.SHUT_RD)
+            poll.unregister(control)
+            while _obey(control, children):
+                pass
+            ending = True
         if wake in ready:
             os.read(wake, 512)
             children.reap()
@@ -56,7 +62,7 @@ def _obey(control: socket.socket, children: _Children) -> bool:
     size = int.from_bytes(head, "big")
     if len(head) < LENGTH_BYTES or not 0 < size <= ORDER_BYTES:
         return False
-    text = control.recv(size, socket.MSG_WAITALL)
+    text = _rest(control, size)
     if len(text) < size:
         return False
     order = json.loads(text)
@@ -73,11 +79,19 @@ def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
     """Read an order's length and take its descriptors."""
     numbers = array.array("i")
     space = socket.CMSG_SPACE(MOST_DESCRIPTORS * numbers.itemsize)
-    head, ancillary, _, _ = control.recvmsg(LENGTH_BYTES, space, socket.MSG_WAITALL)
+    head, ancillary, _, _ = control.recvmsg(LENGTH_BYTES, space)
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    return head, list(numbers)
+    return head + _rest(control, LENGTH_BYTES - len(head)) if head else head, list(numbers)
+
+
+def _rest(control: socket.socket, size: int) -> bytes:
+    """Read so many bytes, fewer at the end: MSG_WAITALL would not, when a child ends meanwhile."""
+    data = b""
+    while len(data) < size and (some := control.recv(size - len(data))):
+        data += some
+    return data
 
 
 class _Children:
@@ -95,7 +109,11 @@ class _Children:
         assert isinstance(preload, list)
         target = _loaded(str(order["target"]), preload)
         gc.freeze()  # the collector would touch, and so copy, what the child shares with us
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # there is no room for more processes: the end of the order's pipe tells
+            os.close(found[_STATUS])
+            return
         if pid == 0:
             status = _FAILED
             try:

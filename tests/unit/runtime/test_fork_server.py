@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -26,6 +28,9 @@ def say(arguments):
 def look(arguments):
     print(sorted(os.environ), os.getcwd(), sorted(map(int, os.listdir("/proc/self/fd"))), os.getsid(0) == os.getpid())
     return 0
+
+def count(arguments):
+    return len(arguments)
 
 def write_passed(arguments):
     os.write(3, b"passed")
@@ -231,3 +236,95 @@ def test_what_cannot_be_ordered_is_an_error(module: str) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
     with_server(work)
+
+
+def test_a_fork_server_that_does_not_keep_up_loses_nothing(module: str) -> None:
+    async def work(server: ForkServer) -> None:
+        first = start(server, call(f"{module}:stay"))
+        os.set_blocking(first.streams.stdout, True)
+        assert await asyncio.to_thread(os.read, first.streams.stdout, 10) == b"here\n"
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGSTOP)
+        ordered: list[Started] = []
+        with pytest.raises(BlockingIOError, match=r"does not keep up|unavailable"):  # noqa: PT012 - as many as it takes
+            while True:
+                ordered.append(start(server, call(f"{module}:count", "x" * 60_000)))
+        os.kill(server._process.pid, signal.SIGCONT)
+        assert [await each.end for each in ordered] == [1] * len(ordered)
+        assert len(ordered) > 1
+        assert first.child.signal(signal.SIGTERM)
+        assert await first.end == -signal.SIGTERM
+        for each in (first, *ordered):
+            each.streams.close()
+
+    with_server(work)
+
+
+NO_FORK = """
+real, errors = os.fork, [OSError(11, "none left")]
+
+def fork():
+    if errors:
+        raise errors.pop()
+    return real()
+
+os.fork = fork
+"""
+
+
+def test_without_room_for_a_process_one_call_fails(module: str, tmp_path: Path) -> None:
+    (tmp_path / "called_functions.py").write_text(PROGRAM + NO_FORK)
+
+    async def work(server: ForkServer) -> None:
+        refused = start(server, call(f"{module}:say"))
+        assert await refused.end == 255
+        refused.streams.close()
+        process_ = server._process
+        again = start(server, call(f"{module}:say", "again"))
+        assert await again.output() == "again\n"
+        assert await again.end == 1
+        assert server._process is process_
+        again.streams.close()
+
+    with_server(work)
+
+
+ORDERED_AT_THE_END = """
+import json, os, select, socket
+from dunnart.runtime import forked
+
+class Poll:
+    def __init__(self):
+        self.real, self.first = real(), True
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+    def poll(self, timeout):
+        if self.first:
+            self.first = False
+            order = json.dumps({"number": 1, "target": "called_functions:say", "arguments": [], "user": None,
+                                "environment": {}, "directory": "/", "preload": []}).encode()
+            null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+            socket.send_fds(ours, [len(order).to_bytes(4, "big") + order], [writer, *null])
+            os.close(writer)
+            return []
+        return self.real.poll(timeout)
+
+real, select.poll = select.poll, Poll
+ours, theirs = socket.socketpair()
+reader, writer = os.pipe()
+forked.main(theirs.detach(), 5)
+told = os.read(reader, 8)
+print(len(told), told[4:])
+try:
+    ours.send(b"x")
+except BrokenPipeError:
+    print("refused")
+"""
+
+
+def test_what_is_ordered_when_it_ends_is_done(module: str, tmp_path: Path) -> None:
+    assert module
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, "-c", ORDERED_AT_THE_END], capture_output=True, text=True, timeout=SECONDS,
+                          check=False, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert (done.stdout, done.stderr) == ("8 b'\\x00\\x00\\x00\\x00'\nrefused\n", "")
