@@ -8,6 +8,7 @@ BUILT_IN = {
         "gssapi": "dunnart.plugins.kerberos:Kerberos",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
         "password-file": "dunnart.plugins.password_file:PasswordFile",
+        "totp": "dunnart.plugins.totp:Totp",
     },
     "dunnart.key_sources": {
         "http": "dunnart.plugins.http_keys:HttpKeys",

@@ -21,6 +21,7 @@ usage: dunnart COMMAND [FLAGS]
   sftp             fetch and send files, and look after those at a server
   scp              copy files to and from servers
   keygen           make keys, certificates and lists of revoked keys
+  totp             make the secret of an app that shows codes for logins
   sftp-server      serve SFTP on standard input and output
   status           ask the server that runs on this machine, or have it do something
   version          print the version
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dunnart {version()}")
         return 0
     commands = {"serve": serve, "config": config, "plugins": plugins, "authorized-keys": authorized_keys,
-                "sftp": sftp, "scp": scp, "keygen": keygen, "sftp-server": sftp_server, "status": status}  # fmt: skip
+                "sftp": sftp, "scp": scp, "keygen": keygen, "totp": totp, "sftp-server": sftp_server,
+                "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -116,6 +118,13 @@ def keygen(arguments: Sequence[str]) -> int:
 def authorized_keys(arguments: Sequence[str]) -> int:
     """Explain an authorized_keys file."""
     from dunnart.tools.authorized_keys import run
+
+    return run(arguments)
+
+
+def totp(arguments: Sequence[str]) -> int:
+    """Make the secret of an app that shows codes."""
+    from dunnart.tools.totp import run
 
     return run(arguments)
 
