@@ -6,12 +6,14 @@ BUILT_IN = {
     "dunnart.authenticators": {
         "authorized-keys": "dunnart.plugins.authorized_keys:from_files",
         "gssapi": "dunnart.plugins.kerberos:Kerberos",
+        "gssapi-keyex": "dunnart.plugins.kerberos:KerberosKeyExchange",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
         "password-file": "dunnart.plugins.password_file:PasswordFile",
         "totp": "dunnart.plugins.totp:Totp",
     },
     "dunnart.key_sources": {
         "http": "dunnart.plugins.http_keys:HttpKeys",
+        "ldap": "dunnart.plugins.ldap_keys:LdapKeys",
         "sql": "dunnart.plugins.sql_keys:SqlKeys",
     },
     "dunnart.shells": {

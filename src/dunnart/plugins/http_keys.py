@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import http.client
 import socket
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from dunnart.errors import ConfigError
-from dunnart.plugins.looking_up import LookingUp
+from dunnart.plugins.looking_up import LOOPBACK, LookingUp, have_tls
 from dunnart.server.plugins import Context, plugin
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NONE = (404, 410)
 _READ_BYTES = 64 * 1024
 
@@ -45,7 +42,7 @@ class Options:
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"url is {self.url!r}, which is no https://HOST/…")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ValueError("url must be https: who can change the answer can log in")
         if "%u" not in self.url.partition("://")[2].partition("/")[2]:
             raise ValueError("url holds no %u behind the host: it would give everybody's keys to everybody")
@@ -62,10 +59,7 @@ class HttpKeys:
         self._parts = urlsplit(options.url)
         self._tls = None
         if self._parts.scheme == "https":
-            # `dunnart serve` keeps asyncio from loading it (a None in the table); here it is needed.
-            modules: dict[str, Any] = sys.modules
-            if modules.get("ssl", "") is None:
-                del modules["ssl"]
+            have_tls()
             import ssl
 
             try:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _THREADS = 8
 _KEPT_USERS = 1000
+
+
+def have_tls() -> None:
+    """See that `ssl` can be imported: `dunnart serve` keeps asyncio from loading it by a None in the modules' table."""
+    modules: dict[str, Any] = sys.modules
+    if modules.get("ssl", "") is None:
+        del modules["ssl"]
 
 
 class LookingUp:

@@ -133,7 +133,7 @@ async def test_a_server_that_is_not_there_denies(server: ThreadingHTTPServer, ca
 
 
 async def test_tls_is_checked(tmp_path: Path, pages: type[Pages], monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = _certificate(tmp_path)
+    certificate = certificate_file(tmp_path)
     server = ThreadingHTTPServer(("127.0.0.1", 0), pages)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -151,7 +151,8 @@ async def test_tls_is_checked(tmp_path: Path, pages: type[Pages], monkeypatch: p
         thread.join()
 
 
-def _certificate(folder: Path) -> str:
+def certificate_file(folder: Path) -> str:
+    """Make a certificate for 127.0.0.1 and its key, in one file."""
     import datetime as dt
     from ipaddress import ip_address
 
