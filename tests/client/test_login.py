@@ -342,7 +342,9 @@ async def test_nothing_in_common() -> None:
 async def test_nobody_there() -> None:
     async with serving() as server:
         pass
-    with pytest.raises(ConnectionClosed, match=rf"127\.0\.0\.1 port {server.port} cannot be reached"):
+    with pytest.raises(
+        ConnectionClosed, match=rf"127\.0\.0\.1 port {server.port} cannot be reached: Connection refused"
+    ):
         await server.connect()
 
 

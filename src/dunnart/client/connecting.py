@@ -187,7 +187,14 @@ async def _dial(host: str, port: int, seconds: float, wanted: int) -> socket.soc
         failure = TimeoutError(f"no answer within {seconds:g} s")
     except (OSError, UnicodeError) as error:
         failure = error
-    raise ConnectionClosed(f"{host} port {port} cannot be reached: {failure}") from failure
+    raise ConnectionClosed(f"{host} port {port} cannot be reached: {_reason(failure)}") from failure
+
+
+def _reason(failure: Exception) -> str:
+    """Say it in the system's words; those of asyncio are "Connect call failed"."""
+    if isinstance(failure, OSError) and failure.errno is not None:
+        return os.strerror(failure.errno) if failure.errno > 0 else failure.strerror or str(failure)
+    return str(failure)
 
 
 async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:

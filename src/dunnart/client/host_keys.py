@@ -152,13 +152,12 @@ class HostKeyCheck:
             return
         if "changed" in verdicts:
             raise HostKeyError(self._changed(self._known[verdicts.index("changed")], name, shown))
-        if self._unknown is None:
+        if self._unknown is None or not await self._unknown(UnknownHost(self.host, self.port, key)):
+            refused = "" if self._unknown is None else " and was not accepted"
             raise HostKeyError(
-                f"the host key of {name} is not known: {shown}. Compare the fingerprint with what the host's "
+                f"the host key of {name} is not known{refused}: {shown}. Compare the fingerprint with what the host's "
                 f"administrator tells you, then add this line to a known_hosts file: {name} {key.line()}"
             )
-        if not await self._unknown(UnknownHost(self.host, self.port, key)):
-            raise HostKeyError(f"the host key of {name} is not known and was not accepted: {shown}")
 
     def _certified(self, certificate: Certificate) -> bool:
         """Whether the certificate makes the server known (THREATS R17); False if nothing is known of its authority."""
