@@ -407,6 +407,18 @@ def test_small_files_of_a_tree_are_copied_several_at_a_time(tmp_path: Path) -> N
     assert len(os.listdir(tmp_path / "d")) == 32
 
 
+def test_setuid_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "f").chmod(0o6755)
+
+    async def work() -> None:
+        async with await begin(tmp_path) as sftp:
+            await sftp.get("f", tmp_path / "g", preserve=True)
+
+    run(work())
+    assert stat.S_IMODE((tmp_path / "g").stat().st_mode) == 0o755
+
+
 def test_outstanding_bytes_are_bounded(tmp_path: Path) -> None:
     requests: list[tuple[int, int, int]] = []
     waiting = asyncio.Event()
