@@ -127,10 +127,17 @@ async def test_a_host_s_certificate_makes_it_known(placement: str, key: PrivateK
         assert (await connection.run("echo hello")).stdout == b"hello"
 
 
+async def test_names_in_host_certificates_may_be_patterns() -> None:
+    async with serving(host_certificates=[host(principals=["x", "127.0.?.*"])]) as server:
+        async with server.connect(known_hosts=KNOWN) as connection:
+            assert not connection.closed
+
+
 @pytest.mark.parametrize(
     ("certificate", "reason"),
     [
         (host(principals=["127.0.0.2"]), "it is for 127.0.0.2"),
+        (host(principals=["127.0.1.*"]), r"it is for 127.0.1.\*"),
         (host(principals=[]), "it is for nobody"),
         (host(valid_before=5), "not valid at this time"),
         (host(critical_options={"x": b""}), "'x' is not known"),

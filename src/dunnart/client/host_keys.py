@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dunnart.errors import ConfigError, HostKeyError, KeyFormatError
 from dunnart.keys.certificate import Certificate, plain_name
 from dunnart.keys.known_hosts import KnownHosts, host_name
+from dunnart.keys.patterns import matches
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
@@ -177,7 +178,7 @@ class HostKeyCheck:
             reason = "it is a user's"
         elif certificate.critical_options:
             reason = f"its option {certificate.critical_options[0][0]!r} is not known"
-        elif self.host.lower() not in certificate.principals:
+        elif not any(matches(each, self.host.lower()) for each in certificate.principals):  # patterns, as ssh has it
             reason = f"it is for {', '.join(certificate.principals) or 'nobody'}"
         elif not certificate.valid_after <= now < certificate.valid_before:
             reason = "it is not valid at this time"
