@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 
-from dunnart.errors import DunnartError
+from dunnart.errors import DecodeError, DunnartError
 from dunnart.keys.agent import AgentAnswers, read_identities, read_signature
 from dunnart.keys.authorized_keys import parse as parse_authorized_keys
 from dunnart.keys.certificate import Certificate, decode_public
@@ -17,6 +18,7 @@ from dunnart.keys.known_hosts import KnownHosts
 from dunnart.keys.principals import parse_principals
 from dunnart.keys.private import PrivateKey
 from dunnart.keys.revocation import RevokedKeys
+from dunnart.plugins import direct_streamlocal, direct_tcpip, tcpip_forward, x11_forwarding
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.engine import Engine
 from dunnart.protocol.events import ConnectionEnded
@@ -83,6 +85,15 @@ def _agent(data: bytes) -> None:
             read_signature(answer, "ssh-ed25519")
         else:
             read_identities(answer)
+
+
+def _forwards(data: bytes) -> None:
+    for read in (
+        direct_tcpip.read_destination, direct_streamlocal.read_destination, tcpip_forward.read_address,
+        x11_forwarding.read_request,
+    ):  # fmt: skip
+        with contextlib.suppress(DecodeError):
+            read(data)
 
 
 def _authorized_keys(data: bytes) -> None:
@@ -175,6 +186,15 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
             _answer(105, 0, uint32(15) + bytes(28)) + _answer(103, 2, string(bytes(100))) + _answer(101, 3, bytes(12)),
             _answer(104, 1, uint32(2) + (string(b"name") + string(b"long") + uint32(4) + bytes(4)) * 2),
             _answer(201, 3, bytes(32)) + _answer(201, 4, string(string(b"a") * 2) + string(string(b"b"))),
+        ],
+    ),
+    "forwards": (
+        _forwards,
+        [
+            string(b"localhost") + uint32(8080) + string(b"127.0.0.1") + uint32(5000),
+            string(b"") + uint32(0),
+            string(b"/run/a.sock") + string(b"") + uint32(0),
+            b"\1" + string(b"MIT-MAGIC-COOKIE-1") + string(b"00112233445566778899aabbccddeeff") + uint32(0),
         ],
     ),
     "modes": (decode_modes, [b"\1\0\0\0\3\x35\0\0\0\1\0"]),

@@ -39,8 +39,8 @@ class DirectStreamlocal:
     async def open(self, opening: ChannelOpening) -> Tunnel | Refusal:
         """Connect, and join the channel with the connection."""
         try:
-            path = _destination(opening.data)
-        except (DecodeError, ValueError) as error:
+            path = read_destination(opening.data)
+        except DecodeError as error:
             return Refusal(_PROHIBITED, str(error))
         number = opening.connection.id
         if not await opening.client.allows(Forward(opening.connection, "connect-unix", path=path)):
@@ -53,7 +53,8 @@ class DirectStreamlocal:
         return Tunnel(sock, path)
 
 
-def _destination(data: bytes) -> str:
+def read_destination(data: bytes) -> str:
+    """Read the path to connect to, or raise DecodeError."""
     reader = Reader(data)
     path = unix_sockets.read_path(reader)
     reader.string()

@@ -47,7 +47,7 @@ class DirectTcpip:
     async def open(self, opening: ChannelOpening) -> Tunnel | Refusal:
         """Connect, and join the channel with the connection."""
         try:
-            host, port = _destination(opening.data)
+            host, port = read_destination(opening.data)
         except DecodeError as error:
             return Refusal(_PROHIBITED, str(error))
         number = opening.connection.id
@@ -99,7 +99,7 @@ async def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     return [(entry[0], entry[4]) for entry in found]
 
 
-def _destination(data: bytes) -> tuple[str, int]:
+def read_destination(data: bytes) -> tuple[str, int]:
     """Read the host and port to connect to; whom the client calls the originator counts for nothing."""
     reader = Reader(data)
     host, port = reader.text(), reader.uint32()

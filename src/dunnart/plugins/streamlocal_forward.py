@@ -47,7 +47,7 @@ class StreamlocalForward:
             reader = Reader(request.data)
             path = unix_sockets.read_path(reader)
             reader.end()
-        except (DecodeError, ValueError):
+        except DecodeError:
             return False
         number = request.connection.id
         if request.name == _CANCEL:

@@ -62,7 +62,7 @@ class TcpipForward:
     async def answer(self, request: ConnectionRequest) -> bool | bytes:
         """Listen, or listen no more."""
         try:
-            host, port = _address(request.data)
+            host, port = read_address(request.data)
         except DecodeError:
             return False
         if request.name == _CANCEL:
@@ -138,7 +138,8 @@ class TcpipForward:
         return _LOOPBACK if host == "localhost" else (host,)
 
 
-def _address(data: bytes) -> tuple[str, int]:
+def read_address(data: bytes) -> tuple[str, int]:
+    """Read where to listen, or raise DecodeError."""
     reader = Reader(data)
     host, port = reader.text(), reader.uint32()
     reader.end()

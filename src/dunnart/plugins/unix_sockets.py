@@ -15,6 +15,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, TypeVar
 
+from dunnart.errors import DecodeError
 from dunnart.plugins import os_account, unix_process
 from dunnart.server import Call
 from dunnart.wire.encoding import Reader
@@ -34,11 +35,11 @@ def read_path(reader: Reader) -> str:
     """Read a socket's path.
 
     Raises:
-        ValueError: it is none that can be used. So is a DecodeError.
+        DecodeError: it is none that can be used.
     """
     path = os.fsdecode(reader.string())
     if not path.startswith("/") or "\0" in path:
-        raise ValueError("not an absolute path")
+        raise DecodeError("not an absolute path")
     return path
 
 

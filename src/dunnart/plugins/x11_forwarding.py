@@ -50,7 +50,9 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
+    """A display that a client offers: for one connection or many, and what programs must show there."""
+
     once: bool
     protocol: str
     cookie: bytes
@@ -69,8 +71,8 @@ class X11Forwarding:
         """Give the session a display."""
         number = request.connection.id
         try:
-            wanted = _read(request.data)
-        except (DecodeError, ValueError) as error:
+            wanted = read_request(request.data)
+        except DecodeError as error:
             self._log.info("connection %d asks for a display wrongly: %s", number, error)
             return None
         if not await request.client.allows(Forward(request.connection, "x11")):
@@ -81,7 +83,7 @@ class X11Forwarding:
             self._log.warning("connection %d cannot forward a display: %s", number, error)
             return None
 
-    def _listen(self, request: SessionRequest, wanted: _Wanted) -> Mapping[str, str]:
+    def _listen(self, request: SessionRequest, wanted: Wanted) -> Mapping[str, str]:
         account = os_account.to_act_as(request.connection.user, request.connection.grants)
         display, sockets = _bind(self._offset)
         folder: PrivateFolder | None = None
@@ -101,14 +103,19 @@ class X11Forwarding:
         return {"DISPLAY": f"localhost:{display}.{wanted.screen}", "XAUTHORITY": f"{folder.path}/Xauthority"}
 
 
-def _read(data: bytes) -> _Wanted:
+def read_request(data: bytes) -> Wanted:
+    """Read what a client wants, or raise DecodeError."""
     reader = Reader(data)
-    wanted = _Wanted(reader.boolean(), reader.text(), bytes.fromhex(reader.text()), reader.uint32())
+    once, protocol, cookie, screen = reader.boolean(), reader.text(), reader.text(), reader.uint32()
     reader.end()
+    try:
+        wanted = Wanted(once, protocol, bytes.fromhex(cookie), screen)
+    except ValueError as error:
+        raise DecodeError("the cookie is not hexadecimal") from error
     if not 0 < len(wanted.protocol) <= _PROTOCOL_CHARACTERS or not _PROTOCOL.issuperset(wanted.protocol):
-        raise ValueError("no name of an authentication protocol")
+        raise DecodeError("no name of an authentication protocol")
     if not 0 < len(wanted.cookie) <= _COOKIE_BYTES or wanted.screen > _MOST_SCREENS:
-        raise ValueError("no cookie, or no screen")
+        raise DecodeError("no cookie, or no screen")
     return wanted
 
 
@@ -148,7 +155,7 @@ def _listener(family: int, address: str, port: int) -> socket.socket:
     return sock
 
 
-def _with_cookie(account: Account | None, display: int, wanted: _Wanted) -> PrivateFolder:
+def _with_cookie(account: Account | None, display: int, wanted: Wanted) -> PrivateFolder:
     """Make a folder with the file that programs find the cookie in."""
     folder = PrivateFolder(account)
     try:
@@ -164,7 +171,7 @@ def _with_cookie(account: Account | None, display: int, wanted: _Wanted) -> Priv
     return folder
 
 
-def _entry(family: int, address: bytes, display: int, wanted: _Wanted) -> bytes:
+def _entry(family: int, address: bytes, display: int, wanted: Wanted) -> bytes:
     fields = (address, str(display).encode(), wanted.protocol.encode(), wanted.cookie)
     return family.to_bytes(2, "big") + b"".join(len(each).to_bytes(2, "big") + each for each in fields)
 
