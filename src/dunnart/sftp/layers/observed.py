@@ -51,7 +51,8 @@ class FileEvent:
 class Observed(Layer):
     """Files of which every change, upload and download is told, those that failed too.
 
-    An upload is told when it is closed, or abandoned. A file that is opened without being read or written is not told.
+    An upload is told when it is closed, or abandoned; so is a download, also of a file that was changed as well. A file
+    that is opened without being read or written is not told.
 
     Args:
         files: what it wraps.
@@ -215,9 +216,12 @@ class _ObservedFile(LayerFile):
             return
         seconds = time.monotonic() - self._began
         digest = "" if error or self._hash is None else self._whole(self._hash, size)
-        kind, count = ("uploaded", max(size, 0)) if self._written else ("downloaded", self._read_bytes)
-        event = FileEvent(kind, self._path, size=count, seconds=seconds, sha256=digest, error=error)
-        self._files._tell(event)  # noqa: SLF001
+        told = [("uploaded", max(size, 0), digest)] if self._written else [("downloaded", self._read_bytes, digest)]
+        if self._written and not self._fresh and self._read_bytes:  # or a byte written would hide all that is read
+            told.append(("downloaded", self._read_bytes, ""))
+        for kind, count, known in told:
+            event = FileEvent(kind, self._path, size=count, seconds=seconds, sha256=known, error=error)
+            self._files._tell(event)  # noqa: SLF001
 
     def _whole(self, passed: _Hash, size: int) -> str:
         """The hash of all of the file, if it can be known."""

@@ -215,3 +215,14 @@ def test_errors_are_told_briefly() -> None:
         files.open(b"\1" * 100_000 + b".exe", NEW, NOTHING)
     assert len(str(caught.value.strerror)) < 2000
     assert 0 < len(events[0].error) <= 512
+
+
+def test_a_change_does_not_hide_what_was_read() -> None:
+    events: list[FileEvent] = []
+    files = Observed(MemoryFiles({"/f": b"secret"}), events.append, digest=True)
+    file = files.open(b"/f", OpenMode(read=True, write=True), NOTHING)
+    assert file.read_into(memoryview(bytearray(10)), 0) == 6
+    file.write(memoryview(b""), 0)
+    file.close()
+    assert [(event.kind, event.size) for event in events] == [("uploaded", 6), ("downloaded", 6)]
+    assert [event.sha256 for event in events] == [sha256(b"secret").hexdigest(), ""]
