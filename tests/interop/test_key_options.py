@@ -23,6 +23,7 @@ class Both:
     Attributes:
         file: the authorized_keys that they share.
         line: a user's key, as it stands there.
+        free: a port that nobody listens on; `other` is one more.
     """
 
     ours: Served
@@ -32,6 +33,15 @@ class Both:
     line: str
     echo: Echo
     agent: str
+    free: int = 0
+    other: int = 0
+
+    def filled(self, text: str) -> str:
+        """Put the key and the ports in."""
+        ports = {"{echo}": self.echo.port, "{free}": self.free, "{other}": self.other}
+        for name, port in ports.items():
+            text = text.replace(name, str(port))
+        return text.replace("{key}", self.line)
 
     def ssh(self, port: int, *options: str, program_name: str = "ssh") -> tuple[list[str], dict[str, str]]:
         fixed = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "UpdateHostKeys=no", "BatchMode=yes",
@@ -128,7 +138,7 @@ def connecting(host: str) -> Situation:
 
 def listening(where: str) -> Situation:
     def listen(both: Both, port: int) -> tuple[int, bytes]:
-        line, env = both.ssh(port, "-o", "ExitOnForwardFailure=yes", "-R", f"{where}:127.0.0.1:1", "-T")
+        line, env = both.ssh(port, "-o", "ExitOnForwardFailure=yes", "-R", f"{both.filled(where)}:127.0.0.1:1", "-T")
         return run([*line, "127.0.0.1", "echo listening"], env)
 
     return listen
@@ -150,18 +160,16 @@ def with_display(both: Both, port: int) -> tuple[int, bytes]:
     return run([*line, "127.0.0.1", 'test -n "$DISPLAY" && echo a display || echo none'], env)
 
 
-FREE = free_port()
-OTHER = free_port()
 TABLE: list[tuple[str, list[Situation]]] = [
     ("{key}", [command, shell, terminal, sftp, old_scp, with_agent, with_display, connecting("127.0.0.1"),
-               listening(str(FREE)), unix]),
-    ("restrict {key}", [command, terminal, with_agent, with_display, connecting("127.0.0.1"), listening(str(FREE)),
+               listening("{free}"), unix]),
+    ("restrict {key}", [command, terminal, with_agent, with_display, connecting("127.0.0.1"), listening("{free}"),
                         unix]),
     ("restrict,pty,agent-forwarding {key}", [terminal, with_agent, with_display, connecting("127.0.0.1")]),
-    ("restrict,port-forwarding,x11-forwarding {key}", [with_display, connecting("127.0.0.1"), listening(str(FREE))]),
+    ("restrict,port-forwarding,x11-forwarding {key}", [with_display, connecting("127.0.0.1"), listening("{free}")]),
     ("no-pty {key}", [terminal, command]),
     ("no-agent-forwarding,no-X11-forwarding {key}", [with_agent, with_display, command]),
-    ("no-port-forwarding {key}", [connecting("127.0.0.1"), listening(str(FREE)), with_agent]),
+    ("no-port-forwarding {key}", [connecting("127.0.0.1"), listening("{free}"), with_agent]),
     (f'command="{SHOW.replace(chr(34), chr(92) + chr(34))}" {{key}}', [command, shell, terminal, sftp, old_scp]),
     ('command="exit 9",no-pty {key}', [command, terminal]),
     ('command="internal-sftp" {key}', [sftp, connecting("127.0.0.1")]),
@@ -177,11 +185,11 @@ TABLE: list[tuple[str, list[Situation]]] = [
     ('expiry-time="20200101Z" {key}\nexpiry-time="20990101",command="echo later" {key}', [command]),
     ('permitopen="127.0.0.1:{echo}" {key}', [connecting("127.0.0.1"), connecting("localhost")]),
     ('permitopen="localhost:*",permitopen="[::1]:80" {key}', [connecting("127.0.0.1"), connecting("localhost")]),
-    ('permitopen="127.0.0.1:1" {key}', [connecting("127.0.0.1"), listening(str(FREE))]),
-    (f'permitlisten="{FREE}" {{key}}', [listening(str(FREE)), listening(f"127.0.0.1:{FREE}"), listening(str(OTHER)),
+    ('permitopen="127.0.0.1:1" {key}', [connecting("127.0.0.1"), listening("{free}")]),
+    ('permitlisten="{free}" {key}', [listening("{free}"), listening("127.0.0.1:{free}"), listening("{other}"),
                                          connecting("127.0.0.1")]),
-    (f'permitlisten="127.*:{FREE}" {{key}}', [listening(str(FREE)), listening(f"127.0.0.1:{FREE}")]),
-    ('permitlisten="localhost:*" {key}', [listening(str(FREE)), listening(f"127.0.0.1:{FREE}")]),
+    ('permitlisten="127.*:{free}" {key}', [listening("{free}"), listening("127.0.0.1:{free}")]),
+    ('permitlisten="localhost:*" {key}', [listening("{free}"), listening("127.0.0.1:{free}")]),
     ("cert-authority {key}", [command]),
     ('principals="me" {key}', [command]),
     ("no-such-option {key}", [command]),
@@ -194,7 +202,8 @@ TABLE: list[tuple[str, list[Situation]]] = [
     ("lines", "situations"), TABLE, ids=[lines.replace("{key}", "").strip()[:50] for lines, _ in TABLE]
 )
 def test_as_at_openssh_s_server(both: Both, lines: str, situations: list[Situation]) -> None:
-    both.file.write_text(lines.replace("{key}", both.line).replace("{echo}", str(both.echo.port)) + "\n")
+    both.free, both.other = free_port(), free_port()
+    both.file.write_text(both.filled(lines) + "\n")
     got = {f"{each.__qualname__} {number}": each(both, both.ours.port) for number, each in enumerate(situations)}
     expected = {f"{each.__qualname__} {number}": each(both, both.theirs.port) for number, each in enumerate(situations)}
     assert got == expected
