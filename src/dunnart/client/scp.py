@@ -206,14 +206,23 @@ class _Watch(Watch):
         self.records += 1
         if self._patterns is None:
             return True
-        text = name.decode("latin-1")
-        return any(name == pattern or fnmatchcase(text, pattern.decode("latin-1")) for pattern in self._patterns)
+        # As no shell's pattern does, none of ours stands for a hidden file: the server could send a .bashrc for a *.
+        hidden = name.startswith(b".")
+        return any(
+            name == pattern or _matches(name, pattern)
+            for pattern in self._patterns
+            if pattern.startswith(b".") or not hidden
+        )
 
     def moved(self, name: bytes, done: int, size: int) -> None:
         shown = name.decode("utf-8", "surrogateescape")
         self._watch.moved(shown, done, size)
         if done == size:
             self._watch.finished(shown)
+
+
+def _matches(name: bytes, pattern: bytes) -> bool:
+    return fnmatchcase(name.decode("latin-1"), pattern.decode("latin-1"))
 
 
 def _alternatives(pattern: bytes) -> list[bytes]:

@@ -194,6 +194,7 @@ def test_errors_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     [
         (["/x/wanted"], b"C0644 4 .bashrc\nevil\0"),
         (["/x/wanted"], b"C0644 4 wanted\ngood\0C0644 4 other\nevil\0"),
+        (["/x/*"], b"C0644 4 .bashrc\nevil\0"),
         (["/x/w*"], b"C0644 4 .ssh\nevil\0"),
         (["/x/wanted"], b"C0644 4 ../wanted\nevil\0"),
         (["/x/wanted"], b"C0644 4 /tmp/wanted\nevil\0"),
