@@ -248,6 +248,9 @@ class ServeConfig:
     key_sources: tuple[str, ...] = list_option(
         (), converted(_plugin), "PLUGIN", "Plug-ins that know more keys, asked after the files in authorized_keys.",
     )  # fmt: skip
+    permit_empty_passwords: bool = option(
+        False, switch, "", "An empty password may be right.", "switch",  # noqa: FBT003
+    )  # fmt: skip
     permit_root_login: str = option(
         "prohibit-password", choice("yes", "prohibit-password", "no"), "HOW",
         "yes, prohibit-password (by key, or by the password printed at the start) or no.",

@@ -16,7 +16,7 @@ from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import LEVELS, clean
-from dunnart.server import Allow, Deny, GssapiStep, Prompt, Tunnel
+from dunnart.server import Allow, Deny, GssapiStep, PasswordCredential, Prompt, Tunnel
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Authenticator,
         AuthReply,
         Candidate,
+        Credential,
         Handler,
         Middleware,
         RawSession,
@@ -290,7 +291,7 @@ class _Maker:
             made = [(name, NotRevoked(each, lists) if each.method == "publickey" else each) for name, each in made]
         permit = self._config.permit_root_login
         return tuple(
-            NamedAuthenticator(name, each, root=permit == "yes" or (
+            NamedAuthenticator(name, each, empty=self._config.permit_empty_passwords, root=permit == "yes" or (
                 permit == "prohibit-password" and (each.method in _PROOFS or name == ONE_TIME_PASSWORD)))
             for name, each in made
         )  # fmt: skip
@@ -336,15 +337,17 @@ class _Blame:
 
 
 class NamedAuthenticator:
-    """An authenticator that keeps to permit_root_login, and whose failures say whose they are.
+    """An authenticator that keeps to permit_root_login and permit_empty_passwords; its failures say whose they are.
 
     Args:
         name: the plug-in's.
         inner: it.
         root: whether it may let root in.
+        empty: whether it may let in by an empty password.
     """
 
-    def __init__(self, name: str, inner: Authenticator, *, root: bool) -> None:
+    def __init__(self, name: str, inner: Authenticator, *, root: bool, empty: bool = False) -> None:
+        self._empty = empty
         self.method = inner.method
         self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
         self.certificates = getattr(inner, "certificates", False) is True
@@ -362,7 +365,13 @@ class NamedAuthenticator:
             raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
         if isinstance(reply, Allow) and not self._root and await attempt.run(_is_root, attempt.user):
             return Deny("root may not log in this way")
+        if isinstance(reply, Allow) and not self._empty and _is_empty(attempt.credential):
+            return Deny("an empty password lets nobody in")
         return reply
+
+
+def _is_empty(credential: Credential) -> bool:
+    return isinstance(credential, PasswordCredential) and not credential.password
 
 
 def _is_root(user: str) -> bool:

@@ -21,6 +21,7 @@ usage: dunnart COMMAND [FLAGS]
   sftp             fetch and send files, and look after those at a server
   scp              copy files to and from servers
   keygen           make keys, certificates and lists of revoked keys
+  passwd           set a user's password in a file of passwords
   totp             make the secret of an app that shows codes for logins
   sftp-server      serve SFTP on standard input and output
   status           ask the server that runs on this machine, or have it do something
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dunnart {version()}")
         return 0
     commands = {"serve": serve, "config": config, "plugins": plugins, "authorized-keys": authorized_keys,
-                "sftp": sftp, "scp": scp, "keygen": keygen, "totp": totp, "sftp-server": sftp_server,
-                "status": status}  # fmt: skip
+                "sftp": sftp, "scp": scp, "keygen": keygen, "passwd": passwd, "totp": totp,
+                "sftp-server": sftp_server, "status": status}  # fmt: skip
     if command not in commands:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
@@ -118,6 +119,13 @@ def keygen(arguments: Sequence[str]) -> int:
 def authorized_keys(arguments: Sequence[str]) -> int:
     """Explain an authorized_keys file."""
     from dunnart.tools.authorized_keys import run
+
+    return run(arguments)
+
+
+def passwd(arguments: Sequence[str]) -> int:
+    """Set a password in a file of passwords."""
+    from dunnart.tools.passwd import run
 
     return run(arguments)
 

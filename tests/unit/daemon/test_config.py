@@ -50,6 +50,7 @@ deny_users = ["b"]
 allow_groups = ["staff"]
 deny_groups = ["guests"]
 permit_tty = false
+permit_empty_passwords = true
 force_command = "id"
 permit_open = ["*:80", "[::1]:*"]
 permit_listen = ["8080"]

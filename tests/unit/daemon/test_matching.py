@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dunnart.daemon.config import OPTIONS, ServeConfig, effective, load, to_toml
 from dunnart.daemon.matching import CRITERIA, MAY_MATCH, Login, Match, criterion, refusal
 from dunnart.daemon.options import BadValue
 from dunnart.errors import ConfigError
+from dunnart.server import Allow, Attempt, AuthReply, PasswordCredential
 
 
 def read(tmp_path: Path, text: str) -> ServeConfig:
@@ -239,3 +241,19 @@ def test_principals_of_a_table_need_an_authority(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r":3: .*names no authority"):
         read(tmp_path, text)
     assert read(tmp_path, f"trusted_user_ca_keys = ['/ca']\n{text}").match
+
+
+class _Easy:
+    """Lets everybody in."""
+
+    method = "password"
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        return Allow()
+
+
+@pytest.mark.parametrize(("empty", "password", "allowed"), [(False, "", False), (False, "x", True), (True, "", True)])
+def test_empty_passwords(empty: bool, password: str, allowed: bool) -> None:
+    named = plugins.NamedAuthenticator("easy", _Easy(), root=True, empty=empty)
+    reply = asyncio.run(named.authenticate(Attempt("ann", PasswordCredential(password), "")))
+    assert isinstance(reply, Allow) is allowed
