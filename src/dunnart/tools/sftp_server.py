@@ -76,12 +76,12 @@ class _Settings:
                 facility = ""
             elif flag == "f":
                 if value.upper() not in FACILITIES:
-                    _wrong(f"{value!r} is no facility of the system's log")
+                    _wrong(f"-f: {value!r} is none of {', '.join(FACILITIES)}")
                 facility = facility and value.upper()
             elif flag == "l":
                 name = "DEBUG1" if value.upper() == "DEBUG" else value.upper()
                 if name not in LEVELS:
-                    _wrong(f"{value!r} is no level")
+                    _wrong(f"-l: {value!r} is none of {', '.join(LEVELS)}")
                 level = LEVELS.index(name)
             elif flag == "P":
                 denied = _requests(flag, value, denied)
@@ -127,7 +127,7 @@ def _wrong(text: str) -> NoReturn:
 def umask(value: str) -> int:
     """Read an octal number up to 777."""
     if not value or not set(value) <= set("01234567") or int(value, 8) > 0o777:
-        _wrong(f"{value!r} is no umask, which are octal numbers to 777")
+        _wrong(f"-u: {value!r} is no umask, which are octal numbers to 777")
     return int(value, 8)
 
 

@@ -18,8 +18,8 @@ from dunnart.tools.sftp_server import main
     [
         (["-P", "remove,renam"], 255, "-P: 'renam' is no request; -Q requests lists them"),
         (["-p", "open", "-popen"], 255, "-p is given twice"),
-        (["-l", "LOUD"], 255, "'LOUD' is no level"),
-        (["-eflocal9"], 255, "'local9' is no facility"),
+        (["-l", "LOUD"], 255, "-l: 'LOUD' is none of QUIET, FATAL, "),
+        (["-eflocal9"], 255, "-f: 'local9' is none of DAEMON, "),
         (["-d", "%x"], 255, "'%x' holds a % before something else"),
         (["-d", "50%"], 255, "'50%' holds a % before something else"),
         (["-u", "0x1"], 255, "'0x1' is no umask"),
