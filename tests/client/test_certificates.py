@@ -128,9 +128,9 @@ async def test_a_host_s_certificate_makes_it_known(placement: str, key: PrivateK
 
 
 async def test_names_in_host_certificates_may_be_patterns() -> None:
-    async with serving(host_certificates=[host(principals=["x", "127.0.?.*"])]) as server:
-        async with server.connect(known_hosts=KNOWN) as connection:
-            assert not connection.closed
+    certificate = host(principals=["x", "127.0.?.*"])
+    async with serving(host_certificates=[certificate]) as server, server.connect(known_hosts=KNOWN) as connection:
+        assert not connection.closed
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ class AuthorizedKeysFiles:
         if account is None:
             if self._command is not None:
                 await self._command.pretend()
+            if self._trusted is not None and attempt.credential.certificate is not None:
+                await self._trusted.pretend(attempt.credential.certificate)
             return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")

@@ -17,7 +17,7 @@ from dunnart.server import clean
 from dunnart.server.authentication import RefusedLines
 
 if TYPE_CHECKING:
-    from dunnart.keys import PublicKey
+    from dunnart.keys import Certificate, PublicKey
     from dunnart.keys.certified import UserCertificate
     from dunnart.plugins.os_account import Account
     from dunnart.server import Attempt
@@ -86,6 +86,13 @@ class TrustedAuthorities:
             lists.append(await self._asked(self._command, login, attempt, account))
             decision = login.decide_trusted(authorities, lists)
         return decision
+
+    async def pretend(self, certificate: Certificate) -> None:
+        """Take as long as `decide` would for a user who exists."""
+        loop = asyncio.get_running_loop()
+        authorities = await loop.run_in_executor(None, self._authorities)
+        if self._command is not None and certificate.authority in authorities:
+            await self._command.pretend()
 
     def _authorities(self) -> set[PublicKey]:
         found = set()
