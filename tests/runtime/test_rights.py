@@ -50,6 +50,12 @@ class Granting:
         return Allow("a grant", self._rights)
 
 
+class Travelling(Granting):
+    """Promises that it grants nothing."""
+
+    travels = True
+
+
 def granting(rights: Rights | None) -> dict[str, Any]:
     return {"authenticators": [Granting(rights)]}
 
@@ -212,6 +218,16 @@ async def test_forwards_need_the_rights_beside_the_policies() -> None:
     assert not await allowed(Rights(permit_open=(("db", 5433),)), "connect")
     assert host.counters["refused_forwards"] == len(kinds) + 1
     await host.close()
+
+
+async def test_what_travels_cannot_take_anything_away(caplog: pytest.LogCaptureFixture) -> None:
+    """Its rights would be known where it decided, and nowhere else."""
+    async with placed(("process", 1), authenticators=[Travelling(Rights(pty=False))]) as server:
+        client = server.begin()
+        await client.until(lambda: any(isinstance(event, AuthRefused) for event in client.events))
+    assert any("an authenticator that travels" in message for message in caplog.messages)
+    async with placed(("process", 1), authenticators=[Travelling(None)]) as server:
+        await server.login()
 
 
 def test_rights_are_no_grant() -> None:

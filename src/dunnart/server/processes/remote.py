@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from dunnart.protocol.questions import AuthReply, Deny, Refusal
+from dunnart.errors import LocalProtocolError
+from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.server.authentication import takes
 from dunnart.server.host import Opening, contained
 from dunnart.server.processes import decisions, frames
@@ -87,7 +88,10 @@ class RemoteHost:
             if not takes(here, attempt.credential):
                 return Deny("certificates are not accepted")
             async with asyncio.timeout(self._callback_seconds):
-                return await contained(here.authenticate(attempt))
+                reply = await contained(here.authenticate(attempt))
+            if isinstance(reply, Allow) and reply.rights is not None:  # which the application's side would not know
+                raise LocalProtocolError("an authenticator that travels grants nothing, and takes nothing away")
+            return reply
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
 
