@@ -36,6 +36,7 @@ Path = str | bytes | os.PathLike[str]
 _READ_BYTES = 256 * 1024
 _REQUESTS = 64
 _MOST_NAMES = 500_000
+_NAME_CHARACTERS = 1024  # what a name and its line may have to count as one
 _LARGEST_BYTES = 1 << 30
 _DEPTH = 100
 _CHUNK_BYTES = 128 * 1024
@@ -365,12 +366,14 @@ class Sftp:
         """List a directory, in order of the names.
 
         Raises:
-            LimitExceeded: there are more than `most`.
+            LimitExceeded: there are more than `most`, or so long ones that they take as much room.
         """
         found: list[Entry] = []
+        room = most
         async with contextlib.aclosing(self.scandir(path)) as scanned:
             async for entry in scanned:
-                if len(found) >= most:
+                room -= 1 + (len(entry.name) + len(entry.long_name)) // _NAME_CHARACTERS
+                if room < 0:
                     raise LimitExceeded(f"the server lists more than {most} names in a directory")
                 found.append(entry)
         return sorted(found, key=lambda entry: entry.name)

@@ -607,6 +607,27 @@ def test_a_listing_without_end_is_given_up() -> None:
     run(work())
 
 
+def test_long_lines_of_a_listing_count_for_what_they_are() -> None:
+    asked: list[int] = []
+
+    def act(server: Scripted, kind: int, number: int, request: Reader) -> None:
+        if kind == messages.OPENDIR:
+            server.answer(packet(messages.HANDLE, number, string(b"d")))
+        elif kind == messages.READDIR:
+            asked.append(number)
+            server.answer(packet(messages.NAME, number, uint32(1), string(b"f"), string(b"l" * 200_000), NOTHING))
+        else:
+            server.answer(status(number, messages.OK))
+
+    async def work() -> None:
+        async with await Sftp.begin(Scripted(act)) as sftp:
+            with pytest.raises(LimitExceeded, match="more than 1000"):
+                await sftp.entries("d", most=1000)
+            assert len(asked) < 10
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
