@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -41,10 +43,10 @@ Begin = Callable[..., Served]
 def kerberos(start: Serve, realm: Realm, tmp_path: Path) -> Begin:
     """Start a server that takes tickets; gives it the lines of its plug-in's table."""
 
-    def begin(*lines: str, flags: tuple[str, ...] = ()) -> Served:
+    def begin(*lines: str, flags: tuple[str, ...] = (), plugin: str = "gssapi") -> Served:
         config = tmp_path / "dunnart.toml"
         table = "\n".join([f'keytab = "{realm.keytab}"', *lines])
-        config.write_text(f'authenticators = ["gssapi"]\n[plugin.gssapi]\n{table}\n')
+        config.write_text(f'authenticators = ["{plugin}"]\n[plugin.{plugin}]\n{table}\n')
         return start("--config", str(config), *flags, variables=realm.variables)
 
     return begin
@@ -53,7 +55,7 @@ def kerberos(start: Serve, realm: Realm, tmp_path: Path) -> Begin:
 def log_in(
     server: Served, tickets: Mapping[str, str], command: str = "echo in", *options: str
 ) -> subprocess.CompletedProcess[str]:
-    chosen = (*OPTIONS, f"HostKeyAlias=[127.0.0.1]:{server.port}", *options)
+    chosen = (*options, *OPTIONS, f"HostKeyAlias=[127.0.0.1]:{server.port}")
     line, env = OpenSsh().command(server, *(part for each in chosen for part in ("-o", each)))
     return subprocess.run([*line[:-1], "localhost", command], env=env | dict(tickets), capture_output=True, text=True,
                           timeout=SECONDS, check=False)  # fmt: skip
@@ -67,19 +69,20 @@ def test_a_ticket_logs_in(kerberos: Begin, realm: Realm) -> None:
     assert f"{USER}@{REALM} logs in as {USER}" in server.log
 
 
+async def over_asyncssh(server: Served, **options: Any) -> str:
+    async with asyncssh.connect(
+        "localhost", server.port, username=server.user, gss_host="localhost", client_keys=None, agent_path=None,
+        config=None, password=None, family=socket.AF_INET, **options,
+    ) as connection:  # fmt: skip
+        return str((await connection.run("echo in", check=True)).stdout)
+
+
 def test_asyncssh(kerberos: Begin, realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
     server = kerberos()
     for name, value in realm.log_in(USER).items():
         monkeypatch.setenv(name, value)
 
-    async def run() -> str:
-        async with asyncssh.connect(
-            "localhost", server.port, username=server.user, known_hosts=None, gss_host="localhost", gss_kex=False,
-            gss_auth=True, client_keys=None, agent_path=None, config=None, password=None, family=2,
-        ) as connection:  # fmt: skip
-            return str((await connection.run("echo in", check=True)).stdout)
-
-    assert asyncio.run(asyncio.wait_for(run(), SECONDS)) == "in\n"
+    assert asyncio.run(asyncio.wait_for(over_asyncssh(server, gss_kex=False, known_hosts=None), SECONDS)) == "in\n"
     assert f"Accepted gssapi-with-mic for {USER} from" in server.log
 
 
@@ -169,6 +172,74 @@ def test_protocol_processes(kerberos: Begin, realm: Realm) -> None:
         done = log_in(server, realm.log_in(USER, "-f"), command, "GSSAPIDelegateCredentials=yes")
         assert done.stdout == "1\n", done.stderr
     assert log_in(server, realm.log_in("stranger")).returncode == 255
+
+
+# The server proved by Kerberos, without a known host key.
+
+KEYEX = (
+    "GSSAPIKeyExchange=yes", "PreferredAuthentications=gssapi-keyex", "UserKnownHostsFile=/dev/null",
+    "HostKeyAlias=unknown",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kex", ["gss-curve25519-sha256", "gss-nistp256-sha256", "gss-group14-sha256", "gss-group16-sha512"]
+)
+def test_keys_exchanged_by_kerberos(kerberos: Begin, realm: Realm, kex: str) -> None:
+    server = kerberos(plugin="gssapi-keyex", flags=("--kex", "+ecdh-sha2-nistp256"))
+    done = log_in(server, realm.log_in(USER), "echo in", *KEYEX, f"GSSAPIKexAlgorithms={kex}-")
+    assert done.stdout == "in\n", done.stderr
+    assert f"keys exchanged by {kex}-" in server.log
+    assert f"Accepted gssapi-keyex for {USER} from" in server.log
+
+
+def test_keys_are_exchanged_again(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos(plugin="gssapi-keyex")
+    done = log_in(server, realm.log_in(USER), "head -c 1000000 /dev/zero | wc -c; head -c 1000000 /dev/zero", *KEYEX,
+                  "RekeyLimit=300K")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1000000\n" + "\0" * 1000000
+    assert server.log.count("keys exchanged by gss-") >= 2
+
+
+def test_asyncssh_exchanges_keys_by_kerberos(kerberos: Begin, realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = kerberos(plugin="gssapi-keyex", flags=("--workers", "1"))
+    for name, value in realm.log_in(USER).items():
+        monkeypatch.setenv(name, value)
+    assert (
+        asyncio.run(asyncio.wait_for(over_asyncssh(server, gss_kex=True, known_hosts=([], [], [])), SECONDS)) == "in\n"
+    )
+    assert "keys exchanged by gss-" in server.log
+    assert f"Accepted gssapi-keyex for {USER} from" in server.log
+
+
+def test_the_wrong_user_after_such_an_exchange(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos(plugin="gssapi-keyex")
+    assert log_in(server, realm.log_in("stranger"), "echo in", *KEYEX).returncode == 255
+    assert f"stranger@{REALM} may not log in as this user" in server.log
+
+
+def test_a_server_that_kerberos_does_not_know(kerberos: Begin, tmp_path: Path) -> None:
+    server = kerberos(plugin="gssapi-keyex")
+    folder = tmp_path / "realm"
+    folder.mkdir()
+    other = Realm(folder)
+    try:
+        other.add(USER)
+        done = log_in(server, other.log_in(USER), "echo in", *KEYEX)
+    finally:
+        other.close()
+    assert done.returncode == 255
+    assert "the GSS-API mechanism failed" in server.log
+
+
+def test_without_such_an_exchange_the_method_lets_nobody_in(kerberos: Begin, realm: Realm) -> None:
+    server = kerberos(plugin="gssapi-keyex")
+    done = log_in(
+        server, realm.log_in(USER), "echo in", "GSSAPIKeyExchange=no", "PreferredAuthentications=gssapi-keyex"
+    )
+    assert done.returncode == 255
+    assert "Accepted" not in server.log
 
 
 def test_an_acceptor_without_keys_does_not_start(realm: Realm, tmp_path: Path) -> None:

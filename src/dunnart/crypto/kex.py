@@ -394,3 +394,24 @@ _METHODS: tuple[KexMethod, ...] = (
     GroupExchange("diffie-hellman-group-exchange-sha1", "sha1"),
 )
 KEX_METHODS: dict[str, KexMethod] = {method.name: method for method in _METHODS}
+
+_KERBEROS = "-toWM5Slw5Ew8Mqkay+al2g=="  # RFC 4462 §2.3: base64 of MD5 of the DER form of Kerberos' OID
+_WITH_GSSAPI = {
+    "curve25519-sha256": "gss-curve25519-sha256",
+    "ecdh-sha2-nistp256": "gss-nistp256-sha256",
+    "ecdh-sha2-nistp384": "gss-nistp384-sha384",
+    "ecdh-sha2-nistp521": "gss-nistp521-sha512",
+    "diffie-hellman-group14-sha256": "gss-group14-sha256",
+    "diffie-hellman-group16-sha512": "gss-group16-sha512",
+    "diffie-hellman-group18-sha512": "gss-group18-sha512",
+}
+GSSAPI_METHODS: dict[str, KeyAgreement] = {
+    name + _KERBEROS: method for plain, name in _WITH_GSSAPI.items() if not isinstance(method := KEX_METHODS[plain],
+                                                                                       GroupExchange)
+}  # fmt: skip
+"""How a key is agreed on where a GSS-API mechanism proves the server instead of a host key (RFC 8732), by its name."""
+
+
+def with_gssapi(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of these methods, in their order, can be had with Kerberos, under which names."""
+    return tuple(_WITH_GSSAPI[name] + _KERBEROS for name in names if name in _WITH_GSSAPI)

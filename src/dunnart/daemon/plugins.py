@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SessionRequestHandler,
     )
 
-_PROOFS = {"publickey", "gssapi-with-mic"}
+_PROOFS = {"publickey", "gssapi-with-mic", "gssapi-keyex"}
 """Methods by which root may log in where permit_root_login is "prohibit-password", as sshd has it."""
 
 

@@ -1,8 +1,11 @@
-"""Logins by Kerberos tickets: the method gssapi-with-mic (RFC 4462 §3), by the system's GSS-API library.
+"""Logins by Kerberos tickets: gssapi-with-mic and gssapi-keyex (RFC 4462), by the system's GSS-API library.
 
 A login takes several steps, and the library's security context lives here between them:
 
     mechanisms ──► Kerberos chosen, a new context ──► token ──► … ──► context complete ──► MIC ──► may this principal?
+
+With gssapi-keyex the context is made in the key exchange, before there is a user, and proves the server in the place of
+a host key; the login is then the MIC alone.
 
 What the library does may read files (the keytab, the replay cache, ~/.k5login), so every step runs in a thread, and the
 server's `callback_seconds` bounds it.
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.keys.rights import Rights
 from dunnart.plugins import kuserok, os_account
-from dunnart.server import Allow, AuthReply, Deny, GssapiCredential, GssapiStep, clean
+from dunnart.server import Allow, AuthReply, Deny, GssapiCredential, GssapiKeyExchange, GssapiStep, clean
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ class Kerberos:
             login.context = None
             if KERBEROS not in credential.mechanisms:
                 return Deny("the client does not offer Kerberos")
-            login.context = self._gssapi.SecurityContext(creds=self._credentials, usage="accept")
+            login.context = self._new_context()
             return GssapiStep(KERBEROS)
         context, login.context = login.context, None  # whatever happens to this step, it cannot be taken again
         if context is None:
@@ -107,6 +110,12 @@ class Kerberos:
         else:
             reply = await attempt.run(self._decide, login, context, attempt.user, credential)
         return reply
+
+    def _new_context(self) -> Any:  # noqa: ANN401 - gssapi.SecurityContext
+        context = self._gssapi.SecurityContext(creds=self._credentials, usage="accept")
+        # Else a step that fails would look like one that did not, if the library has something to say to the client.
+        context.__DEFER_STEP_ERRORS__ = False
+        return context
 
     def ended(self, connection: int) -> None:
         """A connection is gone: let go of what was kept for it."""
@@ -151,6 +160,45 @@ class Kerberos:
         return user in [each.strip() for each in listed.split(",") if each.strip()] or (
             bool(options.realm) and principal == f"{user}@{options.realm}" and not set(user) & set("@/\\")
         )
+
+
+@plugin(Options)
+class KerberosKeyExchange(Kerberos):
+    """Has Kerberos prove the server, in the place of host keys, and lets in by the same tickets (dunnart[gssapi])."""
+
+    method = "gssapi-keyex"
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Take one step of a key exchange, or decide on a login."""
+        step = attempt.credential
+        login = self._logins.setdefault(attempt.connection, _Login())
+        reply: AuthReply
+        if isinstance(step, GssapiCredential):
+            if login.context is None:
+                return Deny("keys were not exchanged by GSS-API")
+            reply = await attempt.run(self._decide, login, login.context, attempt.user, step)
+            return reply
+        if not isinstance(step, GssapiKeyExchange):
+            return Deny("not a step of GSS-API")
+        if step.first:
+            login.context = self._new_context()
+        if login.context is None:
+            return Deny("no exchange is under way")
+        reply = await attempt.run(self._exchange, login.context, step)
+        return reply
+
+    # In a thread.
+
+    def _exchange(self, context: Any, step: GssapiKeyExchange) -> AuthReply:  # noqa: ANN401 - gssapi.SecurityContext
+        if step.digest is not None:
+            return GssapiStep(context.get_signature(step.digest)) if context.complete else Deny("not yet established")
+        reply = self._step(context, step.token or b"")
+        if not isinstance(reply, GssapiStep) or not context.complete:
+            return reply
+        needed = self._gssapi.RequirementFlag.mutual_authentication, self._gssapi.RequirementFlag.integrity
+        if not all(flag in context.actual_flags for flag in needed):  # RFC 4462 §2.1
+            return Deny("the client wants no mutual authentication, or no integrity")
+        return GssapiStep(reply.data, complete=True)
 
 
 def _acceptor(options: Options) -> tuple[Any, Any]:

@@ -39,6 +39,7 @@ from dunnart.protocol.questions import (
 from dunnart.wire.encoding import Reader, boolean, string, text
 from dunnart.wire.messages import (
     GssapiData,
+    GssapiKeyexData,
     HostboundQuery,
     HostboundSigned,
     InteractiveData,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 _CONNECTION = "ssh-connection"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"
+_WITH_MIC, _KEYEX = "gssapi-with-mic", "gssapi-keyex"
 _PARKED_BYTES = 64 * 1024
 _LONGEST_USER = 255
 _SHOWN_ID = 200
@@ -202,7 +204,8 @@ class ServerAuthentication:
                 _HOSTBOUND: self._try_public_key,
                 "password": self._try_password,
                 "keyboard-interactive": self._try_interactive,
-                "gssapi-with-mic": self._try_gssapi,
+                _WITH_MIC: self._try_gssapi,
+                _KEYEX: self._try_gssapi_keyex,
             }[request.method]
             handler(request)
         except (DecodeError, KeyFormatError) as error:
@@ -242,22 +245,28 @@ class ServerAuthentication:
         reader.end()
         self._ask(GssapiCredential(mechanisms))
 
-    def _receive_gssapi(self, number: int, payload: bytes | memoryview) -> None:
-        core = self._core
+    def _try_gssapi_keyex(self, request: UserauthRequest) -> None:
+        mic = GssapiKeyexData.decode(request.method_data).mic
+        self._ask(GssapiCredential(mic=mic, signed=self._signed_with_mic(_KEYEX), method=_KEYEX))
+
+    def _signed_with_mic(self, method: str) -> bytes:
+        """RFC 4462 §3.5, 4."""
         assert self._user is not None
+        return string(self._core.session_id) + b"\x32" + text(self._user) + text(_CONNECTION) + text(method)
+
+    def _receive_gssapi(self, number: int, payload: bytes | memoryview) -> None:
         try:
             if number == UserauthGssapiToken.number:
                 self._ask(GssapiCredential(token=UserauthGssapiToken.decode(payload).token))
             elif number == UserauthGssapiMic.number:
-                head = string(core.session_id) + b"\x32" + text(self._user)
-                signed = head + text(_CONNECTION) + text(GssapiCredential.method)
-                self._ask(GssapiCredential(mic=UserauthGssapiMic.decode(payload).mic, signed=signed))
+                mic = UserauthGssapiMic.decode(payload).mic
+                self._ask(GssapiCredential(mic=mic, signed=self._signed_with_mic(_WITH_MIC)))
             elif number == UserauthGssapiExchangeComplete.number:
-                self._refuse(GssapiCredential.method, "the mechanism does not protect integrity")
+                self._refuse(_WITH_MIC, "the mechanism does not protect integrity")
             else:  # RFC 4462 §3.9: the client goes on with its next request, and waits for no answer to this
-                self._refuse(GssapiCredential.method, "the client's mechanism failed", answered=False)
+                self._refuse(_WITH_MIC, "the client's mechanism failed", answered=False)
         except DecodeError as error:
-            self._refuse(GssapiCredential.method, str(error))
+            self._refuse(_WITH_MIC, str(error))
 
     def _try_public_key(self, request: UserauthRequest) -> None:
         core = self._core

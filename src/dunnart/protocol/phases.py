@@ -62,7 +62,7 @@ PING = 192
 PONG = 193
 
 _TRANSPORT = frozenset((DISCONNECT, IGNORE, UNIMPLEMENTED, DEBUG))
-_KEX_METHOD = {Role.SERVER: frozenset((30, 32, 34)), Role.CLIENT: frozenset((31, 33))}
+_KEX_METHOD = {Role.SERVER: frozenset((30, 31, 32, 34)), Role.CLIENT: frozenset((31, 33))}
 _BY_STAGE = {
     (Role.SERVER, Stage.FIRST_KEX): frozenset((KEXINIT,)),
     (Role.SERVER, Stage.EXT_INFO): frozenset((EXT_INFO, SERVICE_REQUEST)),

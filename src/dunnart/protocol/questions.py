@@ -110,19 +110,41 @@ class GssapiCredential:
         token: the mechanism's, None but in the steps that follow.
         mic: a message integrity code over `signed`, None but in the last step. Both are the proof: of this user, on
             this connection.
+        method: "gssapi-with-mic", or "gssapi-keyex" (RFC 4462 §4), whose only step is the MIC, made by the context that
+            keys were exchanged with.
     """
 
     mechanisms: tuple[bytes, ...] = ()
     token: bytes | None = None
     mic: bytes | None = None
     signed: bytes = b""
-    method = "gssapi-with-mic"
+    method: str = "gssapi-with-mic"
 
     def __repr__(self) -> str:
         return f"GssapiCredential(mechanisms={self.mechanisms!r}, …)"
 
 
-Credential = NoneCredential | PublicKeyCredential | PasswordCredential | InteractiveCredential | GssapiCredential
+@dataclass(frozen=True, slots=True)
+class GssapiKeyExchange:
+    """RFC 4462 §2: one step of a key exchange by GSS-API, in which the mechanism proves the server.
+
+    Attributes:
+        token: the client's, None in the last step.
+        first: the exchange begins with it.
+        digest: the exchange hash, None but in the last step; `GssapiStep` answers with a MIC of it.
+    """
+
+    token: bytes | None = None
+    first: bool = False
+    digest: bytes | None = None
+    method = "gssapi-keyex"
+
+
+Credential = (
+    NoneCredential | PublicKeyCredential | PasswordCredential | InteractiveCredential | GssapiCredential
+    | GssapiKeyExchange
+)  # fmt: skip
+"""What an authenticator is asked about. `GssapiKeyExchange` is none in truth: it comes before there is a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +163,13 @@ class MethodsQuestion(Question):
     """
 
     user: str
+
+
+@dataclass(frozen=True, slots=True)
+class GssapiQuestion(Question):
+    """What does the mechanism say to this step of a key exchange? (server) Reply: `GssapiStep`, or `Deny`."""
+
+    step: GssapiKeyExchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +226,12 @@ class GssapiStep:
 
     Attributes:
         data: to the first step the chosen mechanism, in DER form; then the mechanism's token for the client, b"" if it
-            has none.
+            has none; to the last step of a key exchange the MIC.
+        complete: the context of a key exchange is established, with mutual authentication and integrity.
     """
 
     data: bytes
+    complete: bool = False
 
 
 AuthReply = Allow | Deny | Prompt | GssapiStep

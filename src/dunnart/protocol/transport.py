@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.crypto.ciphers import CIPHERS, MACS, CipherSpec, Opener, Sealer
 from dunnart.crypto.compression import Compressor, Decompressor
-from dunnart.crypto.kex import KEX_METHODS, GroupExchange, KeyAgreement, derive_key, exchange_hash
+from dunnart.crypto.kex import GSSAPI_METHODS, KEX_METHODS, GroupExchange, KeyAgreement, derive_key, exchange_hash
 from dunnart.errors import (
     DecodeError,
     HostKeyError,
@@ -28,8 +28,15 @@ from dunnart.protocol import negotiation, phases
 from dunnart.protocol.events import KeysExchanged, SendingResumed
 from dunnart.protocol.negotiation import Negotiated
 from dunnart.protocol.phases import Kex, Role, Stage
-from dunnart.protocol.questions import HostKeyQuestion, SignQuestion, WorkQuestion
-from dunnart.wire.encoding import Reader, mpint, string, uint32
+from dunnart.protocol.questions import (
+    GssapiKeyExchange,
+    GssapiQuestion,
+    GssapiStep,
+    HostKeyQuestion,
+    SignQuestion,
+    WorkQuestion,
+)
+from dunnart.wire.encoding import Reader, boolean, mpint, string, uint32
 from dunnart.wire.messages import (
     ExtInfo,
     KexExchangeInit,
@@ -38,6 +45,9 @@ from dunnart.wire.messages import (
     KexGexInit,
     KexGexReply,
     KexGexRequest,
+    KexGssComplete,
+    KexGssContinue,
+    KexGssInit,
     Message,
     ServiceRequest,
 )
@@ -69,7 +79,7 @@ class Transport:
     """
 
     __slots__ = (
-        "_compression_in", "_compression_out", "_core", "_expected", "_gex", "_greeted", "_group", "_method",
+        "_compression_in", "_compression_out", "_core", "_expected", "_gex", "_greeted", "_group", "_gssapi", "_method",
         "_negotiated", "_next_opener", "_next_sealer", "_own_kexinit", "_own_share", "_peer_kexinit",
         "_peer_wants_ext_info", "_skip_guess", "_started_at", "extensions", "keys_since", "peer_version", "rekeys",
     )  # fmt: skip
@@ -95,6 +105,7 @@ class Transport:
         self._method: KeyAgreement | None = None
         self._group: GroupExchange | None = None
         self._gex = b""
+        self._gssapi: tuple[bytes, bytes] | None = None  # the client's share, and our last token
         self._own_share: tuple[object, bytes] | None = None
         self._next_opener: tuple[Opener, int] | None = None
         self._expected: type[Message] | None = None
@@ -195,6 +206,10 @@ class Transport:
         self._peer_kexinit = payload
         self._skip_guess = settled.guessed_wrong
         core.kex = Kex.EXCHANGE
+        if (agreement := GSSAPI_METHODS.get(settled.algorithms.kex)) is not None:  # only servers offer it
+            self._method = agreement
+            self._expected = KexGssInit
+            return
         method = KEX_METHODS[settled.algorithms.kex]
         if isinstance(method, GroupExchange):
             self._group = method
@@ -237,10 +252,41 @@ class Transport:
             self._offer_share()
         elif isinstance(message, KexExchangeInit | KexGexInit):
             self._respond(message.share)
+        elif isinstance(message, KexGssInit):
+            self._gssapi = message.share, b""
+            self._ask_mechanism(GssapiKeyExchange(message.token, first=True))
+        elif isinstance(message, KexGssContinue):
+            self._ask_mechanism(GssapiKeyExchange(message.token))
         elif isinstance(message, KexExchangeReply | KexGexReply):
             assert self._method is not None
             assert self._own_share is not None
             self._finished(message, self._method.finish(self._own_share[0], message.share))
+
+    def _ask_mechanism(self, step: GssapiKeyExchange) -> None:
+        self._core.kex = Kex.BUSY
+        self._core.ask(GssapiQuestion, self._mechanism_answered, step)
+
+    def _mechanism_answered(self, reply: object) -> None:
+        if not isinstance(reply, GssapiStep):
+            raise NegotiationError(f"the GSS-API mechanism failed: {getattr(reply, 'detail', '')}")
+        assert self._gssapi is not None
+        if reply.complete:
+            self._gssapi = self._gssapi[0], reply.data
+            self._respond(self._gssapi[0])
+        else:
+            self._core.outbound.send(KexGssContinue(reply.data).encode())
+            self._core.kex = Kex.EXCHANGE
+            self._expected = KexGssContinue
+
+    def _mechanism_signed(self, server_share: bytes, secret: bytes, digest: bytes, reply: object) -> None:
+        if not isinstance(reply, GssapiStep):
+            raise NegotiationError(f"the GSS-API mechanism failed: {getattr(reply, 'detail', '')}")
+        assert self._gssapi is not None
+        token = self._gssapi[1]
+        last = boolean(bool(token)) + (string(token) if token else b"")
+        self._core.outbound.send(KexGssComplete(server_share, reply.data, last).encode())
+        self._derive_keys(secret, digest)
+        self._send_newkeys()
 
     def _respond(self, share: bytes) -> None:
         assert self._method is not None
@@ -271,6 +317,12 @@ class Transport:
         server_share, secret = result
         core = self._core
         assert self._negotiated is not None
+        if self._gssapi is not None:  # RFC 4462 §2.1: no host key is shown, and K_S is empty
+            digest = self._exchange_hash(b"", client_share, server_share, secret)
+            core.server_key = b""
+            then = partial(self._mechanism_signed, server_share, secret, digest)
+            core.ask(GssapiQuestion, then, GssapiKeyExchange(digest=digest))
+            return
         algorithm = self._negotiated.host_key
         config = core.config
         keys: tuple[PublicKey | Certificate, ...] = (*config.host_certificates, *config.host_keys)

@@ -74,7 +74,7 @@ class Authenticator(Protocol):
 
     @property
     def method(self) -> str:
-        """The method's name in RFC 4252: "publickey", "password", "keyboard-interactive", "gssapi-with-mic", "none"."""
+        """The method's name in RFC 4252 or 4462, one of `dunnart.server.config.METHODS`."""
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one request."""

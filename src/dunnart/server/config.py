@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from dunnart.crypto.kex import with_gssapi
 from dunnart.crypto.profiles import PROFILES, Algorithms
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.certificate import Certificate
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         SessionRequestHandler,
     )
 
-METHODS = ("none", "publickey", "password", "keyboard-interactive", "gssapi-with-mic")
+METHODS = ("none", "publickey", "password", "keyboard-interactive", "gssapi-with-mic", "gssapi-keyex")
 _STACK_BYTES = 32 * 1024
 HostKey = PrivateKey | bytes | str | os.PathLike[str]
 HostCertificate = Certificate | bytes | str | os.PathLike[str]
@@ -157,6 +158,8 @@ class ServerConfig:
             raise ConfigError(
                 f"no host key can make a signature of {', '.join(self._offered.host_key)}", key="host_keys"
             )
+        if self._exchanges_keys_by_gssapi and not with_gssapi(self._offered.kex):
+            raise ConfigError("gssapi-keyex can be had with none of the methods in kex", key="algorithms")
         self._check_handlers()
 
     def _check_handlers(self) -> None:
@@ -205,6 +208,14 @@ class ServerConfig:
         usable = {name for key in keys for name in key.signature_algorithms}
         return tuple(name for name in self._offered.host_key if name in usable)
 
+    def _kex_methods(self) -> tuple[str, ...]:
+        names = self._offered.kex
+        return (*with_gssapi(names), *names) if self._exchanges_keys_by_gssapi else names
+
+    @property
+    def _exchanges_keys_by_gssapi(self) -> bool:
+        return any(authenticator.method == "gssapi-keyex" for authenticator in self.authenticators)
+
     @property
     def _offered(self) -> Algorithms:
         assert isinstance(self.algorithms, Algorithms)
@@ -230,7 +241,7 @@ class ServerConfig:
         chains = self.methods or tuple(authenticator.method for authenticator in self.authenticators)
         return EngineConfig(
             role=Role.SERVER,
-            algorithms=replace(self._offered, host_key=self._host_key_algorithms()),
+            algorithms=replace(self._offered, kex=self._kex_methods(), host_key=self._host_key_algorithms()),
             limits=self.limits,
             host_keys=tuple(key.public for key in self.keys),
             host_certificates=self.certificates,

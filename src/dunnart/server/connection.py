@@ -38,6 +38,7 @@ from dunnart.protocol.questions import (
     ChannelRequestQuestion,
     Deny,
     GlobalRequestQuestion,
+    GssapiQuestion,
     GssapiStep,
     InteractiveCredential,
     MethodsQuestion,
@@ -310,6 +311,9 @@ class ServerConnection:
             self.server.failed(self, error)
         self.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
 
+    def _mechanism_asked(self, question: GssapiQuestion) -> None:
+        self.spawn(self._decide(question, Attempt("", question.step, self.address, 0, self.id, self.port)))
+
     def _authenticate(self, question: AuthQuestion) -> None:
         self.user = question.user
         credential = question.credential
@@ -321,7 +325,7 @@ class ServerConnection:
         attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id, self.port, local)
         self.spawn(self._decide(question, attempt))
 
-    async def _decide(self, question: AuthQuestion, attempt: Attempt) -> None:
+    async def _decide(self, question: AuthQuestion | GssapiQuestion, attempt: Attempt) -> None:
         began = self.loop.time()
         reply: AuthReply
         try:
@@ -605,6 +609,7 @@ class ServerConnection:
         WorkQuestion: _work,
         MethodsQuestion: _methods_asked,
         AuthQuestion: _authenticate,
+        GssapiQuestion: _mechanism_asked,
         AuthFailed: _auth_failed,
         AuthPartial: _auth_partial,
         LoggedIn: _accepted,

@@ -209,6 +209,30 @@ class KexExchangeReply(Message):
     signature: String
 
 
+@message(30)
+class KexGssInit(Message):
+    """RFC 4462 §2.1, 8732 §5: a mechanism's token, and the share as in KexExchangeInit."""
+
+    token: String
+    share: String
+
+
+@message(32)
+class KexGssComplete(Message):
+    """RFC 4462 §2.1: `token` is a boolean, and a string where that is true."""
+
+    share: String
+    mic: String
+    token: Rest
+
+
+@message(31)
+class KexGssContinue(Message):
+    """RFC 4462 §2.1, both ways."""
+
+    token: String
+
+
 @message(34)
 class KexGexRequest(Message):
     """RFC 4419 §3."""

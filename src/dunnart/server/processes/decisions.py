@@ -11,6 +11,7 @@ from dunnart.protocol.questions import (
     Credential,
     Deny,
     GssapiCredential,
+    GssapiKeyExchange,
     GssapiStep,
     InteractiveCredential,
     NoneCredential,
@@ -24,7 +25,7 @@ from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts,
 from dunnart.wire.encoding import Reader, string
 
 _DENIED, _ALLOWED, _PROMPTED, _STEPPED = 0, 1, 2, 3
-_MECHANISMS, _TOKEN, _MIC = b"\0", b"\1", b"\2"
+_MECHANISMS, _TOKEN, _MIC, _FIRST, _NEXT, _DIGEST = (bytes((number,)) for number in range(6))
 _SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY, _NO_PTY = 1, 2, 4, 8, 16
 _WITHOUT_PTY = Rights(pty=False)
 
@@ -43,6 +44,8 @@ def asked(token: int, attempt: Attempt) -> AuthAsked:
         data = join_texts(credential.responses or ())
     elif isinstance(credential, GssapiCredential):
         data = _gssapi_data(credential)
+    elif isinstance(credential, GssapiKeyExchange):
+        data = _exchange_data(credential)
     return AuthAsked(
         token, attempt.connection, attempt.user, attempt.address, attempt.port, attempt.rounds, credential.method,
         text, algorithm, signed, data, answered, *attempt.local,
@@ -70,8 +73,8 @@ def _credential(frame: AuthAsked) -> Credential:
         case "keyboard-interactive":
             responses = tuple(split_texts(frame.data)) if frame.answered else None
             return InteractiveCredential(frame.text, responses)
-        case "gssapi-with-mic":
-            return _gssapi_credential(frame.data)
+        case "gssapi-with-mic" | "gssapi-keyex":
+            return _gssapi_credential(frame.method, frame.data)
     return NoneCredential()
 
 
@@ -83,11 +86,21 @@ def _gssapi_data(credential: GssapiCredential) -> bytes:
     return _MECHANISMS + b"".join(map(string, credential.mechanisms))
 
 
-def _gssapi_credential(data: bytes) -> GssapiCredential:
-    reader = Reader(data, 1)
-    if data[:1] == _MIC:
-        return GssapiCredential(mic=reader.string(), signed=reader.rest())
-    if data[:1] == _TOKEN:
+def _exchange_data(step: GssapiKeyExchange) -> bytes:
+    if step.digest is not None:
+        return _DIGEST + step.digest
+    return (_FIRST if step.first else _NEXT) + (step.token or b"")
+
+
+def _gssapi_credential(method: str, data: bytes) -> GssapiCredential | GssapiKeyExchange:
+    kind, reader = data[:1], Reader(data, 1)
+    if kind == _MIC:
+        return GssapiCredential(mic=reader.string(), signed=reader.rest(), method=method)
+    if method == GssapiKeyExchange.method:
+        if kind == _DIGEST:
+            return GssapiKeyExchange(digest=reader.rest())
+        return GssapiKeyExchange(reader.rest(), first=kind == _FIRST)
+    if kind == _TOKEN:
         return GssapiCredential(token=reader.rest())
     mechanisms = []
     while reader.remaining:
@@ -112,7 +125,7 @@ def answered(token: int, reply: object, grant: int = 0) -> AuthAnswered:
         texts += [item for text, echo in reply.prompts for item in (text, "echo" if echo else "")]
         return AuthAnswered(token, _PROMPTED, 0, 0, join_texts(texts))
     if isinstance(reply, GssapiStep):
-        return AuthAnswered(token, _STEPPED, 0, 0, reply.data)
+        return AuthAnswered(token, _STEPPED, int(reply.complete), 0, reply.data)
     denied = reply if isinstance(reply, Deny) else Deny("no answer")
     flags = _SILENT * denied.silent | _UNKNOWN_USER * denied.unknown_user
     detail = denied.detail.encode(errors="backslashreplace").decode()
@@ -125,7 +138,7 @@ def reply_of(frame: AuthAnswered) -> AuthReply:
         rights = _WITHOUT_PTY if frame.flags & _NO_PTY else None
         return Allow(frame.grant or None, rights, bool(frame.flags & _TOUCH), bool(frame.flags & _VERIFY))
     if frame.kind == _STEPPED:
-        return GssapiStep(frame.texts)
+        return GssapiStep(frame.texts, complete=bool(frame.flags))
     texts = split_texts(frame.texts)
     if frame.kind == _PROMPTED:
         prompts = tuple((text, echo == "echo") for text, echo in zip(texts[2::2], texts[3::2], strict=True))
