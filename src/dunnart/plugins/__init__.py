@@ -9,6 +9,7 @@ BUILT_IN = {
         "gssapi-keyex": "dunnart.plugins.kerberos:KerberosKeyExchange",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
         "password-file": "dunnart.plugins.password_file:PasswordFile",
+        "shadow": "dunnart.plugins.shadow:Shadow",
         "totp": "dunnart.plugins.totp:Totp",
     },
     "dunnart.key_sources": {

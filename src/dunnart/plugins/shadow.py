@@ -1,0 +1,189 @@
+"""Passwords of this system's users, from its shadow file: for root alone, without PAM.
+
+The hashes are made by the system's own libcrypt, so whatever it knows may stand there: yescrypt, SHA-512, bcrypt. What
+PAM's other modules would want, such as a second factor or a closed machine, is not asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from dunnart.errors import ConfigError
+from dunnart.plugins import os_account
+from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
+from dunnart.server.plugins import plugin
+
+if TYPE_CHECKING:
+    from dunnart.server.authentication import Attempt
+    from dunnart.server.plugins import Context
+
+_DATA_BYTES = 256 * 1024  # more than any libcrypt's crypt_data
+_BUFFER_BYTES = 64 * 1024
+_LONGEST = 511  # bytes; CRYPT_MAX_PASSPHRASE_SIZE - 1
+_NOBODY = "$y$j9T$" + "." * 22  # yescrypt as Debian and others have it
+_DAY_SECONDS = 86400
+_BCRYPT_SALT = 22
+_HASH = re.compile(r"[!*]?(\$[\w=,]+\$(?:[^$:]*\$)*)([^$:]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The table [plugin.shadow].
+
+    Attributes:
+        file: where the hashes of most users stand; of one of them, unknown users get the cost.
+    """
+
+    file: str = "/etc/shadow"
+
+
+class Entry(NamedTuple):
+    """What the system knows of a user's password.
+
+    Attributes:
+        hashed: the hash; empty: no password is wanted.
+        changed: the day since 1970 on which it was changed; 0: it has to be changed now; -1: unknown.
+        most_days: how long it may be used; -1: for ever.
+        expires: the day from which the account is closed; -1: none.
+    """
+
+    hashed: str
+    changed: int = -1
+    most_days: int = -1
+    expires: int = -1
+
+    def fault(self, today: int) -> str:
+        """Say why nobody may log in by it; "" if nothing is against it."""
+        if 0 <= self.expires <= today:
+            return "the account has expired"
+        if self.changed == 0:
+            return "the password has to be changed first"
+        if self.changed > 0 and self.most_days >= 0 and today - self.changed > self.most_days:
+            return "the password has expired"
+        return ""
+
+
+class _Spwd(ctypes.Structure):
+    """`struct spwd` of shadow.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("hashed", ctypes.c_char_p), ("changed", ctypes.c_long),
+        ("least_days", ctypes.c_long), ("most_days", ctypes.c_long), ("warning_days", ctypes.c_long),
+        ("inactive_days", ctypes.c_long), ("expires", ctypes.c_long), ("flag", ctypes.c_ulong),
+    )  # fmt: skip
+
+
+@plugin(Options)
+class Shadow:
+    """Lets this system's users in by the passwords in its shadow file, where the server runs as root.
+
+    Locked and expired accounts are refused. A user who does not exist costs as much as most of those who do.
+    """
+
+    method = "password"
+    on_any_loop = True
+
+    def __init__(self, context: Context[Options]) -> None:
+        if sys.platform != "linux":
+            raise ConfigError("the plug-in shadow is for Linux")
+        if os.geteuid() != 0:
+            raise ConfigError("only root can read the hashes of passwords; run the server as root, or use pam")
+        self._libcrypt = _library("crypt")
+        self._libcrypt.crypt_r.restype = ctypes.c_char_p
+        self._libcrypt.crypt_r.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+        self._libc = _library("c")
+        self._nobody = _typical(context.options.file)
+        if self.hashed(b"", self._nobody) is None:
+            raise ConfigError(f"the system's libcrypt cannot make hashes as most of {context.options.file}", key="file")
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        """Compare the password with the user's hash, in a thread."""
+        if not isinstance(attempt.credential, PasswordCredential):
+            return Deny("not a password")
+        reply: AuthReply = await attempt.run(self._decide, attempt.user, attempt.credential.password)
+        return reply
+
+    def _decide(self, user: str, password: str) -> AuthReply:
+        account = os_account.find(user)
+        entry = None if account is None else self.entry(account.name)
+        data = password.encode(errors="surrogateescape")
+        usable = entry is not None and entry.hashed[:1] not in {"", "!", "*"}
+        right = self._matches(data, entry.hashed if entry is not None and usable else None)
+        if account is None:
+            return Deny("no such user here", unknown_user=True)
+        if entry is None:
+            return Deny("has no entry in the shadow file")
+        if entry.hashed == "":
+            right = not data
+        elif not usable:
+            return Deny("the password is locked")
+        if not right:
+            return Deny()
+        fault = entry.fault(int(time.time()) // _DAY_SECONDS)
+        return Deny(fault) if fault else Allow(account)
+
+    def _matches(self, password: bytes, found: str | None) -> bool:
+        from cryptography.hazmat.primitives.constant_time import bytes_eq
+
+        possible = len(password) <= _LONGEST and b"\0" not in password
+        made = self.hashed(password if possible else b"", found or self._nobody)
+        if made is None:  # one that this libcrypt does not know; the time is to be the same
+            self.hashed(b"", self._nobody)
+        return found is not None and made is not None and bytes_eq(made, found.encode()) and possible
+
+    def hashed(self, password: bytes, setting: str) -> bytes | None:
+        """Hash a password as crypt(3) does; None if the setting is none that libcrypt knows."""
+        data = ctypes.create_string_buffer(_DATA_BYTES)
+        try:
+            made: bytes | None = self._libcrypt.crypt_r(password, setting.encode(), data)
+            return None if made is None or made.startswith(b"*") else bytes(made)
+        finally:
+            ctypes.memset(data, 0, _DATA_BYTES)  # parts of the password may stand there
+
+    def entry(self, name: str) -> Entry | None:
+        """Ask the system for a user's entry."""
+        found, pointer = _Spwd(), ctypes.POINTER(_Spwd)()
+        buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+        status = self._libc.getspnam_r(
+            name.encode(), ctypes.byref(found), buffer, ctypes.c_size_t(_BUFFER_BYTES), ctypes.byref(pointer)
+        )
+        if status != 0 or ctypes.cast(pointer, ctypes.c_void_p).value is None:
+            return None
+        hashed = (found.hashed or b"*").decode(errors="replace")
+        return Entry(hashed, found.changed, found.most_days, found.expires)
+
+
+def _library(name: str) -> ctypes.CDLL:
+    path = ctypes.util.find_library(name)
+    try:
+        return ctypes.CDLL(path or f"lib{name}.so")
+    except OSError as error:
+        raise ConfigError(f"lib{name} cannot be loaded: {error}") from error
+
+
+def _typical(path: str) -> str:
+    """Give a setting as most users' hashes in a shadow file have it."""
+    kinds: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                match = _HASH.fullmatch(line.split(":")[1]) if ":" in line else None
+                if match is not None:
+                    setting = match[1]
+                    kind = re.sub(r"[^$]*\$$", "", setting) if setting.count("$") > 2 else setting
+                    if setting.startswith("$2"):  # bcrypt, whose salt is no field of its own
+                        kind, setting = setting, setting + match[2][:_BCRYPT_SALT]
+                    kinds[kind] += 1
+                    examples[kind] = setting
+    except OSError:
+        return _NOBODY
+    return examples[kinds.most_common(1)[0][0]] if kinds else _NOBODY
