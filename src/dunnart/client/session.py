@@ -195,4 +195,6 @@ def _pty(terminal: Terminal) -> PtyRequest:
 
 
 def _described(program: ChannelRequest) -> str:
-    return f"subsystem {program.subsystem!r}" if isinstance(program, SubsystemRequest) else program.name
+    if isinstance(program, SubsystemRequest):
+        return f"subsystem {program.subsystem!r}"
+    return {"exec": "command"}.get(program.name, program.name)

@@ -596,8 +596,12 @@ def _check_tables(config: ServeConfig) -> None:
         if name not in used:
             from difflib import get_close_matches
 
+            from dunnart.plugins import BUILT_IN
+
             near = get_close_matches(name, sorted(used), n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else ""
+            if places := [option for option, group in GROUPS.items() if name in BUILT_IN.get(group, {})]:
+                hint = f"; it comes with dunnart, for {', '.join(places)}"
             raise config.source.error(f"no option uses a plug-in of this name{hint}", "plugin", name)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon import plugins
-from dunnart.daemon.config import ONE_TIME_PASSWORD
+from dunnart.daemon.config import OFF, ONE_TIME_PASSWORD
 from dunnart.daemon.control import open_control
 from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
@@ -245,7 +245,11 @@ def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: Tex
         f"host key {key.public.key_type} {key.public.fingerprint()}" for key in prepared.host_keys
     ]  # fmt: skip
     if prepared.way_in:
-        lines += [f"log in with: {login_command(prepared.user, address)}" for address in addresses]
+        config = prepared.config
+        known = not config.authenticators or {"authorized-keys", ONE_TIME_PASSWORD} & {*config.authenticators}
+        user = prepared.user if known else "USER"  # other plug-ins need not know who runs the server
+        files = config.shell == OFF and config.subsystem.get("sftp") != OFF
+        lines += [f"log in with: {login_command(user, address, files=files)}" for address in addresses]
     else:
         lines += ["nobody can log in yet: put a key into ~/.ssh/authorized_keys, or allow a password"]
     if prepared.one_time_password is not None:
@@ -259,11 +263,14 @@ def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: Tex
         _LOG.info("Server listening on %s", address)
 
 
-def login_command(user: str, address: ListenAddress) -> str:
-    """Give the ssh command that reaches an address from this machine."""
+def login_command(user: str, address: ListenAddress, *, files: bool = False) -> str:
+    """Give the command that reaches an address from this machine: ssh, or sftp where there is no shell."""
     from shlex import quote
 
+    program = "sftp" if files else "ssh"
     if address.path:
-        return f"ssh -o {quote(f'ProxyCommand=nc -U {quote(address.path)}')} {quote(user)}@localhost"
-    port = "" if address.port == 22 else f"-p {address.port} "
-    return f"ssh {port}{quote(user)}@{_EVERY.get(address.host, address.host)}"
+        return f"{program} -o {quote(f'ProxyCommand=nc -U {quote(address.path)}')} {quote(user)}@localhost"
+    port = "" if address.port == 22 else f"-{'P' if files else 'p'} {address.port} "
+    host = _EVERY.get(address.host, address.host)
+    target = quote(f"{user}@[{host}]") if files and ":" in host else f"{quote(user)}@{host}"
+    return f"{program} {port}{target}"

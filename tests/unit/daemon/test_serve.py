@@ -135,6 +135,25 @@ def test_the_command_to_try(address: str, command: str) -> None:
     assert login_command("bob", listen_address(address)) == command
 
 
+def test_where_there_is_no_shell_sftp_is_to_try() -> None:
+    def command(address: str) -> str:
+        return login_command("bob", listen_address(address), files=True)
+
+    assert command("127.0.0.1:2222") == "sftp -P 2222 bob@127.0.0.1"
+    assert command("[::1]:22") == "sftp 'bob@[::1]'"
+    assert command("unix:/run/x") == "sftp -o 'ProxyCommand=nc -U /run/x' bob@localhost"
+
+
+def test_users_of_plug_ins_are_not_known(config: ServeConfig, tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.touch(0o600)
+    stream = io.StringIO()
+    config = replace(config, shell="off", exec="off", authenticators=("password-file",),
+                     plugin={"password-file": {"file": str(passwords)}})  # fmt: skip
+    announce(prepare(config), [ListenAddress("127.0.0.1", 4321)], stream)
+    assert stream.getvalue().splitlines()[-1] == "log in with: sftp -P 4321 USER@127.0.0.1"
+
+
 def test_what_is_printed(config: ServeConfig) -> None:
     prepared = prepare(config)
     stream = io.StringIO()
