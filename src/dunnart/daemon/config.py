@@ -511,6 +511,8 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         key = error.key or ""
         raise source.error(str(error).removeprefix(f"{key}: "), key) from error
     _check_tables(config)
+    if OFF in config.forwards and len(config.forwards) > 1:
+        raise source.error("off stands alone: leave it out, or all others", "forwards")
     for variant in (config, *(with_matches(config, [match]) for match in config.match)):
         _check_principals(variant)
     return config

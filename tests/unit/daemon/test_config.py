@@ -286,6 +286,7 @@ def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
         ("[plugin.os]\na = [1]", 2, "plugin.os.a", "plug-ins take strings, numbers"),
         ("[plugin.os]\na = 1979-05-27", 2, "plugin.os.a", "plug-ins take strings, numbers"),
         ("[plugin.so]\n\na = 1", 1, "plugin.so", "no option uses a plug-in of this name; did you mean os?"),
+        ('forwards = ["tcp", "off"]', 1, "forwards", "off stands alone"),
         ("[plugin.scp]\nroot = 'x'", 1, "plugin.scp", "it comes with dunnart, for exec"),
         ('audit = ["a:b"]\n[plugin."a:c"]', 2, "plugin.a:c", "did you mean a:b?"),
         ('shell = "off"\nexec = ""\n[plugin.os]\n', 3, "plugin.os", "no option uses a plug-in of this name"),
