@@ -1,9 +1,9 @@
 """Limits what a user may keep: bytes, and names.
 
 What is there is counted by walking it, before something is first added and again when the last look is old, because
-others may change it too; in between it is kept up with every change. Bytes are sizes as clients see them, holes
-included, so that no file can be filled later for nothing. A file with several names counts once, and one that was
-removed while it is open counts until it is closed.
+others may change it too; in between it is kept up with every change. Bytes are sizes as clients see them: holes
+included, so that no file can be filled later for nothing, and the texts of symbolic links. A file with several names
+counts once, and one that was removed while it is open counts until it is closed.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Quota(Layer):
                     self._names += 1
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(path + b"/" + name)
-                    elif stat.S_ISREG(status.st_mode) and _first(status, seen):
-                        self._bytes += status.st_size
+                    elif (size := _size(status)) and _first(status, seen):
+                        self._bytes += size
             except OSError as error:
                 if error.errno not in _GONE:  # or one could hide there what one has
                     self._uncounted = f"{os.fsdecode(path)}: {error.strerror}"
@@ -110,8 +110,8 @@ class Quota(Layer):
     def _freed(self, status: os.stat_result) -> None:
         """A name was taken away: its bytes are free unless the file has another, or is still open."""
         self._names -= 1
-        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and not self._is_open(status):
-            self._bytes -= status.st_size
+        if status.st_nlink <= 1 and not self._is_open(status):
+            self._bytes -= _size(status)
 
     def _is_open(self, status: os.stat_result) -> bool:
         return bool(status.st_ino) and any(_same(file.stat(), status) for file in self._opened)
@@ -187,9 +187,11 @@ class Quota(Layer):
     def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
         """Make a link at `path` to `target`."""
         with self._lock:
-            self._check(0, 1)
+            size = len(target) if symbolic else 0
+            self._check(size, 1)
             super().make_link(target, path, symbolic=symbolic)
             self._names += 1
+            self._bytes += size
 
     # What is left.
 
@@ -277,7 +279,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _size(status: os.stat_result) -> int:
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return status.st_size if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode) else 0
 
 
 def _first(status: os.stat_result, seen: set[tuple[int, int]], *, always: bool = False) -> bool:

@@ -262,3 +262,20 @@ def test_what_may_not_be_looked_at_stops_growth(files: Quota, clock: Clock, mode
     clock.now += 1000
     full(lambda: put(files, b"f", 200))
     files.set(b"d", Attributes(mode=0o700), follow=True)
+
+
+def test_the_texts_of_links_count(files: Quota, inside: FileSystem, clock: Clock) -> None:
+    files.make_link(b"t" * 600, b"/one", symbolic=True)
+    full(lambda: files.make_link(b"t" * 600, b"/two", symbolic=True))
+    full(lambda: put(files, b"/f", 600))
+    files.remove(b"/one")
+    put(files, b"/f", 600)
+    full(lambda: files.make_link(b"t" * 600, b"/two", symbolic=True))
+    files.rename(b"/f", b"/g", replace=True)
+    inside.remove(b"/g")
+    inside.make_link(b"t" * 600, b"/others", symbolic=True)
+    clock.now += 1000
+    full(lambda: put(files, b"/f", 600))
+    files.make_link(b"t" * 10, b"/h", symbolic=True)
+    files.rename(b"/h", b"/others", replace=True)
+    put(files, b"/g", 600)
