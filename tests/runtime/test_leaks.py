@@ -260,7 +260,7 @@ async def test_an_application_that_fails_after_it_began_leaves_no_program(caplog
             channel = await client.session()
             client.request(channel, request, want_reply=True)
             await client.until(lambda channel=channel: channel.closed)  # type: ignore[misc]
-            assert (channel.answers, channel.status, bytes(channel.out)) == ([], 1, b"")
+            assert (channel.answers, channel.status, bytes(channel.out)) == ([False], 1, b"")
         await eventually(lambda: server.programs == 0)
         assert server.server.counters["failures"] == 1
         assert any("an application's own fault" in message for message in caplog.messages)
