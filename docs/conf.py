@@ -35,8 +35,12 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_?asyncio|collections|enum|logging|os|socket|textual|types|typing)\..*"),  # others'
     ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),  # type variables
-    ("py:class", r"AbstractEventLoop|AbstractFileSystem|Any|Buffer|Counter|Literal|PathLike|Self|Socket|TextIO|TracebackType"),
+    (
+        "py:class",
+        r"AbstractEventLoop|AbstractFileSystem|Any|Buffer|Counter|Literal|PathLike|Self|Socket|TextIO|TracebackType",
+    ),
     ("py:class", r"AsyncIterator|Awaitable|Callable|Iterable|Iterator|Mapping|Sequence"),
+    ("py:class", r"(dunnart\.keys\.rights\.)?Forwarding"),  # any object that is like dunnart.server.Forward
     ("py:class", r"(.*\.)?(Arena|Channel|KexInit|Message|Negotiated)"),  # for whoever reads the protocol's sources
 ]
 

@@ -58,7 +58,10 @@ def test_reference_has_every_public_name(module: str, documented: set[str]) -> N
         name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module
     ]
     assert len(names) > 3
-    assert [name for name in names if f"{module}.{name}" not in documented] == []
+    # What two packages share is on one page, where it has the name of its home as well.
+    homes = {name: f"{getattr(vars(loaded).get(name), '__module__', '')}.{name}" for name in names}
+    missing = [name for name in names if f"{module}.{name}" not in documented and homes[name] not in documented]
+    assert missing == []
 
 
 def test_short_names_are_listed() -> None:

@@ -8,19 +8,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dunnart.keys.authorized_keys import AuthorizedKey, AuthorizedKeys, AuthorizedKeysCache, strict_modes_reason
+    from dunnart.keys.authorized_keys import (
+        AuthorizedKey,
+        AuthorizedKeys,
+        AuthorizedKeysCache,
+        Decision,
+        strict_modes_reason,
+    )
     from dunnart.keys.certificate import Certificate, decode_public
+    from dunnart.keys.key_options import KeyOptions
     from dunnart.keys.known_hosts import KnownHost, KnownHosts
+    from dunnart.keys.patterns import AddressPatterns
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey, SignatureError, SkDetails
     from dunnart.keys.revocation import RevokedCertificates, RevokedKeys
     from dunnart.keys.rights import Rights
 
 _HOMES = {
+    "AddressPatterns": "patterns",
     "AuthorizedKey": "authorized_keys",
     "AuthorizedKeys": "authorized_keys",
     "AuthorizedKeysCache": "authorized_keys",
     "Certificate": "certificate",
+    "Decision": "authorized_keys",
+    "KeyOptions": "key_options",
     "KnownHost": "known_hosts",
     "KnownHosts": "known_hosts",
     "PrivateKey": "private",
@@ -35,10 +46,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "AddressPatterns",
     "AuthorizedKey",
     "AuthorizedKeys",
     "AuthorizedKeysCache",
     "Certificate",
+    "Decision",
+    "KeyOptions",
     "KnownHost",
     "KnownHosts",
     "PrivateKey",
