@@ -180,7 +180,7 @@ def pages() -> dict[Path, str]:
     protocol = DOCS / "reference" / "protocol.md"
     text = protocol.read_text()
     head, rest = text.split("<!-- profiles -->\n", 1)
-    rest = rest[rest.index("Certificates stand in the lists") :]
+    rest = rest[rest.index("Host certificates are offered") :]
     return {
         readme: f"{before}<!-- figures -->\n\n{figures()}\n{after}",
         DOCS / "reference" / "configuration.md": configuration(),
