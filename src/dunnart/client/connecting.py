@@ -127,7 +127,7 @@ def connect(
         if algorithms not in PROFILES:
             raise ConfigError(f"there is no profile {algorithms!r}; there are {', '.join(PROFILES)}", key="algorithms")
         algorithms = PROFILES[algorithms]
-    user = _this_user() if user is None else user
+    user = this_user() if user is None else user
     host_key = HostKeyCheck(host, port, known_hosts, unknown_host)
     offered = replace(algorithms, host_key=host_key.preferred(algorithms.host_key))
     config = EngineConfig(Role.CLIENT, offered, limits, user=user)
@@ -146,7 +146,12 @@ def connect(
     return Connecting(dial, config, host_key, login)
 
 
-def _this_user() -> str:
+def this_user() -> str:
+    """The name of the user who runs this.
+
+    Raises:
+        ConfigError: there is none.
+    """
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:  # a process without an account

@@ -87,6 +87,14 @@ class Side(Protocol):
         """Open a file to write it, anew or on behind what is there."""
 
 
+async def is_directory(side: Side, path: bytes) -> bool:
+    """Whether there is a directory, or a symbolic link to one."""
+    try:
+        return (await side.attributes(path, follow=True)).is_directory
+    except FileNotFoundError:
+        return False
+
+
 class Transfer:
     """A copy from one side to the other; the arguments are those of `Sftp.get`."""
 
@@ -106,7 +114,7 @@ class Transfer:
     async def run(self, source: bytes, target: bytes) -> None:
         """Copy a file or directory to a new path, or into a directory that is there."""
         found = await self._source.attributes(source, follow=True)
-        if await self._is_directory(target):
+        if await is_directory(self._target, target):
             name = source.rstrip(self._source.separator).rpartition(self._source.separator)[2]
             if name not in _HERE:
                 target = self._below(self._target, target, name)
@@ -119,12 +127,6 @@ class Transfer:
         else:
             raise IsADirectoryError(errno.EISDIR, "is a directory", source)
 
-    async def _is_directory(self, path: bytes) -> bool:
-        try:
-            return (await self._target.attributes(path, follow=True)).is_directory
-        except FileNotFoundError:
-            return False
-
     @staticmethod
     def _below(side: Side, path: bytes, name: bytes) -> bytes:
         if name in _HERE or side.separator in name or b"/" in name or (os.altsep and b":" in name):
@@ -136,7 +138,7 @@ class Transfer:
             raise LimitExceeded(f"directories are more than {_DEPTH} deep; is there a loop?")
         names = await self._source.names(source)
         mode = 0o777 if found.mode is None else found.mode & _PERMISSIONS
-        made = not await self._is_directory(target)
+        made = not await is_directory(self._target, target)
         if made:
             await self._target.make_directory(target, mode | 0o700)  # or nothing could be put in
         head = source if source.endswith(self._source.separator) else source + self._source.separator

@@ -17,7 +17,7 @@ from dunnart.keys.authorized_keys import FILE_BYTES_MAX, parse
 from dunnart.keys.key_options import read_time, shown_time
 from dunnart.keys.patterns import AddressPatterns
 from dunnart.keys.rights import EVERYTHING
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

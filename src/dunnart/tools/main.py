@@ -97,7 +97,7 @@ def sftp_server(arguments: Sequence[str]) -> int:
 
 def sftp(arguments: Sequence[str]) -> int:
     """Files at a server."""
-    from dunnart.tools.sftp import run
+    from dunnart.tools.sftp.program import run
 
     return run(arguments)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import getopt
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from dunnart.client.transfer_sides import LocalSide, RemoteSide
-from dunnart.client.transfers import Transfer
-from dunnart.errors import ConfigError, DunnartError, LimitExceeded
-from dunnart.tools.destinations import Host, Place, place
-from dunnart.tools.flags import TransferFlags
-from dunnart.tools.shown import failure, shown
+from dunnart.client.transfers import Transfer, is_directory
+from dunnart.errors import ConfigError, LimitExceeded
+from dunnart.tools.terminal import shown
+from dunnart.tools.transfer import flags
+from dunnart.tools.transfer.destinations import Host, Place, place
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 
     from dunnart.client.sftp import Sftp
     from dunnart.client.transfers import Side
-    from dunnart.tools.foreground import Foreground
-    from dunnart.tools.progress import Progress
-    from dunnart.tools.ways import Way
+    from dunnart.tools.transfer.connections import HostConnection
+    from dunnart.tools.transfer.flags import TransferFlags
+    from dunnart.tools.transfer.foreground import Foreground
 
 USAGE = """\
 usage: dunnart scp [-346BCOpqrTv] [-c cipher] [-D server_command] [-F ssh_config] [-i key] [-J jump]
@@ -47,74 +46,48 @@ begins with ./ or /.
 
 def run(arguments: Sequence[str]) -> int:
     """Run; gives the exit status: 0, 1 if something could not be copied, 255 if there is no way to a server."""
-    from dunnart.tools.foreground import Foreground
-
-    if "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0
-    try:
-        flags = TransferFlags(arguments, "346BCc:D:F:i:J:l:Oo:P:pqrS:Tv")
-        places = _places(flags)
-    except (ConfigError, getopt.GetoptError) as error:
-        print(f"dunnart scp: {error}; dunnart scp --help tells more", file=sys.stderr)
-        return 1
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
-    with Foreground() as front:
-        copying = _Copying(front, flags)
-        try:
-            copying.all(places[:-1], places[-1])
-        except DunnartError as error:
-            print(f"dunnart scp: {shown(str(error))}", file=sys.stderr)
-            return 255
-        except OSError as error:
-            copying.failed("", error)
-        finally:
-            copying.close()
-        return 1 if copying.failures else 0
+    return flags.run("scp", USAGE, "346BCc:D:F:i:J:l:Oo:P:pqrS:Tv", arguments, _places, _copy)
 
 
-def _places(flags: TransferFlags) -> list[Place]:
-    if len(flags.rest) < 2:
+def _places(given: TransferFlags) -> list[Place]:
+    if len(given.rest) < 2:
         raise ConfigError("a source and a target are wanted")
-    if flags.wishes.direct and "O" in flags:
+    if given.connection.direct and "O" in given:
         raise ConfigError("-D is for SFTP, and not for -O")
-    return [place(text) for text in flags.rest]
+    return [place(text) for text in given.rest]
+
+
+def _copy(front: Foreground, given: TransferFlags, places: list[Place]) -> int:
+    copying = _Copying(front, given)
+    try:
+        copying.all(places[:-1], places[-1])
+    finally:
+        copying.close()
+    return 1 if copying.progress.failures else 0
 
 
 class _Copying:
-    """The copies of one command line, and the connections that they need."""
+    """The copies of one command line, and the connections that they need.
 
-    def __init__(self, front: Foreground, flags: TransferFlags) -> None:
-        from dunnart.tools.progress import Progress
+    Attributes:
+        progress: shows them, and counts what could not be copied.
+    """
+
+    def __init__(self, front: Foreground, given: TransferFlags) -> None:
+        from dunnart.tools.transfer.progress import Progress
 
         self._front = front
-        self._flags = flags
-        self._ways: dict[Host | None, Way] = {}
+        self._flags = given
+        self._connections: dict[Host | None, HostConnection] = {}
         self._sessions: dict[Host | None, Sftp] = {}
-        self._watch: Progress = Progress(quiet="q" in flags)
-        self._watch.failed = self.failed  # type: ignore[method-assign] # each is told, and the rest goes on
-        self._watch.skipped = lambda path, why: self._complain(f"{shown(path)} {why}: left out")  # type: ignore[method-assign]
-        self.failures = 0
+        self.progress = Progress(quiet="q" in given, prefix="dunnart scp: ")
 
     def close(self) -> None:
         """Close all connections."""
         for session in self._sessions.values():
             self._front.call(session.close())
-        for way in self._ways.values():
-            self._front.call(way.close())
-
-    def failed(self, path: str, error: OSError) -> None:
-        """Tell of something that could not be copied."""
-        self.failures += 1
-        if not path:
-            self._complain(failure(error))
-        else:
-            self._complain(f"{shown(path)}: {shown(error.strerror or str(error))}")
-
-    def _complain(self, text: str) -> None:
-        self._watch.interrupted()
-        sys.stdout.flush()
-        print(f"dunnart scp: {text.removeprefix('scp: ')}", file=sys.stderr, flush=True)
+        for connection in self._connections.values():
+            self._front.call(connection.close())
 
     def all(self, sources: Sequence[Place], target: Place) -> None:
         """Copy."""
@@ -123,14 +96,14 @@ class _Copying:
             return
         host = self._host(target)
         there = target.path if host is None else self._expanded(host, target.path)
-        if len(sources) > 1 and not self._is_directory(host, there):
-            raise NotADirectoryError(20, "is no directory", there)
+        if len(sources) > 1 and not self._is_directory(self._side(host), there):
+            raise NotADirectoryError(errno.ENOTDIR, "is no directory", there)
         for source in sources:
             self._one(source, host, there)
 
     def _host(self, where: Place) -> Host | None:
         # With -D there is one server, whatever the host is called.
-        return Host("") if where.host is not None and self._flags.wishes.direct else where.host
+        return Host("") if where.host is not None and self._flags.connection.direct else where.host
 
     def _one(self, source: Place, target: Host | None, there: str) -> None:
         host = self._host(source)
@@ -139,15 +112,15 @@ class _Copying:
             if host is not None:
                 path = self._expanded(host, source.path)
                 paths = self._front.call(self._sftp(host).glob(path)) or [path]
-            if len(paths) > 1 and not self._is_directory(target, there):
-                raise NotADirectoryError(20, "is no directory", there)
+            if len(paths) > 1 and not self._is_directory(self._side(target), there):
+                raise NotADirectoryError(errno.ENOTDIR, "is no directory", there)
         except OSError as error:
-            self.failed("", error)
+            self.progress.failed("", error)
             return
         for path in paths:
             transfer = Transfer(
                 self._side(host), self._side(target), recursive="r" in self._flags, preserve="p" in self._flags,
-                follow_links=True, watch=self._watch,
+                follow_links=True, watch=self.progress,
             )  # fmt: skip
             self._try(path, transfer.run(_bytes(path), _bytes(there)))
 
@@ -155,43 +128,36 @@ class _Copying:
         try:
             self._front.call(work)
         except OSError as error:
-            self.failed(path, error)
+            self.progress.failed(path, error)
         except LimitExceeded as error:
             if any(session.closed for session in self._sessions.values()):
                 raise
-            self.failed(path, OSError(errno.ELOOP, str(error)))
+            self.progress.failed(path, OSError(errno.ELOOP, str(error)))
         finally:
-            self._watch.interrupted()
+            self.progress.interrupted()
 
     # Connections.
 
-    def _way(self, host: Host | None) -> Way:
-        from dunnart.tools.ways import open_way
+    def _connection(self, host: Host | None) -> HostConnection:
+        from dunnart.tools.transfer.connections import connect
 
-        if host not in self._ways:
-            self._ways[host] = self._front.call(open_way(self._flags.wishes, host, self._front))
-        return self._ways[host]
+        if host not in self._connections:
+            self._connections[host] = self._front.call(connect(self._flags.connection, host, self._front))
+        return self._connections[host]
 
     def _sftp(self, host: Host) -> Sftp:
         from dunnart.client.sftp import Sftp
 
-        async def begin(way: Way) -> Sftp:
-            return await Sftp.begin(await way.sftp())
-
         if host not in self._sessions:
-            self._sessions[host] = self._front.call(begin(self._way(host)))
+            stream = self._front.call(self._connection(host).sftp())
+            self._sessions[host] = self._front.call(Sftp.begin(stream))
         return self._sessions[host]
 
     def _side(self, host: Host | None) -> Side:
         return LocalSide() if host is None else RemoteSide(self._sftp(host))
 
-    def _is_directory(self, host: Host | None, path: str) -> bool:
-        if host is None:
-            return os.path.isdir(path)
-        try:
-            return self._front.call(self._sftp(host).stat(path)).is_directory
-        except FileNotFoundError:
-            return False
+    def _is_directory(self, side: Side, path: str) -> bool:
+        return self._front.call(is_directory(side, _bytes(path)))
 
     def _expanded(self, host: Host, path: str) -> str:
         return self._front.call(self._sftp(host).expand(path)) if path.startswith("~") else path
@@ -201,28 +167,30 @@ class _Copying:
     def _by_scp(self, sources: Sequence[Place], target: Place) -> None:
         from dunnart.client import scp
 
-        flags = self._flags
-        how = {"recursive": "r" in flags, "preserve": "p" in flags, "shell": True}
+        given = self._flags
+        how = {"recursive": "r" in given, "preserve": "p" in given, "shell": True}
         here = [source.path for source in sources if source.host is None]
-        log = _log if flags.wishes.verbose else lambda _: None
+        log = _log if given.connection.verbose else lambda _: None
         if target.host is None:
             if len(sources) > 1 and not os.path.isdir(target.path):
-                raise NotADirectoryError(20, "is no directory", target.path)
+                raise NotADirectoryError(errno.ENOTDIR, "is no directory", target.path)
             for source in sources:
                 if source.host is None:
                     self._one(source, None, target.path)
                     continue
-                way = self._way(source.host)
-                strict = "T" not in flags
-                work = scp.get(way, [source.path], target.path, strict=strict, watch=self._watch, log=log, **how)
+                connection = self._connection(source.host)
+                strict = "T" not in given
+                work = scp.get(
+                    connection, [source.path], target.path, strict=strict, watch=self.progress, log=log, **how
+                )
                 self._try(source.path, work)
             return
         if here:
-            work = scp.put(self._way(target.host), here, target.path, watch=self._watch, log=log, **how)
+            work = scp.put(self._connection(target.host), here, target.path, watch=self.progress, log=log, **how)
             self._try(here[0], work)
         for source in sources:
             if source.host is not None:
-                one, other = self._way(source.host), self._way(target.host)
+                one, other = self._connection(source.host), self._connection(target.host)
                 directory = len(sources) > 1
                 work = scp.relay(one, source.path, other, target.path, directory=directory, **how)
                 self._try(source.path, work)

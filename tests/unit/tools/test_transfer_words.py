@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from dunnart.client.globbing import has_magic, matches, unescaped
 from dunnart.errors import ConfigError
-from dunnart.tools.destinations import Host, Place, destination, jump, place
-from dunnart.tools.flags import TransferFlags
-from dunnart.tools.progress import size
 from dunnart.tools.scp import run as run_scp
-from dunnart.tools.sftp import escaped_word
-from dunnart.tools.sftp import run as run_sftp
-from dunnart.tools.shown import failure, shown
-from dunnart.tools.words import escaped, split
+from dunnart.tools.sftp.program import run as run_sftp
+from dunnart.tools.sftp.words import escaped, escaped_word, split
+from dunnart.tools.terminal import failure, shown
+from dunnart.tools.transfer.destinations import Host, Place, destination, jump, place
+from dunnart.tools.transfer.flags import TransferFlags
+from dunnart.tools.transfer.progress import size
 
 
 @pytest.mark.parametrize(
@@ -163,9 +162,9 @@ def test_flags() -> None:
     flags = TransferFlags(["-rp", "-P22", "-oUser=ann", "-o", "BatchMode yes", "-i", "k", "-4", "-J", "x", "f", "-r"],
                           "46rpP:o:i:J:")  # fmt: skip
     assert flags.rest == ["f", "-r"]
-    assert (flags.wishes.port, flags.wishes.family, flags.wishes.identities) == (22, "inet", ["k"])
-    assert flags.wishes.options == [("User", "ann"), ("BatchMode", "yes")]
-    assert flags.wishes.jump == "x"
+    assert (flags.connection.port, flags.connection.family, flags.connection.identities) == (22, "inet", ["k"])
+    assert flags.connection.options == [("User", "ann"), ("BatchMode", "yes")]
+    assert flags.connection.jump == "x"
     for wrong in (["-P", "0"], ["-P", "65536"], ["-P", "x"], ["-o", "User"], ["-P", "٣"]):
         with pytest.raises(ConfigError):
             TransferFlags(wrong, "P:o:")

@@ -12,7 +12,7 @@ from dunnart.tools.keygen.files import key_in, private_in, public_in, read, want
 from dunnart.tools.keygen.fingerprints import fingerprint, kind
 from dunnart.tools.keygen.flags import Flags, KeygenError, whole
 from dunnart.tools.keygen.times import interval, shown_validity
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 from dunnart.wire.encoding import Reader, text
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from dunnart.errors import ConfigError, KeyFormatError, KeyLocked
 from dunnart.keys.certificate import Certificate, decode_public
 from dunnart.keys.files import read_private_key
 from dunnart.keys.public import PublicKey, split_line
-from dunnart.tools.asking import ask
 from dunnart.tools.keygen.flags import Flags, KeygenError
-from dunnart.tools.shown import failure, shown
+from dunnart.tools.terminal import ask, failure, shown
 
 if TYPE_CHECKING:
     from dunnart.keys.private import PrivateKey

@@ -10,7 +10,7 @@ from dunnart.errors import KeyFormatError
 from dunnart.keys.certificate import Certificate
 from dunnart.tools.keygen.files import PRIVATE_MARK, key_in, private_in, read, wanted_file
 from dunnart.tools.keygen.flags import Flags, KeygenError
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 from dunnart.wire.encoding import Reader
 
 if TYPE_CHECKING:

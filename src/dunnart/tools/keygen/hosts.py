@@ -12,7 +12,7 @@ from dunnart.keys.known_hosts import hashed_name, is_hashed, names_match
 from dunnart.tools.keygen.files import key_in, read_text, write
 from dunnart.tools.keygen.fingerprints import fingerprint, kind
 from dunnart.tools.keygen.flags import Flags, KeygenError
-from dunnart.tools.shown import failure, shown
+from dunnart.tools.terminal import failure, shown
 
 _MARKERS = {"@cert-authority": "CA", "@revoked": "REVOKED"}
 

@@ -22,7 +22,7 @@ from dunnart.tools.keygen.files import (
 )
 from dunnart.tools.keygen.fingerprints import bits, kind
 from dunnart.tools.keygen.flags import Flags, KeygenError
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 
 _WHICH = "Enter file in which the key is"
 _DEFAULT = "~/.ssh/id_ed25519"

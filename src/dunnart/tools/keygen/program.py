@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.errors import DunnartError
 from dunnart.tools.keygen.flags import USAGE, Flags, KeygenError, UsageError
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

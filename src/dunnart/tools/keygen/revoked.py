@@ -12,7 +12,7 @@ from dunnart.keys.certificate import FOREVER, Certificate
 from dunnart.keys.revocation import RevokedKeys, digest
 from dunnart.tools.keygen.files import key_in, public_in, read, read_text, write
 from dunnart.tools.keygen.flags import Flags, KeygenError, whole
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

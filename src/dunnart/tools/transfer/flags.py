@@ -1,19 +1,66 @@
-"""The flags that `dunnart sftp` and `dunnart scp` have in common."""
+"""The flags that `dunnart sftp` and `dunnart scp` have in common, and how both programs begin and end."""
 
 from __future__ import annotations
 
 import getopt
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TypeVar
 
-from dunnart.errors import ConfigError
+from dunnart.errors import ConfigError, DunnartError
 from dunnart.sftp.messages import DATA_BYTES
-from dunnart.tools.ways import Wishes
+from dunnart.tools.terminal import failure, shown
+from dunnart.tools.transfer.connections import ConnectionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from dunnart.tools.transfer.foreground import Foreground
+
+_T = TypeVar("_T")
 
 _FOR_SSH = "cF"
 _DIGITS = 9
+
+
+def run(
+    program: str, usage: str, known: str, arguments: Sequence[str], prepare: Callable[[TransferFlags], _T],
+    work: Callable[[Foreground, TransferFlags, _T], int],
+) -> int:  # fmt: skip
+    """Run a program that transfers files.
+
+    Args:
+        program: its name.
+        usage: what --help prints.
+        known: its flags, as `getopt` wants them.
+        arguments: the command line.
+        prepare: makes what `work` needs of the flags; a ConfigError is a wrong command line.
+        work: does all; gives the exit status.
+
+    Returns:
+        The exit status: that of `work`, 1 for a wrong command line or a file that fails, 255 if there is no way to a
+        server.
+    """
+    from dunnart.tools.transfer.foreground import Foreground
+
+    if "--help" in arguments or "-h" in arguments:
+        print(usage, end="")
+        return 0
+    try:
+        flags = TransferFlags(arguments, known)
+        prepared = prepare(flags)
+    except (ConfigError, getopt.GetoptError) as error:
+        print(f"dunnart {program}: {error}; dunnart {program} --help tells more", file=sys.stderr)
+        return 1
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
+    with Foreground() as front:
+        try:
+            return work(front, flags, prepared)
+        except DunnartError as error:
+            print(f"dunnart {program}: {shown(str(error))}", file=sys.stderr)
+            return 255
+        except OSError as error:
+            print(f"dunnart {program}: {failure(error)}", file=sys.stderr)
+            return 1
 
 
 class TransferFlags:
@@ -29,15 +76,16 @@ class TransferFlags:
 
     Attributes:
         rest: what is no flag.
-        wishes: what was said about connections.
-        requests: how many may be outstanding, each of `chunk_bytes`; 0: as the server likes.
+        connection: what was said about connections.
+        requests: how many requests may be outstanding.
+        chunk_bytes: how much one request reads or writes; 0: what the server likes.
     """
 
     def __init__(self, arguments: Sequence[str], known: str) -> None:
         given, self.rest = getopt.getopt(list(arguments), known)
         self._given = [(flag[1:], value) for flag, value in given]
         batch = "b" in self or ("B" in self and "B:" not in known)
-        self.wishes = Wishes(
+        self.connection = ConnectionOptions(
             program=self.value("S") or "",
             direct=self.value("D") or "",
             subsystem=self.value("s") or "sftp",
@@ -56,8 +104,8 @@ class TransferFlags:
         self.requests = self.number("R", 64, largest=10_000)
         self.chunk_bytes = self.number("B", 0, largest=DATA_BYTES) if "B:" in known else 0
         if "A" in self:
-            self.wishes.passed.append("-A")
-        if self.wishes.verbose and not self.wishes.program:
+            self.connection.passed.append("-A")
+        if self.connection.verbose and not self.connection.program:
             import logging
 
             logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG)
@@ -74,7 +122,7 @@ class TransferFlags:
         return values[-1] if values else None
 
     def number(self, flag: str, default: int, largest: int = 10**_DIGITS) -> int:
-        """The same as a number."""
+        """The same as a number from 1 to `largest`; `default` if the flag is not given."""
         text = self.value(flag)
         if text is None:
             return default

@@ -1,4 +1,4 @@
-"""One line on the terminal that shows how far a transfer is."""
+"""What a person sees of transfers: a line that shows how far a file is, and what went wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from dunnart.client.transfers import TransferWatch
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import failure, shown
 
 _SECONDS = 0.2  # between two looks
 _UNITS = "KMGTPE"
@@ -26,14 +26,21 @@ class _File:
 
 
 class Progress(TransferWatch):
-    """Shows a bar for the file that is being copied, if standard output is our terminal; else nothing.
+    """Shows a line for the file that is being copied, if standard output is our terminal, and tells of failures.
 
     Args:
-        quiet: show nothing in any case.
+        quiet: show no such line in any case.
+        prefix: of what is told.
+
+    Attributes:
+        visible: whether the line is shown.
+        failures: how many files could not be copied.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, prefix: str = "") -> None:
         self.visible = not quiet and _is_ours()
+        self.failures = 0
+        self._prefix = prefix
         self._files: dict[str, _File] = {}
         self._looked = 0.0
         self._begun = False  # the line
@@ -55,8 +62,26 @@ class Progress(TransferWatch):
             self._draw(path, file, time.monotonic())
             self.interrupted()
 
+    def failed(self, path: str, error: OSError) -> None:
+        """Tell of a file that could not be copied, and let the rest go on."""
+        self.failures += 1
+        if path:
+            self.complain(f"{shown(path)}: {shown(error.strerror or str(error))}")
+        else:
+            self.complain(failure(error).removeprefix("scp: "))  # the server's program says its name
+
+    def skipped(self, path: str, why: str) -> None:
+        """Tell of it."""
+        self.complain(f"{shown(path)} {why}: left out")
+
+    def complain(self, text: str) -> None:
+        """Print a line to standard error."""
+        self.interrupted()
+        sys.stdout.flush()
+        print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
+
     def interrupted(self) -> None:
-        """Go to the next line."""
+        """Go to the next line, if there is something on this one."""
         if self._begun:
             sys.stdout.write("\n")
             sys.stdout.flush()

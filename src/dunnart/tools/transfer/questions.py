@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from typing import TYPE_CHECKING
 
-from dunnart.tools.shown import shown
+from dunnart.tools.terminal import ask, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dunnart.client import UnknownHost
     from dunnart.protocol.questions import Prompt
-    from dunnart.tools.foreground import Foreground
+    from dunnart.tools.transfer.foreground import Foreground
 
 
-class Asking:
+class LoginQuestions:
     """Asks on the terminal, or by the program in $SSH_ASKPASS where there is none; for `dunnart.client.connect`.
 
     Args:
         front: where the terminal is.
-        user: who is to be logged in, at `host`; for the questions.
-        host: likewise.
+        user: who is to be logged in, as the questions name it.
+        host: the server, as the questions name it.
         remember: the known_hosts file that a host is added to which the person trusts.
         trust: take hosts that are not known without asking.
     """
@@ -33,6 +32,7 @@ class Asking:
         self._who = f"{shown(user)}@{shown(host)}"
         self._remember = remember
         self._trust = trust
+        self._gave_password = False
 
     async def unknown_host(self, host: UnknownHost) -> bool:
         """Whether to trust a host, which is then remembered."""
@@ -51,8 +51,10 @@ class Asking:
         return True
 
     async def password(self) -> str | None:
-        """The password."""
-        return await self._front.ask(lambda: ask(f"Password of {self._who}: ", hidden=True))
+        """The password; who is asked again has given a wrong one."""
+        question = f"{'Permission denied. ' if self._gave_password else ''}Password of {self._who}: "
+        self._gave_password = True
+        return await self._front.ask(lambda: ask(question, hidden=True))
 
     async def passphrase(self, path: str) -> str | None:
         """The passphrase of a key file."""
@@ -74,50 +76,3 @@ class Asking:
             return answers
 
         return await self._front.ask(run)
-
-
-def ask(question: str, *, hidden: bool) -> str | None:
-    """Ask on the terminal; None if nobody can answer."""
-    force = os.environ.get("SSH_ASKPASS_REQUIRE") == "force"
-    if not force and _has_terminal():
-        try:
-            return _read_hidden(question) if hidden else _read(question)
-        except EOFError:
-            return None
-    program = os.environ.get("SSH_ASKPASS")
-    if not program or not hidden:
-        return None
-    import subprocess
-
-    done = subprocess.run([program, question], stdout=subprocess.PIPE, check=False)
-    return done.stdout.decode(errors="surrogateescape").rstrip("\r\n") if done.returncode == 0 else None
-
-
-def _has_terminal() -> bool:
-    if os.name == "nt":
-        return sys.stdin.isatty()
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
-    except OSError:
-        return False
-    return True
-
-
-def _read_hidden(question: str) -> str:
-    import getpass
-
-    return getpass.getpass(question)
-
-
-def _read(question: str) -> str:
-    if os.name == "nt":
-        return input(question)
-    with open("/dev/tty", "r+b", buffering=0) as terminal:
-        terminal.write(question.encode(errors="replace"))
-        line = b""
-        while not line.endswith(b"\n"):
-            data = terminal.read(1)
-            if not data:
-                raise EOFError
-            line += data
-    return line.decode(errors="replace").rstrip("\n")

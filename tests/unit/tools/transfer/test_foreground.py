@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dunnart.tools.foreground import Foreground
+from dunnart.tools.transfer.foreground import Foreground
 
 
 @pytest.fixture
