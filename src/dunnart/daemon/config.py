@@ -515,6 +515,7 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         raise source.error("off stands alone: leave it out, or all others", "forwards")
     for variant in (config, *(with_matches(config, [match]) for match in config.match)):
         _check_principals(variant)
+        _check_commands(variant)
     return config
 
 
@@ -580,6 +581,13 @@ def _check_principals(config: ServeConfig) -> None:
             raise config.source.error(
                 "says whose certificates to take, but trusted_user_ca_keys names no authority", name
             )
+
+
+def _check_commands(config: ServeConfig) -> None:
+    """See that programs have users as whom they run, as sshd wants it."""
+    for name in ("authorized_keys_command", "authorized_principals_command"):
+        if getattr(config, name) and not getattr(config, f"{name}_user"):
+            raise config.source.error(f"wants {name}_user: the user as whom it runs", name)
 
 
 def _check_tables(config: ServeConfig) -> None:

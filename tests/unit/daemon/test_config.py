@@ -232,6 +232,10 @@ def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
     [
         ('\nlisten = ["127.0.0.1"]', 2, "listen", "does not end in a port"),
         ('listen = "127.0.0.1:22"', 1, "listen", "is no list; write"),
+        ('authorized_keys_command = "keys %u"', 1, "authorized_keys_command", "absolute path"),
+        ('authorized_keys_command = "/bin/keys %x"', 1, "authorized_keys_command", "%x"),
+        ('authorized_keys_command = "/bin/keys"', 1, "authorized_keys_command", "wants authorized_keys_command_user"),
+        ('permit_user_environment = ["A-B"]', 1, "permit_user_environment", "no variable's name"),
         ('listen = ["a:1", "a:1"]', 1, "listen", "a:1 stands there twice"),
         ("listen = [22]", 1, "listen", "22 is no string"),
         ('\n\nPermitRootLogin = "no"', 3, "PermitRootLogin", "did you mean permit_root_login?"),
