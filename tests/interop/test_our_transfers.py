@@ -580,6 +580,7 @@ def test_a_password_is_asked_for_and_not_shown(server: Served, tmp_path: Path, s
     assert shown.until("100%")
     assert shown.end() == 0
     assert (tmp_path / "g").read_bytes() == b"data"
+    assert everything.count(b"Permission denied. Password of") == 1
     assert server.password.encode() not in everything + shown.seen
 
 
