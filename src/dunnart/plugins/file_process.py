@@ -1,6 +1,6 @@
 """What the plug-ins `sftp` and `scp` share: a process for each session, and what it reports.
 
-The process runs `dunnart.tools.file_session` with the rights of the user whom it serves, and writes lines of JSON to a
+The process runs `dunnart.plugins.file_session` with the rights of the user whom it serves, and writes lines of JSON to a
 pipe: events for the audit sinks, and text for the log. It is believed no more than its user is: its lines are bounded,
 and say what happens in its own session and nothing else.
 """
@@ -39,7 +39,7 @@ class FileProcesses:
 
     Args:
         context: the plug-in's.
-        target: the function of `dunnart.tools.file_session` that serves one.
+        target: the function of `dunnart.plugins.file_session` that serves one.
         drives: further folders, by their letters.
 
     Raises:
@@ -52,7 +52,7 @@ class FileProcesses:
         self._name = context.name
         self._log = context.logger
         self._preload = self._options.modules
-        self._target = f"dunnart.tools.file_session:{target}"
+        self._target = f"dunnart.plugins.file_session:{target}"
         account = self._options.account
         if account and os_account.find(account) is None:
             raise ConfigError(f"{account!r} is no user of the system whom this server can serve", key="account")

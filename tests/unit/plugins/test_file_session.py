@@ -12,7 +12,7 @@ from dunnart.sftp.options import FileOptions
 # As the fork server does it; then nothing can be loaded any more, as for a user who may not read Python's folder.
 SERVE = """
 import importlib.machinery, json, os, sys
-import dunnart.tools.file_session as session
+import dunnart.plugins.file_session as session
 options = session.FileOptions.from_json(json.loads(sys.argv[1]))
 for module in options.modules:
     importlib.import_module(module)
