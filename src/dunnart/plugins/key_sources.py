@@ -52,7 +52,8 @@ class KeySources:
         decide = decider(attempt, algorithms=self._algorithms)
         for name, source in self._sources.items():
             try:
-                keys = keys_among(await source.keys(attempt.user, attempt.address), f"key source {name}")
+                found = await source.keys(attempt.user, attempt.address)
+                keys = keys_among(found, f"key source {name} for {attempt.user}")
             except Exception as error:  # noqa: BLE001 - the next may know the key
                 _LOG.error("key source %s failed: %r", name, error)
                 _LOG.debug("key source %s failed", name, exc_info=error)

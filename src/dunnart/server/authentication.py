@@ -150,7 +150,7 @@ class KeyCallback:
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
         found = await attempt.run(self._find, attempt.user, attempt.address)
-        keys = keys_among(found, "the callback")
+        keys = keys_among(found, f"the callback for {attempt.user}")
         self._told.tell(keys)
         return reply_of(decider(attempt)(keys))
 

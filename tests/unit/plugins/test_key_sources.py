@@ -83,7 +83,7 @@ async def test_lines_may_have_options(caplog: pytest.LogCaptureFixture) -> None:
     sources = KeySources({"a": source})
     assert await ask(sources, ONE) == Allow(None, Rights(command=b"x"))
     assert await ask(sources, TWO) == Allow()
-    assert caplog.messages == ["key source a:3: this line lets nobody in: options, but no key on the line"]
+    assert caplog.messages == ["key source a for ada:3: this line lets nobody in: options, but no key on the line"]
     elsewhere = KeySources({"a": Lines(f'from="198.51.100.1" {ONE.line()}'), "b": Source()})
     denied = await ask(elsewhere, ONE)
     assert isinstance(denied, Deny)

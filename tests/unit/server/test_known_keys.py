@@ -47,8 +47,8 @@ async def test_a_callback_s_lines_may_have_options(caplog: pytest.LogCaptureFixt
     assert await ask(keys) == Allow(None, Rights(command=b"x"))  # the first that fits
     denied = await ask(keys, TWO)
     assert isinstance(denied, Deny)
-    assert denied.detail == "the callback:2: the line is not understood"
+    assert denied.detail == "the callback for ann:2: the line is not understood"
     assert caplog.messages == [
-        "the callback:2: this line lets nobody in: unknown option 'unheard-of'",
-        "the callback:4: this line lets nobody in: line 2 has the same key and is not understood",
+        "the callback for ann:2: this line lets nobody in: unknown option 'unheard-of'",
+        "the callback for ann:4: this line lets nobody in: line 2 has the same key and is not understood",
     ]
