@@ -21,6 +21,7 @@ from dunnart.server.authentication import RefusedLines, decider, reply_of
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
+    from dunnart.keys import AuthorizedKeys
     from dunnart.plugins.certificates import TrustedAuthorities
     from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
@@ -165,6 +166,7 @@ class AuthorizedKeysFiles:
             )
             self._told.tell(keys)
             decision = decide(keys)
+            _note(attempt, keys, decision)
             if _settled(decision):
                 return account, Decision(decision.entry, reasons + decision.reasons, decision.final)
             reasons += decision.reasons
@@ -180,7 +182,14 @@ class AuthorizedKeysFiles:
             return Decision()
         keys = parse(said, f"authorized_keys_command for {account.name}", variables=self._variables)
         self._told.tell(keys)
-        return decider(attempt, account.name, self._ca_algorithms)(keys)
+        decision = decider(attempt, account.name, self._ca_algorithms)(keys)
+        _note(attempt, keys, decision)
+        return decision
+
+
+def _note(attempt: Attempt, keys: AuthorizedKeys, decision: Decision) -> None:
+    if decision.entry is not None:
+        _LOG.debug("connection %d: %s:%d lets the key in", attempt.connection, clean(keys.source), decision.entry.line)
 
 
 def _settled(decision: Decision) -> bool:

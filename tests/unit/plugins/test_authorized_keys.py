@@ -120,6 +120,13 @@ async def test_options_of_the_line_go_with_the_login(home: Path) -> None:
     assert isinstance(await reply_of(files), Deny)
 
 
+async def test_the_line_that_lets_in_is_in_the_log(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "dunnart.auth")
+    (home / "keys").write_text(f"\n{KEY.line()}\n")
+    await reply_of(AuthorizedKeysFiles(("keys",), strict_modes=False))
+    assert caplog.messages == [f"connection 0: {home}/keys:2 lets the key in"]
+
+
 async def test_conditions_are_asked_file_by_file(home: Path) -> None:
     files = AuthorizedKeysFiles(("one", "two"), strict_modes=False)
     (home / "one").write_text(f'from="198.51.100.0/24" {KEY.line()}\nexpiry-time="20200101Z" {KEY.line()}\n')
