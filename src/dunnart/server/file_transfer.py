@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from typing import TYPE_CHECKING, cast
 
 from dunnart.errors import ConfigError, DunnartError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Files = FileSystem | Callable[[RawSession], FileSystem]
 
 _LOG = logging.getLogger("dunnart.session")
+_GAPS = 16
 
 
 class SftpHandler(ThreadApplication):
@@ -55,7 +57,7 @@ class SftpHandler(ThreadApplication):
         link_first = sends_link_first(session.facts.connection.client_version)
         descriptor = session.socket().fileno()
         try:
-            serve(files, descriptor, descriptor, requests=self._requests, link_first=link_first)
+            serve(files, descriptor, descriptor, requests=self._requests, link_first=link_first, crowded=_crowded)
         except DunnartError as error:
             _refused(session, f"sftp: {error}")
             return 1
@@ -123,6 +125,24 @@ class _Source:
             session.refuse("the server has no files for you", 1)
             return None
         return found
+
+
+def _crowded() -> bool:
+    """Whether the program has few descriptors left: its server needs some to accept connections."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free: list[int] = []  # the lowest ones: they say how many are taken, but for gaps between those
+    try:
+        free.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        while len(free) < _GAPS:
+            free.append(os.dup(free[0]))
+    except OSError:
+        return True
+    finally:
+        for each in free:
+            os.close(each)
+    return most != resource.RLIM_INFINITY and free[-1] >= most * 3 // 4
 
 
 def _known(requests: Collection[str]) -> frozenset[str]:

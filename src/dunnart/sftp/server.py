@@ -66,6 +66,7 @@ class SftpServer:
         link_first: SYMLINK names the link before its target, as the draft has it; else after it, as OpenSSH and most
             clients have it (OpenSSH PROTOCOL §4.1).
         gone: says whether nobody waits for answers any more; asked while one takes long.
+        crowded: says whether no more may be opened now, however little this session has open.
 
     Raises:
         ValueError: there is no request of such a name.
@@ -74,11 +75,12 @@ class SftpServer:
     def __init__(
         self, files: FileSystem, *, requests: Collection[str] | None = None,
         refused: Callable[[str], None] | None = None, link_first: bool = False,
-        gone: Callable[[], bool] = lambda: False,
+        gone: Callable[[], bool] = lambda: False, crowded: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._files = files
         self._link_first = link_first
         self._gone = gone
+        self._crowded = crowded
         self._refused = refused
         self._denied = {} if requests is None else _denied(requests)
         self._reads = READ not in self._denied
@@ -211,8 +213,8 @@ class SftpServer:
         self._send(HANDLE, uint32(number) + string(handle))
 
     def _check_handles(self) -> None:
-        if len(self._handles) >= HANDLES:
-            raise OSError(errno.EMFILE, f"{HANDLES} handles are open already")
+        if len(self._handles) >= HANDLES or self._crowded():
+            raise OSError(errno.EMFILE, "too many handles are open already")
 
     def _attributes(self, number: int, status: os.stat_result) -> None:
         self._send(ATTRS, uint32(number) + encode_status(status))

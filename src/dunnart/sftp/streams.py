@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def serve(
     files: FileSystem, source: int, target: int, *, requests: Collection[str] | None = None,
-    refused: Callable[[str], None] | None = None, link_first: bool = False,
+    refused: Callable[[str], None] | None = None, link_first: bool = False, crowded: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
     """Serve until the client ends its side.
 
@@ -27,6 +27,7 @@ def serve(
         requests: what a client may ask for, as `SftpServer` has it.
         refused: told the name of each request that it may not.
         link_first: the order of SYMLINK's arguments, as `SftpServer` has it.
+        crowded: likewise.
 
     Raises:
         DecodeError: the client sent what is no SFTP; so does LimitExceeded.
@@ -38,7 +39,8 @@ def serve(
     def gone() -> bool:
         return bool(poll.poll(0))
 
-    server = SftpServer(files, requests=requests, refused=refused, link_first=link_first, gone=gone)
+    server = SftpServer(files, requests=requests, refused=refused, link_first=link_first, gone=gone,
+                        crowded=crowded)  # fmt: skip
     try:
         while count := os.readv(source, [server.room()]):
             server.received(count)
