@@ -8,6 +8,8 @@ BUILT_IN = {
         "gssapi": "dunnart.plugins.kerberos:Kerberos",
         "gssapi-keyex": "dunnart.plugins.kerberos:KerberosKeyExchange",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
+        "pam": "dunnart.plugins.pam:Pam",
+        "pam-password": "dunnart.plugins.pam:PamPassword",
         "password-file": "dunnart.plugins.password_file:PasswordFile",
         "shadow": "dunnart.plugins.shadow:Shadow",
         "totp": "dunnart.plugins.totp:Totp",
