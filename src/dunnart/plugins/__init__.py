@@ -7,6 +7,7 @@ BUILT_IN = {
         "authorized-keys": "dunnart.plugins.authorized_keys:from_files",
         "gssapi": "dunnart.plugins.kerberos:Kerberos",
         "gssapi-keyex": "dunnart.plugins.kerberos:KerberosKeyExchange",
+        "oidc": "dunnart.plugins.oidc:Oidc",
         "one-time-password": "dunnart.plugins.one_time_password:for_this_run",
         "pam": "dunnart.plugins.pam:Pam",
         "pam-password": "dunnart.plugins.pam:PamPassword",
