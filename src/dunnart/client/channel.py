@@ -11,12 +11,11 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
+from dunnart.client.closing import Closing
 from dunnart.errors import ChannelError, DunnartError, LocalProtocolError
 
 if TYPE_CHECKING:
     import socket
-    from types import TracebackType
-    from typing import Self
 
     from dunnart.client.connection import Connection
     from dunnart.protocol.requests import ChannelRequest
@@ -145,7 +144,7 @@ class Incoming:
         self._bell.ring()
 
 
-class Channel:
+class Channel(Closing):
     """A channel to the server: reads, writes, and their ends.
 
     Use it as an asynchronous context manager, or close it.
@@ -294,14 +293,6 @@ class Channel:
             ConnectionClosed: the connection broke before.
         """
         await asyncio.shield(self._gone)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # What the connection tells and is told.
 

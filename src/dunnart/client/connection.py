@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dunnart.client.channel import Channel, StderrUse
+from dunnart.client.closing import Closing
 from dunnart.client.session import Completed, Session, Terminal, program_request
 from dunnart.errors import (
     ChannelError,
@@ -51,8 +52,6 @@ from dunnart.wire.encoding import text, uint32
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from dunnart.client.host_keys import HostKeyCheck
     from dunnart.client.login import Login
@@ -64,7 +63,7 @@ _contexts: dict[tuple[asyncio.AbstractEventLoop, int], tuple[ProtocolLoop, int]]
 """What connections share, by event loop and size of their packets, and how many they are."""
 
 
-class Connection:
+class Connection(Closing):
     """A connection to a server, logged in; made by `connect`.
 
     Use it as an asynchronous context manager, or close it. Everything that waits on it ends with ConnectionClosed when
@@ -212,14 +211,6 @@ class Connection:
         await self._lost.wait()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # For its channels.
 

@@ -7,17 +7,18 @@ import contextlib
 from asyncio.subprocess import PIPE
 from typing import TYPE_CHECKING
 
+from dunnart.client.closing import Closing
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Sequence
-    from types import TracebackType
     from typing import Self
 
 _BUFFER_BYTES = 1024 * 1024
 _SECONDS = 5.0
 
 
-class Program:
+class Program(Closing):
     """A running program; made by `Program.start`. Its stderr is ours.
 
     Use it as an asynchronous context manager, or close it.
@@ -77,11 +78,3 @@ class Program:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()

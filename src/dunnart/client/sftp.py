@@ -15,6 +15,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dunnart.client.closing import Closing
 from dunnart.client.sftp_file import SftpFile
 from dunnart.errors import ConnectionClosed, LimitExceeded
 from dunnart.sftp import messages
@@ -24,7 +25,6 @@ from dunnart.sftp.files import OpenMode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from types import TracebackType
     from typing import Self
 
     from dunnart.client.transfers import TransferWatch
@@ -80,7 +80,7 @@ class Entry:
     attributes: Attributes
 
 
-class Sftp:
+class Sftp(Closing):
     """An SFTP session; made by `Sftp.begin`. Use it as an asynchronous context manager, or close it.
 
     Attributes:
@@ -138,14 +138,6 @@ class Sftp:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stream.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def closed(self) -> bool:

@@ -8,12 +8,11 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING
 
+from dunnart.client.closing import Closing
 from dunnart.sftp.attributes import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from types import TracebackType
-    from typing import Self
 
     from dunnart.client.sftp import Sftp
 
@@ -124,7 +123,7 @@ class WriteBehind:
                 await self._oldest()
 
 
-class SftpFile:
+class SftpFile(Closing):
     """An open file; made by `Sftp.open`. Use it as an asynchronous context manager, or close it.
 
     `read`, `write` and `seek` share a position, as those of Python's files do; one task at a time may use them.
@@ -141,14 +140,6 @@ class SftpFile:
         self._append = append
         self._closed = False
         self.handle = handle
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def read(self, count: int = -1) -> bytes:
         """`count` bytes, fewer at the end of the file; all that is left if negative. Reads ahead.

@@ -1,8 +1,8 @@
 """What the plug-ins `sftp` and `scp` share: a process for each session, and what it reports.
 
-The process runs `dunnart.plugins.file_session` with the rights of the user whom it serves, and writes lines of JSON to a
-pipe: events for the audit sinks, and text for the log. It is believed no more than its user is: its lines are bounded,
-and say what happens in its own session and nothing else.
+The process runs `dunnart.plugins.file_session` with the rights of the user whom it serves, and writes lines of JSON to
+a pipe: events for the audit sinks, and text for the log. It is believed no more than its user is: its lines are
+bounded, and say what happens in its own session and nothing else.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import grp  # noqa: F401 - loaded, not used: listings name groups
 import json
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 # All that most sessions need is loaded here, once for all of them: in the fork server.
@@ -89,7 +88,7 @@ def _files(name: str, settings: dict[str, Any], root: str | None = None) -> File
 
 
 def _failed(name: str, error: object) -> int:
-    print(f"{name}: {error}", file=sys.stderr)
+    os.write(2, f"{name}: {error}\n".encode(errors="backslashreplace"))
     _report({"error": str(error)})
     return 1
 
