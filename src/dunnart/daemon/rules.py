@@ -73,7 +73,11 @@ class _Variant:
 
     @classmethod
     def of(cls, config: ServeConfig, plugins: Plugins) -> _Variant:
-        known = {each.method for each in plugins.authenticators}
+        methods = [each.method for each in plugins.authenticators]
+        for method in methods:
+            if methods.count(method) > 1:
+                raise config.source.error(f"there are two for {method}", "authenticators")
+        known = set(methods)
         for chain in config.methods:
             for method in chain.split(","):
                 if method not in known:

@@ -196,6 +196,14 @@ def test_a_chain_that_a_table_s_logins_cannot_go_is_told_at_the_start(tmp_path: 
         plugins.make(config, "ann", None)
 
 
+def test_two_authenticators_of_one_method_are_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "passwords").touch(0o600)
+    text = "[[match]]\nuser = 'a'\nauthenticators = ['password-file', 'one-time-password']\n"
+    text += f"[match.plugin.password-file]\nfile = '{tmp_path}/passwords'\n"
+    with pytest.raises(ConfigError, match=r":3: match\.1\.authenticators: there are two for password"):
+        plugins.make(read(tmp_path, text), "ann", "word of this run")
+
+
 def test_names_are_options_and_criteria_are_none() -> None:
     assert set(MAY_MATCH) <= set(OPTIONS)
     assert not set(CRITERIA) & set(OPTIONS)

@@ -288,7 +288,7 @@ def converse(
     status = pam._converse(len(rows), pointers, found, None)
     texts: list[bytes | None] = []
     if status == 0:
-        made = ctypes.cast(found[0], ctypes.POINTER(pam_process._Response))
+        made = ctypes.cast(found[0] or 0, ctypes.POINTER(pam_process._Response))
         for number in range(len(rows)):
             text = made[number].text
             texts.append(ctypes.string_at(text) if text else None)
