@@ -90,6 +90,7 @@ class SftpServer:
         self._answered = 0
         self._begun = False
         self._handles: dict[bytes, File | _Listing] = {}
+        self._incomplete: set[bytes] = set()
         self._next_handle = 0
 
     def close(self) -> None:
@@ -252,6 +253,10 @@ class SftpServer:
         opened = self._handles.pop(handle, None)
         if opened is None:
             raise OSError(errno.EBADF, "no such handle")
+        if handle in self._incomplete and not isinstance(opened, _Listing):
+            self._incomplete.discard(handle)
+            opened.abandon()
+            raise OSError(errno.EIO, "a write failed before: the file is not complete")
         opened.close()
         self._status(number, OK)
 
@@ -277,8 +282,18 @@ class SftpServer:
     def _write(self, number: int, reader: Reader) -> None:
         # What comes after the data is skipped: Go's sftp, and so rclone, sends all of its buffer with the last piece.
         handle, offset, data = reader.string(), reader.uint64(), reader.view()
-        self._file(handle).write(data, offset)
+        self._write_to(handle, data, offset)
         self._status(number, OK)
+
+    def _write_to(self, handle: bytes, data: memoryview, offset: int) -> None:
+        """Write; a file that a write failed for is abandoned when it is closed, lest half of it gets its name."""
+        file = self._file(handle)
+        try:
+            file.write(data, offset)
+        except (OSError, OverflowError) as error:
+            if getattr(error, "errno", 0) != errno.EBADF:  # one that is open to be read only
+                self._incomplete.add(handle)
+            raise
 
     def _stat_handle(self, number: int, reader: Reader) -> None:
         handle = reader.string()
@@ -441,7 +456,7 @@ class SftpServer:
             got = read.read_into(buffer[: min(left, _COPY_BYTES)], start)
             if not got:
                 break
-            write.write(buffer[:got], offset)
+            self._write_to(target, buffer[:got], offset)
             start, offset, left = start + got, offset + got, left - got
         self._status(number, OK)
 

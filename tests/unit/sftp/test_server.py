@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.errors import DecodeError, LimitExceeded
-from dunnart.sftp import FileSystem, LocalFiles, MemoryFiles, ReadOnly, SftpServer, serve
+from dunnart.sftp import Atomic, FileSystem, LocalFiles, MemoryFiles, Quota, ReadOnly, SftpServer, serve
 from dunnart.sftp.messages import (
     BAD_MESSAGE,
     EOF,
@@ -470,3 +470,22 @@ def test_a_copy_ends_when_nobody_waits_for_it(folder: Path) -> None:
         thread.join()
         os.close(requests[0])
         os.close(answers[1])
+
+
+@pytest.mark.parametrize("request_kind", [WRITE, EXTENDED])
+def test_a_file_that_a_write_failed_for_gets_no_name(folder: Path, request_kind: int) -> None:
+    """What refuses the write may stand before what stages the file, and so need not know of it."""
+    (folder / "more").write_bytes(bytes(100))
+    client = Client(Quota(Atomic(LocalFiles(str(folder))), largest_bytes=105))
+    handle = client.open(b"/new", FOR_WRITING | CREATING)
+    assert client.status(WRITE, handle, uint64(0), string(b"12345")) == OK
+    if request_kind == WRITE:
+        assert client.status(WRITE, handle, uint64(5), string(b"6")) == FAILURE
+    else:
+        copied = client.open(b"/more", FOR_READING)
+        where = (copied, uint64(0), uint64(0), handle, uint64(5))
+        assert client.status(EXTENDED, string(b"copy-data"), *where) == FAILURE
+        assert client.status(CLOSE, copied) == OK
+    assert client.status(CLOSE, handle) == FAILURE
+    assert client.status(CLOSE, handle) == NO_SUCH_FILE
+    assert os.listdir(folder) == ["more"]
