@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 
+from benchmarks.bench import Bench, tell
 from benchmarks.clients import OpenSsh, make_identity
-from benchmarks.measures import MEASURES, Bench, tell
+from benchmarks.measures import MEASURES
 from benchmarks.peers import KINDS, Peer, version_of_ssh
 from benchmarks.report import markdown
 

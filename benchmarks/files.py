@@ -11,17 +11,16 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.bench import type_keys
 from benchmarks.clients import ClientError, Login
-from benchmarks.processes import KIB
+from benchmarks.processes import GB, KIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from benchmarks.measures import Bench
+    from benchmarks.bench import Bench
     from benchmarks.peers import Running
 
-MIB = KIB * KIB
-GB = 1e9
 CIPHERS = {
     "aes128-gcm": ("-c", "aes128-gcm@openssh.com"),
     "chacha20-poly1305": ("-c", "chacha20-poly1305@openssh.com"),
@@ -62,14 +61,8 @@ def _folder() -> Iterator[str]:
         yield folder
 
 
-def files(bench: Bench, percentiles: Callable[[str, str, list[float]], None], keys: Callable[..., list[float]]) -> None:
-    """Measure all of it.
-
-    Args:
-        bench: the run.
-        percentiles: keeps the percentiles of waits in seconds: metric, peer, waits.
-        keys: types keys into a terminal: typist, count; gives the waits.
-    """
+def files(bench: Bench) -> None:
+    """MB/s and CPU-s per GB of a large file, seconds and CPU-s of many files and of a large folder, and echo."""
     with _folder() as folder, bench.servers() as servers:
         for server in servers:  # what is started on first use is there
             sftp(bench, server.port, "pwd\n")
@@ -77,7 +70,7 @@ def files(bench: Bench, percentiles: Callable[[str, str, list[float]], None], ke
         _large(bench, servers, folder)
         _small(bench, servers, folder)
         _listing(bench, servers, folder)
-        _echo(bench, servers, folder, percentiles, keys)
+        _echo(bench, servers, folder)
 
 
 def _large(bench: Bench, servers: list[Running], folder: str) -> None:
@@ -160,24 +153,21 @@ def _listing(bench: Bench, servers: list[Running], folder: str) -> None:
     bench.take_turns(f"listing of {count}, memory", servers, memory, 1)
 
 
-def _echo(
-    bench: Bench, servers: list[Running], folder: str, percentiles: Callable[[str, str, list[float]], None],
-    keys: Callable[..., list[float]],
-) -> None:  # fmt: skip
+def _echo(bench: Bench, servers: list[Running], folder: str) -> None:
     count = 100 if bench.quick else 500
     source = os.path.join(folder, "endless")
     with open(source, "wb") as file:
         file.truncate(64 * 1024 * MIB)  # sparse: it takes no room, and longer than the keys to come
 
-    def type_keys(server: Running) -> None:
+    def beside(server: Running) -> None:
         for title, commands in (("idle", ""), ("beside a file", f"get {source} /dev/null\n")):
             with contextlib.ExitStack() as stack:
                 if commands:
                     stack.enter_context(_going_on(bench, server, commands))
                 login = stack.enter_context(Login(bench.identity, server.port))
-                percentiles(f"files.echo {title}", server.name, keys(login.typist(), count))
+                bench.percentiles(f"files.echo {title}", server.name, type_keys(login.typist(), count))
 
-    bench.take_turns("echo beside a file", servers, type_keys)
+    bench.take_turns("echo beside a file", servers, beside)
 
 
 @contextlib.contextmanager

@@ -11,16 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.clients import TIMEOUT_SECONDS, ClientError
-from benchmarks.processes import KIB, family
+from benchmarks.processes import GB, KIB, MIB, family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.measures import Bench
+    from benchmarks.bench import Bench
     from benchmarks.peers import Running
 
-MIB = KIB * KIB
-GB = 1e9
 _CHUNK = bytes(MIB)
 
 

@@ -7,25 +7,20 @@ import functools
 import gc
 import itertools
 import subprocess
-import sys
 import threading
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ssh2.exceptions import SSH2Error
 
 from benchmarks import files, forwards
-from benchmarks.clients import ClientError, Identity, Login, OpenSsh, Typist
-from benchmarks.peers import Embedded, Peer, Running
-from benchmarks.processes import KIB, command_seconds, login_shell, own_use
+from benchmarks.bench import Bench, tell, type_keys
+from benchmarks.clients import ClientError, Login
+from benchmarks.peers import Embedded, Running
+from benchmarks.processes import GB, KIB, MIB, command_seconds, login_shell, own_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-MIB = KIB * KIB
-GB = 1e9
 
 CIPHERS = {
     "aes128-gcm": ("-c", "aes128-gcm@openssh.com"),
@@ -34,72 +29,6 @@ CIPHERS = {
     "aes128-ctr+hmac": ("-c", "aes128-ctr", "-m", "hmac-sha2-256-etm@openssh.com,hmac-sha2-256"),
 }
 MOST_MEMORY_BYTES = 6 * 1024 * MIB
-
-
-@dataclass
-class Bench:
-    """One run: its peers, how much work, and what came out (`samples[metric][peer]`, a figure for each round)."""
-
-    peers: list[Peer]
-    identity: Identity
-    ssh: OpenSsh
-    quick: bool
-    rounds: int
-    samples: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    skipped: list[str] = field(default_factory=list)
-
-    def add(self, metric: str, peer: str, value: float) -> None:
-        """Keep one figure."""
-        self.samples[metric][peer].append(value)
-
-    def skip(self, what: str) -> None:
-        """Say that something is not measured, once."""
-        if what not in self.skipped:
-            self.skipped.append(what)
-            tell(f"skipped: {what}")
-
-    @contextlib.contextmanager
-    def servers(self) -> Iterator[list[Running]]:
-        """Start every peer; all run side by side, and only the one in turn has work."""
-        with contextlib.ExitStack() as stack:
-            started = []
-            for peer in self.peers:
-                try:
-                    server = stack.enter_context(Running(peer, self.identity))
-                    self.warm_up(server)
-                except (RuntimeError, OSError, ClientError, SSH2Error) as error:
-                    self.skip(f"{peer.name}: {error!r}")
-                else:
-                    started.append(server)
-            yield started
-
-    def warm_up(self, server: Running) -> None:
-        """Log in once, so that what is loaded or started on first use is there."""
-        with Login(self.identity, server.port) as login:
-            status = login.run("exit 7")
-        if status != 7:
-            raise ClientError(f"`exit 7` came back as {status}")
-        server.rest()
-
-    def take_turns(
-        self, title: str, servers: list[Running], work: Callable[[Running], None], rounds: int | None = None
-    ) -> None:
-        """Go round, A B C A B C ...; a server that fails is out of this measurement, and the report says so."""
-        able = list(servers)
-        for number in range(rounds or self.rounds):
-            tell(f"{title}, round {number + 1}")
-            for server in list(able):
-                try:
-                    work(server)
-                    server.settle()
-                except (ClientError, SSH2Error, OSError, RuntimeError) as error:
-                    self.skip(f"{server.name}, {title}: {error!r}")
-                    able.remove(server)
-
-
-def tell(line: str) -> None:
-    """Report progress."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def bulk(bench: Bench) -> None:
@@ -216,26 +145,18 @@ def echo(bench: Bench) -> None:
     keys = 100 if bench.quick else 500
     attempts = 10 if bench.quick else 100
 
-    def type_keys(server: Running, title: str, downloads: int) -> None:
+    def beside(server: Running, title: str, downloads: int) -> None:
         with _downloads(bench, server, downloads), Login(bench.identity, server.port) as login:
-            _percentiles(bench, f"echo.{title}", server.name, _type_keys(login.typist(), keys))
+            bench.percentiles(f"echo.{title}", server.name, type_keys(login.typist(), keys))
 
     def log_in(server: Running) -> None:
         with _downloads(bench, server, 4):
-            _percentiles(bench, "login.beside 4 downloads", server.name, _log_in(bench, server, attempts))
+            bench.percentiles("login.beside 4 downloads", server.name, _log_in(bench, server, attempts))
 
     with bench.servers() as servers:
-        bench.take_turns("echo, idle", servers, lambda server: type_keys(server, "idle", 0))
-        bench.take_turns("echo beside a download", servers, lambda server: type_keys(server, "beside a download", 1))
+        bench.take_turns("echo, idle", servers, lambda server: beside(server, "idle", 0))
+        bench.take_turns("echo beside a download", servers, lambda server: beside(server, "beside a download", 1))
         bench.take_turns("login beside 4 downloads", servers, log_in)
-
-
-def _type_keys(typist: Typist, keys: int) -> list[float]:
-    waits = []
-    for number in range(keys):
-        waits.append(typist.type(b"%c" % (97 + number % 26)))
-        time.sleep(0.002)  # nobody types faster; a server may doze off in between
-    return waits
 
 
 def _log_in(bench: Bench, server: Running, attempts: int) -> list[float]:
@@ -265,9 +186,9 @@ def disturbed(bench: Bench) -> None:
                 time.sleep(0.2)  # a handler says nothing when it has begun to burn
             for what, echo_command in commands.items():
                 with Login(bench.identity, server.port) as login:
-                    waits = _type_keys(login.typist(echo_command), keys)
-                _percentiles(bench, f"disturbed.echo of {what}, {title}", server.name, waits)
-            _percentiles(bench, f"disturbed.login, {title}", server.name, _log_in(bench, server, attempts))
+                    waits = type_keys(login.typist(echo_command), keys)
+                bench.percentiles(f"disturbed.echo of {what}, {title}", server.name, waits)
+            bench.percentiles(f"disturbed.login, {title}", server.name, _log_in(bench, server, attempts))
         server.settle()
 
     peers = [Embedded(placement) for placement in ("thread", "process")]
@@ -277,12 +198,6 @@ def disturbed(bench: Bench) -> None:
             bench.take_turns(
                 f"echo and login, {title}", servers, functools.partial(disturb, title=title, command=command)
             )
-
-
-def _percentiles(bench: Bench, metric: str, peer: str, seconds: list[float]) -> None:
-    ordered = sorted(1000 * value for value in seconds)
-    for percent in (50, 99):
-        bench.add(f"{metric}.p{percent} ms", peer, ordered[min(len(ordered) - 1, len(ordered) * percent // 100)])
 
 
 @contextlib.contextmanager
@@ -375,12 +290,7 @@ def _available_bytes() -> int:
         return next(int(line.split()[1]) * KIB for line in file if line.startswith("MemAvailable:"))
 
 
-def sftp_files(bench: Bench) -> None:
-    """Files over SFTP; see `benchmarks.files`."""
-    files.files(bench, functools.partial(_percentiles, bench), _type_keys)
-
-
 MEASURES: dict[str, Callable[[Bench], None]] = {
-    "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory, "files": sftp_files,
+    "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory, "files": files.files,
     "forwards": forwards.forwards,
 }  # fmt: skip

@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 KIB = 1024
+MIB = KIB * KIB
+GB = 1e9
 
 
 class Process(NamedTuple):

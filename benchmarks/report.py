@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from benchmarks.measures import Bench
+    from benchmarks.bench import Bench
 
 OURS = "dunnart"
 YARDSTICK = "sshd"

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("ssh2", reason="ssh2-python is not installed")
 
 from benchmarks import processes, report
+from benchmarks.bench import Bench
 from benchmarks.clients import Identity, OpenSsh
-from benchmarks.measures import Bench
 
 ROOT = Path(__file__).parents[2]
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
