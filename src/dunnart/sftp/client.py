@@ -225,16 +225,7 @@ class SftpClient:
 
     def open(self, path: bytes, mode: OpenMode, attributes: Attributes = _NOTHING) -> Request[bytes]:
         """Open a file: gives its handle."""
-        flags = sum(
-            bit
-            for bit, is_set in zip(
-                (1, 2, 4, 8, 16, 32),
-                (mode.read, mode.write, mode.append, mode.create, mode.truncate, mode.exclusive),
-                strict=True,
-            )
-            if is_set
-        )
-        body = string(path) + uint32(flags) + attributes.encode()
+        body = string(path) + uint32(mode.pflags) + attributes.encode()
         return self._ask(messages.OPEN, body, messages.HANDLE, _handle, path)
 
     def close(self, handle: bytes, path: bytes = b"") -> Request[None]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from dunnart.sftp.attributes import Attributes
 
+_BITS = (1, 2, 4, 8, 16, 32)  # SSH_FXF_READ, _WRITE, _APPEND, _CREAT, _TRUNC, _EXCL
+
 
 @dataclass(frozen=True, slots=True)
 class OpenMode:
@@ -29,9 +31,15 @@ class OpenMode:
     exclusive: bool = False
 
     @classmethod
-    def of(cls, flags: int) -> OpenMode:
+    def of(cls, pflags: int) -> OpenMode:
         """What SFTP's pflags mean."""
-        return cls(*(bool(flags & bit) for bit in (1, 2, 4, 8, 16, 32)))
+        return cls(*(bool(pflags & bit) for bit in _BITS))
+
+    @property
+    def pflags(self) -> int:
+        """The same as SFTP's pflags."""
+        said = (self.read, self.write, self.append, self.create, self.truncate, self.exclusive)
+        return sum(bit for bit, is_set in zip(_BITS, said, strict=True) if is_set)
 
     @property
     def flags(self) -> int:

@@ -4,6 +4,8 @@ All sessions that share one `MemoryFiles` see the same files; one lock orders wh
 but grant and refuse nothing: whoever may log in may do everything.
 """
 
+# ruff: noqa: SLF001 - an open file is a part of its file system
+
 from __future__ import annotations
 
 import errno
@@ -409,42 +411,42 @@ class MemoryFile:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer from `offset` on."""
-        with self._files._lock:  # noqa: SLF001 - a file is a part of its system
+        with self._files._lock:
             return self._regular(permitted=self._mode.read or not self._mode.write).read_into(buffer, offset)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of `data` at `offset`, or nothing."""
-        with self._files._lock:  # noqa: SLF001
+        with self._files._lock:
             node = self._regular(permitted=self._mode.write)
-            node.write(data, node.size if self._mode.append else offset, self._files._space)  # noqa: SLF001
+            node.write(data, node.size if self._mode.append else offset, self._files._space)
 
     def stat(self) -> os.stat_result:
         """What is known of it."""
-        with self._files._lock:  # noqa: SLF001
-            return self._node.status(self._files._device)  # noqa: SLF001
+        with self._files._lock:
+            return self._node.status(self._files._device)
 
     def set(self, attributes: Attributes) -> None:
         """Change what the attributes name."""
-        with self._files._lock:  # noqa: SLF001
+        with self._files._lock:
             if attributes.size is not None and not self._mode.write:
                 _fail(errno.EINVAL)  # as ftruncate(2) has it
-            self._files._set(self._node, attributes)  # noqa: SLF001
+            self._files._set(self._node, attributes)
 
     def sync(self) -> None:
         """Do nothing: memory is all there is."""
 
     def statvfs(self) -> os.statvfs_result:
         """The room that there is."""
-        with self._files._lock:  # noqa: SLF001
-            return self._files._statvfs()  # noqa: SLF001
+        with self._files._lock:
+            return self._files._statvfs()
 
     def close(self) -> None:
         """Let go of it."""
-        with self._files._lock:  # noqa: SLF001
+        with self._files._lock:
             if self._open:
                 self._open = False
                 self._node.opened -= 1
-                self._files._release(self._node)  # noqa: SLF001
+                self._files._release(self._node)
 
     def abandon(self) -> None:
         """Let go of it: what was written stays."""

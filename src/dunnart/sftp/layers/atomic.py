@@ -7,6 +7,8 @@ What is staged stands in the folder of its final name, so that a rename is all i
 reaches it by the final name until then: clients set times by path before they close.
 """
 
+# ruff: noqa: SLF001 - an open file is a part of its file system
+
 from __future__ import annotations
 
 import contextlib
@@ -219,7 +221,7 @@ class _Upload(LayerFile):
 
     def forget(self) -> None:
         """Its name was removed, or given to something else."""
-        self._files._ended(self)  # noqa: SLF001 - a file is a part of its system
+        self._files._ended(self)
         self._forgotten = True
 
     def move(self, final: bytes) -> None:
@@ -227,11 +229,11 @@ class _Upload(LayerFile):
         folder, old = final.rpartition(b"/")[0], self.final.rpartition(b"/")[0]
         staged = folder + b"/" + last_part(self.staged)
         files = self._files
-        files._ended(self)  # noqa: SLF001
-        if folder != old and not files._exists(staged):  # noqa: SLF001
-            files._files.rename(self.staged, staged, replace=False)  # noqa: SLF001
+        files._ended(self)
+        if folder != old and not files._exists(staged):
+            files._files.rename(self.staged, staged, replace=False)
         self.final, self.staged = final, staged
-        files._uploads[final] = self  # noqa: SLF001
+        files._uploads[final] = self
 
     def write(self, data: memoryview, offset: int) -> None:
         self._noting(lambda: self._file.write(data, offset))
@@ -258,25 +260,25 @@ class _Upload(LayerFile):
             self._file.close()
             self._finish()
         except BaseException:
-            files._discard(self.staged)  # noqa: SLF001
+            files._discard(self.staged)
             raise
         finally:
-            files._ended(self)  # noqa: SLF001
+            files._ended(self)
 
     def _finish(self) -> None:
         if self._error is not None:
             raise OSError(self._error.errno, f"it was discarded, as writing it failed: {self._error.strerror}")
         if self._forgotten:
-            self._files._discard(self.staged)  # noqa: SLF001
+            self._files._discard(self.staged)
         else:
-            self._files._publish(self)  # noqa: SLF001
+            self._files._publish(self)
 
     def abandon(self) -> None:
         try:
             self._file.abandon()
         finally:
-            self._files._discard(self.staged)  # noqa: SLF001
-            self._files._ended(self)  # noqa: SLF001
+            self._files._discard(self.staged)
+            self._files._ended(self)
 
 
 def _resemble(file: File, old: os.stat_result) -> None:

@@ -1,5 +1,7 @@
 """Tells what was done: for audit, hooks and counters."""
 
+# ruff: noqa: SLF001 - an open file is a part of its file system
+
 from __future__ import annotations
 
 import contextlib
@@ -142,7 +144,7 @@ class _ObservedFile(LayerFile):
         self._error = ""
         self._position = 0
         self._hash: _Hash | None = None
-        if files._digest:  # noqa: SLF001 - a file is a part of its system
+        if files._digest:
             from hashlib import sha256
 
             self._hash = sha256()
@@ -186,7 +188,7 @@ class _ObservedFile(LayerFile):
         if self._written:  # a part of the upload
             super().set(attributes)
             return
-        with self._files._telling("changed", self._path):  # noqa: SLF001
+        with self._files._telling("changed", self._path):
             super().set(attributes)
 
     def close(self) -> None:
@@ -221,7 +223,7 @@ class _ObservedFile(LayerFile):
             told.append(("downloaded", self._read_bytes, ""))
         for kind, count, known in told:
             event = FileEvent(kind, self._path, size=count, seconds=seconds, sha256=known, error=error)
-            self._files._tell(event)  # noqa: SLF001
+            self._files._tell(event)
 
     def _whole(self, passed: _Hash, size: int) -> str:
         """The hash of all of the file, if it can be known."""
@@ -234,7 +236,7 @@ class _ObservedFile(LayerFile):
         made, offset = sha256(), 0
         buffer = memoryview(bytearray(_CHUNK_BYTES))
         try:
-            file = self._files._files.open(self._path, OpenMode(read=True), Attributes())  # noqa: SLF001
+            file = self._files._files.open(self._path, OpenMode(read=True), Attributes())
             try:
                 while count := file.read_into(buffer, offset):
                     made.update(buffer[:count])

@@ -6,6 +6,8 @@ included, so that no file can be filled later for nothing, and the texts of symb
 counts once, and one that was removed while it is open counts until it is closed.
 """
 
+# ruff: noqa: SLF001 - an open file is a part of its file system
+
 from __future__ import annotations
 
 import contextlib
@@ -224,37 +226,37 @@ class _CountedFile(LayerFile):
 
     def write(self, data: memoryview, offset: int) -> None:
         quota = self._quota
-        with quota._lock:  # noqa: SLF001 - a file is a part of its system
+        with quota._lock:
             status = self.stat()
             if not stat.S_ISREG(status.st_mode):
                 super().write(data, offset)
                 return
             size = status.st_size
             growth = len(data) if self._append else max(0, offset + len(data) - size)
-            quota._check(growth)  # noqa: SLF001
+            quota._check(growth)
             try:
                 super().write(data, offset)
             except OSError:
                 growth = _size(self.stat()) - size
                 raise
             finally:
-                quota._bytes += growth  # noqa: SLF001
+                quota._bytes += growth
 
     def set(self, attributes: Attributes) -> None:
         quota = self._quota
         if attributes.size is None:
             super().set(attributes)
             return
-        with quota._lock:  # noqa: SLF001
+        with quota._lock:
             size = _size(self.stat())
-            quota._check(attributes.size - size)  # noqa: SLF001
+            quota._check(attributes.size - size)
             try:
                 super().set(attributes)
             finally:
-                quota._bytes += _size(self.stat()) - size  # noqa: SLF001
+                quota._bytes += _size(self.stat()) - size
 
     def statvfs(self) -> os.statvfs_result:
-        return self._quota._left(super().statvfs())  # noqa: SLF001
+        return self._quota._left(super().statvfs())
 
     def close(self) -> None:
         self._end(super().close)
@@ -264,13 +266,13 @@ class _CountedFile(LayerFile):
 
     def _end(self, close: Callable[[], None]) -> None:
         quota = self._quota
-        with quota._lock:  # noqa: SLF001
-            if self in quota._opened:  # noqa: SLF001
-                quota._opened.discard(self)  # noqa: SLF001
+        with quota._lock:
+            if self in quota._opened:
+                quota._opened.discard(self)
                 with contextlib.suppress(OSError):
                     status = self.stat()
-                    if not status.st_nlink and not quota._is_open(status):  # noqa: SLF001 - it was removed meanwhile
-                        quota._bytes -= _size(status)  # noqa: SLF001
+                    if not status.st_nlink and not quota._is_open(status):  # it was removed meanwhile
+                        quota._bytes -= _size(status)
             close()
 
 
