@@ -58,7 +58,7 @@ _LAZY = ("dunnart", "dunnart.keys")
 _NOT_FOR_USERS_TO_MAKE = {
     "dunnart.ecos.Daemon", "dunnart.ecos.Handle",
     "dunnart.server.BlockingSession", "dunnart.server.EventSession", "dunnart.server.RawSession",
-    "dunnart.server.Session",
+    "dunnart.server.Session", "dunnart.server.ClientLink", "dunnart.server.Scope", "dunnart.sftp.Request",
     "dunnart.client.Agent", "dunnart.client.Channel", "dunnart.client.Connecting", "dunnart.client.Connection",
     "dunnart.client.Incoming", "dunnart.client.Session", "dunnart.client.blocking.Channel",
     "dunnart.client.blocking.Connection", "dunnart.client.blocking.Incoming", "dunnart.client.blocking.Session",
