@@ -92,10 +92,9 @@ class Fake:
         config = ServerConfig(
             handler or Beginning(self._begin),  # type: ignore[arg-type]
             host_keys=[HOST_KEY],
-            authenticators=[authenticator or PasswordCallback(right_password)],  # type: ignore[list-item]
             workers=workers,
             placement="process",
-            **options,
+            **{"authenticators": [authenticator or PasswordCallback(right_password)], **options},
         )
         loop = asyncio.get_running_loop()
         self.host = Host(config, loop, loop, Counter())

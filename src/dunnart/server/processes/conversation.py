@@ -62,6 +62,7 @@ class _Connection:
 
     Attributes:
         allowed: the logins that were allowed here: method, user, public key; and which of `granted` came with each.
+        chains: the user who was asked about last, and how that one may log in.
         granted: what they granted, which the process knows by number.
         facts: once a user is in.
         sessions: those that run, by channel.
@@ -71,10 +72,11 @@ class _Connection:
         gone: it is over.
     """
 
-    __slots__ = ("allowed", "facts", "gone", "granted", "openings", "prepared", "sessions", "wanted")
+    __slots__ = ("allowed", "chains", "facts", "gone", "granted", "openings", "prepared", "sessions", "wanted")
 
     def __init__(self) -> None:
         self.allowed: dict[tuple[str, str, bytes], set[int]] = {}
+        self.chains: tuple[str, tuple[str, ...]] = ("", ())
         self.granted: list[Allow] = []
         self.facts: ConnectionFacts | None = None
         self.sessions: dict[int, RawSession] = {}
@@ -238,6 +240,8 @@ class Conversation:
         login = (frame.method, frame.user, frame.key)
         if frame.method not in self._travelling and login not in connection.allowed:
             raise DecodeError("a user has logged in whom nobody has allowed in")
+        if not self._went_through(connection, frame):
+            raise DecodeError("a user has logged in by less than a chain of methods")
         reader = Reader(frame.grants)
         # 0 stands for nothing; queries of keys may have left more than what counts.
         numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
@@ -258,6 +262,17 @@ class Conversation:
             PublicKey.decode(frame.key) if frame.key else None, tuple(reply.grant for reply in replies),
             clean(frame.client_version), rights,
         )  # fmt: skip
+
+    def _went_through(self, connection: _Connection, frame: frames.UserIn) -> bool:
+        """Whether all methods of a chain have allowed a user, the last of them being the login's."""
+        config = self._host.config
+        chains = tuple(config.methods) or tuple(each.method for each in config.authenticators)
+        if config.methods_for is not None:
+            user, chains = connection.chains
+            chains = chains if user == frame.user else ()
+        passed = {method for method, user, _ in connection.allowed if user == frame.user} | self._travelling
+        split = [chain.split(",") for chain in chains]
+        return any(chain[-1] == frame.method and passed.issuperset(chain) for chain in split)
 
     def _serve(self, frame: frames.SessionAsked) -> None:
         connection = self._known(frame.connection)
@@ -336,17 +351,18 @@ class Conversation:
             self.send(frames.Answered(frame.token, yes))
 
     def _methods_asked(self, frame: frames.MethodsAsked) -> None:
-        self._known(frame.connection)
+        connection = self._known(frame.connection)
         if self._host.config.methods_for is None:
             raise DecodeError("chains of methods that nobody gives")
-        self._ask(self._find_methods(frame))
+        self._ask(self._find_methods(frame, connection))
 
-    async def _find_methods(self, frame: frames.MethodsAsked) -> None:
+    async def _find_methods(self, frame: frames.MethodsAsked, connection: _Connection) -> None:
         peer, local = Address(frame.peer_host, frame.peer_port), Address(frame.local_host, frame.local_port)
         chains: tuple[str, ...] = ()
         try:
             chains = await self._host.methods(Candidate(frame.user, peer, local, frame.connection))
         finally:
+            connection.chains = (frame.user, chains)
             instead = frames.MethodsAnswered(frame.token, b"")
             self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains)), instead)
 
