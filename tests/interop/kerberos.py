@@ -55,7 +55,8 @@ class Realm:
         self._run("kdb5_util", "create", "-s", "-P", "master", "-r", name)
         self.add(f"host/localhost@{name}", key=self.keytab)
         command = [program("krb5kdc"), "-n", "-r", name]
-        self._kdc = subprocess.Popen(command, env=self._environment(), stdout=subprocess.DEVNULL)
+        self._kdc = subprocess.Popen(command, env=self._environment(), stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL)  # fmt: skip
         log = folder / "kdc.log"
         if not eventually(lambda: log.exists() and "commencing operation" in log.read_text()):
             self.close()
