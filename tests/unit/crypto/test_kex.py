@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 import warnings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from dunnart.crypto.dh_groups import GROUP_1, GROUP_14, GROUP_15, GROUP_16, GROUP_17, GROUP_18, GROUPS
 from dunnart.crypto.kex import (
+    GSSAPI_METHODS,
     KEX_METHODS,
     Curve25519,
     DiffieHellman,
@@ -27,6 +29,7 @@ from dunnart.crypto.kex import (
     MlKem768X25519,
     derive_key,
     exchange_hash,
+    with_gssapi,
 )
 from dunnart.errors import NegotiationError
 from dunnart.wire.encoding import Reader, mpint, string
@@ -389,3 +392,19 @@ def test_key_derivation_of_rfc_4253(hash_name: HashName, size: int) -> None:
         while sum(map(len, blocks)) < size:
             blocks.append(hashlib.new(hash_name, secret + exchange + b"".join(blocks)).digest())
         assert derive_key(hash_name, secret, exchange, letter, session_id, size) == b"".join(blocks)[:size]
+
+
+def test_names_with_kerberos() -> None:
+    """RFC 4462 §2.3, RFC 8732 §4, 5: the name ends in the MD5 of the mechanism's OID."""
+    digest = hashlib.md5(bytes.fromhex("06092a864886f712010202"), usedforsecurity=False).digest()
+    ending = "-" + base64.b64encode(digest).decode()
+    plain = (
+        "mlkem768x25519-sha256",
+        "curve25519-sha256",
+        "diffie-hellman-group14-sha256",
+        "diffie-hellman-group1-sha1",
+    )
+    assert with_gssapi(plain) == (f"gss-curve25519-sha256{ending}", f"gss-group14-sha256{ending}")
+    assert GSSAPI_METHODS[f"gss-group16-sha512{ending}"] is KEX_METHODS["diffie-hellman-group16-sha512"]
+    assert set(with_gssapi(tuple(KEX_METHODS))) == set(GSSAPI_METHODS)
+    assert set(GSSAPI_METHODS).isdisjoint(KEX_METHODS)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import pytest
 
+from dunnart.errors import ConfigError
 from dunnart.keys.private import PrivateKey
 from dunnart.protocol.events import AuthRefused, LoggedIn
 from dunnart.protocol.limits import Limits
@@ -25,6 +26,7 @@ from dunnart.protocol.questions import (
     SignQuestion,
 )
 from dunnart.server import AllowAnyone, Attempt, PasswordCallback, Session
+from dunnart.server.config import ServerConfig
 from tests.runtime.driver import PASSWORD, USER, Client, Serving, eventually, right_password, serving
 from tests.unit.server import api
 from tests.unit.server.api import every_placement
@@ -367,3 +369,18 @@ async def test_an_authenticator_is_told_once_when_a_connection_is_gone(
         await asyncio.wait_for(leaving.told.wait(), 10)
     assert leaving.gone == leaving.asked[-1:]
     assert "an authenticator failed as connection" in caplog.text
+
+
+def test_gssapi_keyex_needs_a_method_that_it_can_be_had_with() -> None:
+    host_key = PrivateKey.generate("ed25519")
+
+    async def decide(_: Attempt) -> AuthReply:
+        return Deny()
+
+    by_kerberos = Deciding("gssapi-keyex", decide)
+    made = ServerConfig(host_keys=[host_key], authenticators=[by_kerberos]).engine_config().algorithms.kex
+    assert made[0].startswith("gss-curve25519-sha256-")
+    without = ServerConfig(host_keys=[host_key], authenticators=[Deciding("password", decide)])
+    assert not any(name.startswith("gss-") for name in without.engine_config().algorithms.kex)
+    with pytest.raises(ConfigError, match="gssapi-keyex can be had with none of the methods"):
+        ServerConfig(host_keys=[host_key], authenticators=[by_kerberos], algorithms="strict")
