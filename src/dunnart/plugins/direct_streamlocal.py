@@ -10,8 +10,6 @@ from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
 
-_PROHIBITED, _CONNECT_FAILED = 1, 2
-
 
 @dataclass(frozen=True)
 class Options:
@@ -41,15 +39,15 @@ class DirectStreamlocal:
         try:
             path = read_destination(opening.data)
         except DecodeError as error:
-            return Refusal(_PROHIBITED, str(error))
+            return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, str(error))
         number = opening.connection.id
         if not await opening.client.allows(Forward(opening.connection, "connect-unix", path=path)):
-            return Refusal(_PROHIBITED, "forwarding there is not allowed")
+            return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, "forwarding there is not allowed")
         try:
             sock = await unix_sockets.connect(opening.client, path, self._seconds)
         except (OSError, TimeoutError) as error:
             self._log.info("connection %d cannot be forwarded to %r: %s", number, path, error)
-            return Refusal(_CONNECT_FAILED, "connect failed")
+            return Refusal(Refusal.CONNECT_FAILED, "connect failed")
         return Tunnel(sock, path)
 
 

@@ -13,7 +13,6 @@ from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
 
-_PROHIBITED, _CONNECT_FAILED = 1, 2
 _LARGEST_PORT = 65535
 
 
@@ -49,15 +48,15 @@ class DirectTcpip:
         try:
             host, port = read_destination(opening.data)
         except DecodeError as error:
-            return Refusal(_PROHIBITED, str(error))
+            return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, str(error))
         number = opening.connection.id
         try:
             sock = await self._connect(opening, host, port)
         except _Forbidden:
-            return Refusal(_PROHIBITED, "forwarding there is not allowed")
+            return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, "forwarding there is not allowed")
         except (OSError, TimeoutError, UnicodeError) as error:
             self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)
-            return Refusal(_CONNECT_FAILED, "connect failed")
+            return Refusal(Refusal.CONNECT_FAILED, "connect failed")
         return Tunnel(sock, f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
 
     async def _connect(self, opening: ChannelOpening, host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ A question that is never answered, or too late, counts as denied.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dunnart.keys.rights import Rights
 
@@ -268,7 +268,12 @@ class ChannelOpenQuestion(Question):
 class Refusal:
     """Why a channel is refused: a reason code of RFC 4254 §5.1 and a text that the peer sees."""
 
-    reason_code: int = 1
+    ADMINISTRATIVELY_PROHIBITED: ClassVar[int] = 1
+    CONNECT_FAILED: ClassVar[int] = 2
+    UNKNOWN_CHANNEL_TYPE: ClassVar[int] = 3
+    RESOURCE_SHORTAGE: ClassVar[int] = 4
+
+    reason_code: int = ADMINISTRATIVELY_PROHIBITED
     description: str = "administratively prohibited"
 
 

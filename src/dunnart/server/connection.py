@@ -86,7 +86,6 @@ _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
 _DETAIL_CHARACTERS = 1000  # of a certificate, its authority, and why it is refused
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
-_UNKNOWN_CHANNEL_TYPE = 3
 _TERM_BYTES = 64
 _TOO_MANY_FAILURES = 14
 _TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
@@ -383,7 +382,7 @@ class ServerConnection:
         elif isinstance(request, UnknownOpen) and request.wire_name in self.server.config.channel_types:
             self.spawn(self._beside.ask(question, request))
         else:
-            self.pump.engine.answer(question.token, Refusal(_UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
+            self.pump.engine.answer(question.token, Refusal(Refusal.UNKNOWN_CHANNEL_TYPE, "unknown channel type"))
 
     @property
     def _beside(self) -> Forwarded:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _SESSION = logging.getLogger("dunnart.session")
 _FORWARD = logging.getLogger("dunnart.forward")
-_CONNECT_FAILED = 2
-_RESOURCE_SHORTAGE = 4
 
 
 class Forwarded:
@@ -52,10 +50,10 @@ class Forwarded:
         connection = self._connection
         server, facts = connection.server, connection.facts
         assert facts is not None
-        reply: Opening | Refusal = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        reply: Opening | Refusal = Refusal(Refusal.CONNECT_FAILED, "the server cannot open this channel")
         if self._full:
             server.count("refused_channels")
-            reply = Refusal(_RESOURCE_SHORTAGE, "too many channels")
+            reply = Refusal(Refusal.RESOURCE_SHORTAGE, "too many channels")
         else:
             self._asked += 1
             try:
@@ -86,7 +84,7 @@ class Forwarded:
                 refused = str(error)
         if number < 0:
             server.count("refused_channels")
-            server.host.settled(self._connection.id, opening, Refusal(_RESOURCE_SHORTAGE, refused))
+            server.host.settled(self._connection.id, opening, Refusal(Refusal.RESOURCE_SHORTAGE, refused))
             return
         self._wanted[number] = Opening(opening, detail)
         pump.tick()

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from dunnart.server.raw import RawSession
 
 _LOG = logging.getLogger("dunnart.forward")
-_CONNECT_FAILED = 2
 _MOST_WAITING = 64
 
 
@@ -312,4 +311,4 @@ class Listener:
 
 def gone() -> Refusal:
     """The answer of a client that is not there any more."""
-    return Refusal(_CONNECT_FAILED, "the client has gone")
+    return Refusal(Refusal.CONNECT_FAILED, "the client has gone")

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from dunnart.server.raw import RawSession
 
 _LOG = logging.getLogger("dunnart.server")
-_CONNECT_FAILED = 2
-_RESOURCE_SHORTAGE = 4
 _MOST_QUESTIONS = 4096
 _MOST_CONNECTIONS = 1_000_000
 
@@ -400,7 +398,7 @@ class Conversation:
         self._ask(self._open(frame, asked, connection))
 
     async def _open(self, frame: frames.OpenAsked, asked: Asked, connection: _Connection) -> None:
-        failed = Refusal(_CONNECT_FAILED, "the server cannot open this channel")
+        failed = Refusal(Refusal.CONNECT_FAILED, "the server cannot open this channel")
         reply: Opening | Refusal = failed
         try:
             reply = await self._host.open(asked, self._control(frame.connection, connection))
@@ -514,7 +512,7 @@ class _Control:
     def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
         """Ask the client for a channel."""
         if len(self._connection.openings) >= self._host.config.limits.channels:
-            self._host.settled(self._number, opening, Refusal(_RESOURCE_SHORTAGE, "too many channels"))
+            self._host.settled(self._number, opening, Refusal(Refusal.RESOURCE_SHORTAGE, "too many channels"))
             return
         self._connection.openings.add(opening)
         self._connection.wanted.add(opening)
