@@ -10,6 +10,7 @@ from dunnart.client.delegation import Facade, blocking
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from dunnart.client.paths import Path
     from dunnart.sftp.client import ServerLimits
     from dunnart.sftp.files import OpenMode
 
@@ -67,15 +68,15 @@ class Sftp(Facade[sftp.Sftp]):
     put = blocking(sftp.Sftp.put)
     close = blocking(sftp.Sftp.close)
 
-    def open(self, path: sftp.Path, mode: str | OpenMode = "r", *, permissions: int | None = None) -> SftpFile:
+    def open(self, path: Path, mode: str | OpenMode = "r", *, permissions: int | None = None) -> SftpFile:
         """Open a file."""
         return SftpFile(self._thread, self._thread.call(self._target.open(path, mode, permissions=permissions)))
 
-    def scandir(self, path: sftp.Path = ".") -> Iterator[sftp.Entry]:
+    def scandir(self, path: Path = ".") -> Iterator[sftp.Entry]:
         """List a directory without "." and "..", as the names come."""
         return self._each(self._target.scandir(path))
 
-    def walk(self, top: sftp.Path = ".") -> Iterator[tuple[str, list[sftp.Entry], list[sftp.Entry]]]:
+    def walk(self, top: Path = ".") -> Iterator[tuple[str, list[sftp.Entry], list[sftp.Entry]]]:
         """Visit a directory and those below it: path, directories, all else."""
         return self._each(self._target.walk(top))
 

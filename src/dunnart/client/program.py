@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _BUFFER_BYTES = 1024 * 1024
-_SECONDS = 5.0
+_END_SECONDS = 5.0
 
 
 class Program(Closing):
@@ -70,7 +70,7 @@ class Program(Closing):
         """Close its stdin, and end it if that does not within five seconds."""
         await self.write_eof()
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_END_SECONDS):
                 while await self._stdout.read(_BUFFER_BYTES):  # or a full pipe would keep it
                     pass
                 await self._process.wait()

@@ -14,11 +14,12 @@ import shlex
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from dunnart.client.paths import Path, to_bytes, to_text
 from dunnart.client.transfers import TransferWatch
 from dunnart.errors import ChannelError
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places
-from dunnart.scp.server import Watch, serve
+from dunnart.scp.protocol import Watch, serve
 from dunnart.sftp.local import LocalFiles
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 256 * 1024
 _BRACES = re.compile(rb"\{([^{}]*,[^{}]*)\}")
-LocalPath = str | bytes | os.PathLike[str]
 
 
 class CommandStream(Protocol):
@@ -56,7 +56,7 @@ class Commands(Protocol):
 
 
 async def get(
-    connection: Commands, sources: Sequence[str | bytes], target: LocalPath, *, recursive: bool = False,
+    connection: Commands, sources: Sequence[str | bytes], target: Path, *, recursive: bool = False,
     preserve: bool = False, shell: bool = False, strict: bool = True, watch: TransferWatch | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> None:  # fmt: skip
@@ -80,7 +80,7 @@ async def get(
     """
     command = ScpCommand((os.fsencode(target),), sink=True, recursive=recursive, preserve=preserve,
                          directory=len(sources) > 1)  # fmt: skip
-    asked = [_bytes(source) for source in sources]
+    asked = [to_bytes(source) for source in sources]
     said = _Watch(watch, asked if strict else None)
     await _run(connection, _line("f", command, asked, shell=shell), command, said, log)
     if not said.records:
@@ -88,14 +88,14 @@ async def get(
 
 
 async def put(
-    connection: Commands, sources: Sequence[LocalPath], target: str | bytes, *, recursive: bool = False,
+    connection: Commands, sources: Sequence[Path], target: str | bytes, *, recursive: bool = False,
     preserve: bool = False, shell: bool = False, watch: TransferWatch | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> None:  # fmt: skip
     """Copy files from here to a server; the arguments are those of `get`."""
     command = ScpCommand(tuple(map(os.fsencode, sources)), sink=False, recursive=recursive, preserve=preserve,
                          directory=len(sources) > 1)  # fmt: skip
-    line = _line("t", command, [_bytes(target)], shell=shell)
+    line = _line("t", command, [to_bytes(target)], shell=shell)
     await _run(connection, line, command, _Watch(watch, None), log)
 
 
@@ -110,9 +110,9 @@ async def relay(
         DunnartError: a connection broke, or a server refused the command.
     """
     flags = ScpCommand((b".",), sink=True, recursive=recursive, preserve=preserve, directory=directory)
-    one = await source.session(_line("f", flags, [_bytes(path)], shell=shell), stderr="drop")
+    one = await source.session(_line("f", flags, [to_bytes(path)], shell=shell), stderr="drop")
     try:
-        other = await target.session(_line("t", flags, [_bytes(target_path)], shell=shell), stderr="drop")
+        other = await target.session(_line("t", flags, [to_bytes(target_path)], shell=shell), stderr="drop")
         try:
             await _joined(one, other)
             ends = [await one.wait(), await other.wait()]
@@ -138,10 +138,6 @@ async def _pump(source: CommandStream, target: CommandStream) -> None:
     while data := await source.read(_READ_BYTES):
         await target.write(data)
     await target.write_eof()
-
-
-def _bytes(path: str | bytes) -> bytes:
-    return path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
 
 
 def _line(side: str, command: ScpCommand, paths: Sequence[bytes], *, shell: bool) -> bytes:
@@ -215,7 +211,7 @@ class _Watch(Watch):
         )
 
     def moved(self, name: bytes, done: int, size: int) -> None:
-        shown = name.decode("utf-8", "surrogateescape")
+        shown = to_text(name)
         self._watch.moved(shown, done, size)
         if done == size:
             self._watch.finished(shown)

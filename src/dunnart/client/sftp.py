@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dunnart.client.closing import Closing
+from dunnart.client.paths import Path, to_bytes, to_text
 from dunnart.client.sftp_file import SftpFile
 from dunnart.errors import ConnectionClosed, LimitExceeded
 from dunnart.sftp import messages
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from dunnart.sftp.client import Request
 
 T = TypeVar("T")
-Path = str | bytes | os.PathLike[str]
 
 _READ_BYTES = 256 * 1024
 _REQUESTS = 64
@@ -90,7 +90,7 @@ class Sftp(Closing):
         window_bytes: how much one transfer has outstanding, whatever `requests` says.
     """
 
-    def __init__(self, stream: ByteStream, *, requests: int = _REQUESTS, chunk_bytes: int = 0) -> None:
+    def __init__(self, stream: ByteStream, *, requests: int = _REQUESTS) -> None:
         self._stream = stream
         self._core = SftpClient()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -98,7 +98,6 @@ class Sftp(Closing):
         self._ended: Exception | None = None
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
-        self._chunk_bytes = chunk_bytes
         self.requests = max(1, requests)
         self.limits = ServerLimits()
         self.read_bytes = self.write_bytes = self.limits.read_bytes
@@ -118,7 +117,7 @@ class Sftp(Closing):
             ConnectionClosed: the server ended the session.
             DecodeError: it speaks no SFTP, or no version 3 of it.
         """
-        session = cls(stream, requests=requests, chunk_bytes=chunk_bytes)
+        session = cls(stream, requests=requests)
         try:
             await session._begun
             if messages.LIMITS in session._core.extensions:
@@ -232,7 +231,7 @@ class Sftp(Closing):
             mode = found
         where = to_bytes(path)
         handle = await self.result(self.core.open(where, mode, Attributes(mode=permissions)))
-        return SftpFile(self, handle, where, append=mode.append)
+        return SftpFile(self, handle, where)
 
     async def read_file(self, path: Path, *, largest_bytes: int = _LARGEST_BYTES) -> bytes:
         """All of a file.
@@ -446,17 +445,6 @@ class Sftp(Closing):
             follow_links=follow_links, sync=sync, watch=watch,
         )  # fmt: skip
         await transfer.run(os.fsencode(source), to_bytes(target))
-
-
-def to_bytes(path: Path) -> bytes:
-    """What the server gets for a path."""
-    text = os.fspath(path)
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-
-
-def to_text(path: bytes) -> str:
-    """What a caller gets for the server's path."""
-    return path.decode("utf-8", "surrogateescape")
 
 
 def _closed(error: Exception) -> Exception:

@@ -24,8 +24,8 @@ async def read_ahead(
 
     Args:
         sftp: the session.
-        handle: the open file's; `path` is for errors.
-        path: likewise.
+        handle: the server's name for the open file.
+        path: the file, as errors name it.
         offset: where to begin.
         count: how many bytes at most; None: to the end.
         expected: how large the file is believed to be: behind that one piece at a time is asked for. None: it has all
@@ -71,8 +71,9 @@ class WriteBehind:
 
     Args:
         sftp: the session.
-        handle: the open file's; `path` is for errors.
-        path: likewise.
+        handle: the server's name for the open file.
+        path: the file, as errors name it.
+        sure: how many bytes of the file were written before, in order.
 
     Attributes:
         sure: up to where everything was written, if the first write began where the file was sure before.
@@ -133,11 +134,10 @@ class SftpFile(Closing):
         handle: the server's name for it.
     """
 
-    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, *, append: bool = False) -> None:
+    def __init__(self, sftp: Sftp, handle: bytes, path: bytes) -> None:
         self._sftp = sftp
         self._path = path
         self._position = 0
-        self._append = append
         self._closed = False
         self.handle = handle
 

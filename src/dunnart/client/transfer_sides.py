@@ -10,6 +10,7 @@ import stat
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from dunnart.client.paths import to_bytes
 from dunnart.client.sftp_file import WriteBehind, read_ahead
 from dunnart.errors import DunnartError
 from dunnart.sftp.attributes import Attributes
@@ -36,10 +37,7 @@ class RemoteSide:
 
     async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """List a directory."""
-        return [
-            (entry.name.encode("utf-8", "surrogateescape"), entry.attributes)
-            for entry in await self._sftp.entries(path)
-        ]
+        return [(to_bytes(entry.name), entry.attributes) for entry in await self._sftp.entries(path)]
 
     async def make_directory(self, path: bytes, mode: int) -> None:
         """Make a directory."""

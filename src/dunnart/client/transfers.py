@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Protocol
 
+from dunnart.client.paths import to_text
 from dunnart.errors import LimitExceeded
 from dunnart.sftp.attributes import Attributes
 
@@ -169,12 +170,12 @@ class Transfer:
         try:
             await self._copy_entry(source, self._below(self._target, folder, name), attributes, depth)
         except OSError as error:
-            self._watch.failed(_text(source), error)
+            self._watch.failed(to_text(source), error)
 
     async def _copy_entry(self, source: bytes, target: bytes, attributes: Attributes, depth: int) -> None:
         if attributes.is_link or attributes.mode is None:
             if attributes.is_link and not self._follow_links:
-                self._watch.skipped(_text(source), "is a symbolic link")
+                self._watch.skipped(to_text(source), "is a symbolic link")
                 return
             attributes = await self._source.attributes(source, follow=True)
         if attributes.is_directory:
@@ -182,7 +183,7 @@ class Transfer:
         elif attributes.is_file:
             await self._file(source, target, attributes)
         else:
-            self._watch.skipped(_text(source), "is not a regular file")
+            self._watch.skipped(to_text(source), "is not a regular file")
 
     async def _file(self, source: bytes, target: bytes, known: Attributes) -> None:
         reading = await self._source.read(source, known)
@@ -192,7 +193,7 @@ class Transfer:
             await reading.close()
 
     async def _copy(self, reading: Reading, source: bytes, target: bytes) -> None:
-        found, shown = reading.attributes, _text(source)
+        found, shown = reading.attributes, to_text(source)
         mode = 0o666 if found.mode is None else found.mode & _PERMISSIONS
         writing = await self._target.write(target, mode, resume=self._resume)
         done = writing.size
@@ -242,7 +243,3 @@ class _Several:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")

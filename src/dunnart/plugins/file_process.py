@@ -68,8 +68,14 @@ class FileProcesses:
 
         Args:
             session: the session.
-            argument: a second one for the function.
+            argument: the function's second argument; the first are the settings.
             requests: what a client may ask for; None: everything.
+
+        Returns:
+            Whether it could be started, or the user was told why not.
+
+        Raises:
+            PermissionError: there is no such user of the system.
         """
         options = self._options
         if options.account:

@@ -19,7 +19,7 @@ import dunnart.sftp.local  # noqa: F401 - loaded, not used
 from dunnart.errors import DunnartError
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places
-from dunnart.scp.server import serve as serve_scp
+from dunnart.scp.protocol import serve as serve_scp
 from dunnart.sftp.options import FileOptions
 from dunnart.sftp.streams import serve as serve_sftp
 

@@ -49,12 +49,26 @@ def commands(_context: Context[None]) -> OsExec:
 
 
 def account_of(session: RawSession) -> Account:
-    """Whose session it is: what the login granted, or else the user of that name. PermissionError if there is none."""
+    """Whose session it is: what the login granted, or else the user of that name.
+
+    Raises:
+        PermissionError: there is no such user.
+    """
     return os_account.of_login(session.user, session.grants)
 
 
 def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:
-    """Serve a session by a program with the user's rights, in the user's home; whether it could be started."""
+    """Serve a session by a program with the user's rights, in the user's home, or in "/" if that is not there.
+
+    Args:
+        session: the session.
+        account: whose rights the program has.
+        argv: the arguments; the first is the name that the program sees.
+        executable: the program's path.
+
+    Returns:
+        Whether it could be started; if not, the log says why.
+    """
     directory = account.home if os.path.isdir(account.home) else "/"
     return _start(session, Command(argv, executable, environment(session, account), directory, _other(account)))
 
@@ -63,7 +77,19 @@ def call(
     session: RawSession, account: Account, target: str, arguments: tuple[str, ...], passed: tuple[int, ...] = (),
     preload: tuple[str, ...] = (),
 ) -> bool:  # fmt: skip
-    """The same by a function of Python, which sees nothing of what the client may set; see `Call`."""
+    """Serve a session by a function of Python, which sees nothing of the environment that the client may set.
+
+    Args:
+        session: the session.
+        account: whose rights the function's process has.
+        target: the function, as `Call` has it; so are `arguments`, `passed` and `preload`.
+        arguments: what the function is called with.
+        passed: descriptors that its process gets beside the streams.
+        preload: modules that are loaded before.
+
+    Returns:
+        Whether it could be started; if not, the log says why.
+    """
     variables = {"USER": account.name, "LOGNAME": account.name, "HOME": account.home}
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone

@@ -2,6 +2,6 @@
 
 from dunnart.scp.command import ScpCommand
 from dunnart.scp.places import Places
-from dunnart.scp.server import serve
+from dunnart.scp.protocol import serve
 
 __all__ = ["Places", "ScpCommand", "serve"]

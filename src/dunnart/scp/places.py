@@ -7,6 +7,7 @@ that really is called `C:` is `./C:`. Without drives nothing of this is special.
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class Places:
             files = self._drives.get(found[1].upper())
             if files is not None:
                 return files, b"/" + found[2].replace(b"\\", b"/")
-            raise FileNotFoundError(2, "No such drive", path)
+            raise FileNotFoundError(errno.ENOENT, "No such drive", path)
         if self._files is None:
-            raise FileNotFoundError(2, "No such file or directory", path)
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return self._files, path

@@ -27,7 +27,7 @@ def serve(
         requests: what a client may ask for, as `SftpServer` has it.
         refused: told the name of each request that it may not.
         link_first: the order of SYMLINK's arguments, as `SftpServer` has it.
-        crowded: likewise.
+        crowded: whether no more may be opened now, as `SftpServer` has it.
 
     Raises:
         DecodeError: the client sent what is no SFTP; so does LimitExceeded.

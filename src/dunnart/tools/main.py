@@ -161,9 +161,9 @@ def config(arguments: Sequence[str]) -> int:
 
         configuration = effective(configuration, login)
     if check:
-        from dunnart.daemon.plugins import check as check_plugins
+        from dunnart.daemon.serve import check as check_all
 
-        check_plugins(configuration)
+        check_all(configuration)
         print("the configuration is good")
     else:
         from dunnart.daemon.config import to_toml

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from dunnart.client.paths import to_bytes
 from dunnart.client.transfer_sides import LocalSide, RemoteSide
 from dunnart.client.transfers import Transfer, is_directory
 from dunnart.errors import ConfigError, LimitExceeded
@@ -122,7 +123,7 @@ class _Copying:
                 self._side(host), self._side(target), recursive="r" in self._flags, preserve="p" in self._flags,
                 follow_links=True, watch=self.progress,
             )  # fmt: skip
-            self._try(path, transfer.run(_bytes(path), _bytes(there)))
+            self._try(path, transfer.run(to_bytes(path), to_bytes(there)))
 
     def _try(self, path: str, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -157,7 +158,7 @@ class _Copying:
         return LocalSide() if host is None else RemoteSide(self._sftp(host))
 
     def _is_directory(self, side: Side, path: str) -> bool:
-        return self._front.call(is_directory(side, _bytes(path)))
+        return self._front.call(is_directory(side, to_bytes(path)))
 
     def _expanded(self, host: Host, path: str) -> str:
         return self._front.call(self._sftp(host).expand(path)) if path.startswith("~") else path
@@ -198,7 +199,3 @@ class _Copying:
 
 def _log(line: str) -> None:
     print(shown(line), file=sys.stderr)
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")

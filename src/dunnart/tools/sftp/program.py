@@ -80,10 +80,8 @@ def _work(front: Foreground, sftp: Sftp, given: TransferFlags, path: str, local:
 
     batch = given.value("b")
     quiet = "q" in given or (batch is not None and "N" not in given)
-    shell = SftpShell(
-        front, sftp, Progress(quiet=quiet), preserve="p" in given, recursive="r" in given, resume="a" in given,
-        sync="f" in given, quiet="q" in given,
-    )  # fmt: skip
+    always = "".join(flag for flag in "afpr" if flag in given)
+    shell = SftpShell(front, sftp, Progress(quiet=quiet), always=always, quiet="q" in given)
     if path:
         if not shell.is_directory(path) or local:
             target = f" {escaped_word(local)}" if local else ""

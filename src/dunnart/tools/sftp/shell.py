@@ -70,21 +70,23 @@ class SftpShell:
     Args:
         front: where coroutines run.
         sftp: the session.
-        progress: shows transfers.
-        preserve: keep times and modes always; `recursive`, `resume` and `sync` likewise.
+        progress: shows transfers, and takes complaints.
+        always: flags that every get and put has: some of "a", "f", "p" and "r".
         quiet: do not say what is done.
+
+    Attributes:
+        start: the remote directory where the session began.
+        here: the remote directory now.
     """
 
     def __init__(
-        self, front: Foreground, sftp: Sftp, progress: Progress, *, preserve: bool = False, recursive: bool = False,
-        resume: bool = False, sync: bool = False, quiet: bool = False,
-    ) -> None:  # fmt: skip
+        self, front: Foreground, sftp: Sftp, progress: Progress, *, always: str = "", quiet: bool = False
+    ) -> None:
         self._front = front
         self._sftp = sftp
         self._progress = progress
-        self._always = "p" * preserve + "R" * recursive + "a" * resume + "f" * sync
+        self._always = always
         self._quiet = quiet
-        self._names: dict[tuple[str, int], str] = {}
         self._complain = progress.complain
         self.start = front.call(sftp.realpath("."))
         self.here = self.start

@@ -13,6 +13,7 @@ There is no specification; OpenSSH's scp and what the others send is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -239,7 +240,7 @@ class _Source:
                 try:
                     got = 0 if error else file.read_into(chunk, offset)
                     if not got:
-                        error = error or OSError(5, "the file has become shorter")
+                        error = error or OSError(errno.EIO, "the file has become shorter")
                 except OSError as failure:
                     got, error = 0, failure
                 if not got:  # so much was announced, and so much must come
@@ -284,7 +285,7 @@ class _Sink:
             files, target = self._places.find(self._target)
             folder = _is_directory(files, target)
             if self._command.directory and not folder:
-                raise NotADirectoryError(20, "Not a directory")
+                raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         except OSError as error:
             self._refuse(error)
         peer.ok()
@@ -361,7 +362,7 @@ class _Sink:
         peer = self._peer
         try:
             if _is_directory(files, path):
-                raise IsADirectoryError(21, "Is a directory")
+                raise IsADirectoryError(errno.EISDIR, "Is a directory")
             file = files.open(path, OpenMode(write=True, create=True, truncate=True), Attributes(mode=mode))
         except OSError as error:
             peer.oserror(path, error)
