@@ -106,16 +106,6 @@ def load(known: Registry, found: Found) -> Loaded:
     return Loaded(found, factory, kind, names)
 
 
-def check(config: ServeConfig) -> None:
-    """Find all plug-ins and look at their options, but make none.
-
-    Raises:
-        ConfigError: one cannot be used.
-    """
-    for each in _variants(config):
-        _Maker(each, {}).check()
-
-
 def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugins:
     """Make everything that the configuration names.
 

@@ -177,6 +177,20 @@ def prepare(config: ServeConfig) -> Prepared:
     return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made)
 
 
+def check(config: ServeConfig) -> None:
+    """Find what is wrong with a configuration before it is served: make its plug-ins, and read the keys it names.
+
+    No key is made and no address listened on. An audit log that is not there is made, as the server would.
+
+    Raises:
+        ConfigError: something configured cannot be used.
+    """
+    if config.host_key:
+        load_host_certificates(config.host_certificate, load_host_keys(config.host_key, ()))
+    password, _ = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    plugins.make(config, this_user().name, password)
+
+
 def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     """Make the password for this run, if it is wanted and would let its user in; tell whether anybody can log in."""
     methods = {method for chain in config.methods for method in chain.split(",")}

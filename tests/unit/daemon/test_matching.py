@@ -185,7 +185,7 @@ def test_errors_say_where(tmp_path: Path, text: str, line: int, message: str) ->
 def test_errors_of_plugins_say_where(tmp_path: Path, text: str, line: int, message: str) -> None:
     config = read(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
-        plugins.check(config)
+        plugins.make(config, "ann", None)
     assert caught.value.line == line
     assert message in str(caught.value)
 

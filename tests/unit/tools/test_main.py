@@ -39,6 +39,27 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (
+            'authenticators = ["password-file"]\n[plugin.password-file]\nfile = "/nowhere/passwords"\n',
+            ":3: plugin.password-file.file: cannot be read: No such file or directory",
+        ),
+        ('audit = ["log"]\n[plugin.log]\nfile = "/nowhere/audit"\n', "/nowhere/audit"),
+        ('subsystem.sftp = "sftp"\n[plugin.sftp]\naccount = "no such user"\n', ":3: plugin.sftp.account: "),
+        ('host_key = ["/nowhere/key"]\n', "/nowhere/key: host_key: cannot be read"),
+    ],
+)
+def test_check_finds_what_is_missing(text: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dunnart.toml"
+    path.write_text(text)
+    assert main(["config", "--check", "--config", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert wrong in captured.err
+
+
 @pytest.mark.parametrize("command", ["serve", "config"])
 def test_help_has_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     # Not by `main`, which would keep `ssl` out of this process.
