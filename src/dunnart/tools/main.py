@@ -41,16 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"version", "--version", "-V"}:
         print(f"dunnart {version()}")
         return 0
-    commands = {"serve": serve, "config": config, "plugins": plugins, "authorized-keys": authorized_keys,
-                "sftp": sftp, "scp": scp, "keygen": keygen, "passwd": passwd, "totp": totp,
-                "sftp-server": sftp_server, "status": status}  # fmt: skip
-    if command not in commands:
+    if command not in _COMMANDS and command not in _PROGRAMS:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
     from dunnart.errors import ConfigError
 
     try:
-        done = commands[command](arguments[1:])
+        done = _run(command, arguments[1:])
         sys.stdout.flush()
     except ConfigError as error:
         print(f"dunnart {command}: {error}", file=sys.stderr)
@@ -63,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
         return 1
     return done
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    if command in _COMMANDS:
+        return _COMMANDS[command](arguments)
+    from importlib import import_module
+
+    status: int = import_module(f"dunnart.tools.{_PROGRAMS[command]}").run(arguments)
+    return status
 
 
 def version() -> str:
@@ -86,62 +92,6 @@ def serve(arguments: Sequence[str]) -> int:
     from dunnart.daemon.serve import run
 
     return run(configuration)
-
-
-def sftp_server(arguments: Sequence[str]) -> int:
-    """Serve SFTP on standard input and output."""
-    from dunnart.tools.sftp_server import main as serve_files
-
-    return serve_files(arguments)
-
-
-def sftp(arguments: Sequence[str]) -> int:
-    """Files at a server."""
-    from dunnart.tools.sftp.program import run
-
-    return run(arguments)
-
-
-def scp(arguments: Sequence[str]) -> int:
-    """Copy files to and from servers."""
-    from dunnart.tools.scp import run
-
-    return run(arguments)
-
-
-def keygen(arguments: Sequence[str]) -> int:
-    """Keys, certificates and lists of revoked keys."""
-    from dunnart.tools.keygen.program import run
-
-    return run(arguments)
-
-
-def authorized_keys(arguments: Sequence[str]) -> int:
-    """Explain an authorized_keys file."""
-    from dunnart.tools.authorized_keys import run
-
-    return run(arguments)
-
-
-def passwd(arguments: Sequence[str]) -> int:
-    """Set a password in a file of passwords."""
-    from dunnart.tools.passwd import run
-
-    return run(arguments)
-
-
-def totp(arguments: Sequence[str]) -> int:
-    """Make the secret of an app that shows codes."""
-    from dunnart.tools.totp import run
-
-    return run(arguments)
-
-
-def status(arguments: Sequence[str]) -> int:
-    """Ask the server that runs on this machine."""
-    from dunnart.tools.status import run
-
-    return run(arguments)
 
 
 def config(arguments: Sequence[str]) -> int:
@@ -194,6 +144,14 @@ def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConf
 
     found, values = parse(arguments, parser(f"dunnart {command}", description))
     return load(found.config, values)
+
+
+_COMMANDS = {"serve": serve, "config": config, "plugins": plugins}
+_PROGRAMS = {
+    "authorized-keys": "authorized_keys", "sftp": "sftp.program", "scp": "scp", "keygen": "keygen.program",
+    "passwd": "passwd", "totp": "totp", "sftp-server": "sftp_server", "status": "status",
+}  # fmt: skip
+"""The modules of this package whose `run` takes the arguments and gives the exit status, by command."""
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class _Ended(Exception):
         self.status = status
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Serve until the client is done: 0; 1 for wrong flags, 255 for wrong values and clients, 11 for giant packets."""
     import pwd
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dunnart.tools.sftp_log import ERROR, FACILITIES, INFO, Log, shown
-from dunnart.tools.sftp_server import main
+from dunnart.tools.sftp_server import run
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from dunnart.tools.sftp_server import main
 def test_what_is_wrong_with_a_flag_ends_it(
     capfd: pytest.CaptureFixture[str], arguments: list[str], status: int, text: str
 ) -> None:
-    assert main(arguments) == status
+    assert run(arguments) == status
     out, err = capfd.readouterr()
     assert out == ""
     assert text in err
