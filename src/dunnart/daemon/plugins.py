@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SessionRequestHandler,
     )
 
+_LOG = logging.getLogger("dunnart.daemon")
 _PROOFS = {"publickey", "gssapi-with-mic", "gssapi-keyex"}
 """Methods by which root may log in where permit_root_login is "prohibit-password", as sshd has it."""
 
@@ -117,6 +118,8 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
     Raises:
         ConfigError: a plug-in cannot be found, loaded or made, or its options cannot be used.
     """
+    for option in sorted({each for variant in _variants(config) for each in _unheard(variant)}):
+        _LOG.warning('%s does nothing, for audit names nobody to tell; audit = ["log"] writes a log', option)
     made_before: list[_Made] = []
 
     def make_for(variant: ServeConfig) -> Plugins:
@@ -132,6 +135,14 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
 def _variants(config: ServeConfig) -> list[ServeConfig]:
     """Give the configuration without match tables, and with each of them."""
     return [with_matches(config, []), *(with_matches(config, [match]) for match in config.match)]
+
+
+def _unheard(config: ServeConfig) -> list[str]:
+    """Name what was asked to be told of files, if nobody hears it. Of the default of `events` nothing is said."""
+    return [] if config.audit else [
+        f"plugin.{name}.{option}" for name in ("sftp", "scp") for option in ("digest", "events")
+        if config.plugin.get(name, {}).get(option, False) not in {"off", False}
+    ]  # fmt: skip
 
 
 def _given(config: ServeConfig, user: str, one_time_password: str | None) -> dict[str, dict[str, object]]:

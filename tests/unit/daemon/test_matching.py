@@ -190,6 +190,23 @@ def test_errors_of_plugins_say_where(tmp_path: Path, text: str, line: int, messa
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[plugin.sftp]\ndigest = true\n", ["plugin.sftp.digest does nothing"]),
+        ("[plugin.sftp]\nevents = 'changes'\n", ["plugin.sftp.events does nothing"]),
+        ("[plugin.sftp]\nevents = 'off'\ndigest = false\n", []),
+        ("[plugin.scp]\ndigest = true\n[[match]]\nuser = 'a'\n", ["plugin.scp.digest does nothing"]),
+        ("audit = ['log']\n[plugin.sftp]\ndigest = true\n", []),
+    ],
+)
+def test_events_of_files_that_nobody_hears_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: list[str]
+) -> None:
+    plugins.make(read(tmp_path, f"exec = 'scp'\nsubsystem.sftp = 'sftp'\n{text}"), "ann", None)
+    assert [message.partition(",")[0] for message in caplog.messages] == told
+
+
 def test_a_chain_that_a_table_s_logins_cannot_go_is_told_at_the_start(tmp_path: Path) -> None:
     config = read(tmp_path, "password = 'off'\n[[match]]\nuser = 'a'\nmethods = ['keyboard-interactive']\n")
     with pytest.raises(ConfigError, match=r":4: match\.1\.methods: .*no authenticator is there for keyboard-int"):
