@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,11 +13,19 @@ import pytest
 
 from dunnart.daemon.config import OPTIONS, flag_of
 from dunnart.daemon.flags import parse, parser
+from dunnart.tools import main as tool
 from dunnart.tools.main import main
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "dunnart", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_lists_the_commands_that_there_are() -> None:
+    listed = set(re.findall(r"^  (\S+) {2,}", tool.USAGE, re.MULTILINE))
+    assert listed == {*tool._COMMANDS, *tool._PROGRAMS, "version"}
+    for module in tool._PROGRAMS.values():
+        assert callable(importlib.import_module(f"dunnart.tools.{module}").run)
 
 
 def test_the_configuration_is_printed_as_toml(capsys: pytest.CaptureFixture[str]) -> None:
