@@ -180,26 +180,26 @@ class SftpShell:
         given, names = self._arguments(words, "afpPrR", 1, 2)
         target = unescaped(names[1]) if len(names) > 1 else "."
         sources = self._matches(names[0])
-        if len(sources) > 1 and not os.path.isdir(target):
-            self._fail(f"{shown(target)} is no directory, and several files match")
-        self._transfer(sources, target, "Fetching", flags + given, self._sftp.get)
+        self._transfer(sources, target, "Fetching", flags + given, self._sftp.get, into=os.path.isdir(target))
 
     def _put(self, words: list[str], flags: str = "") -> None:
         given, names = self._arguments(words, "afpPrR", 1, 2)
         target = self._path(names[1]) if len(names) > 1 else self.here
         sources = self._local_matches(names[0])
-        if len(sources) > 1 and not self.is_directory(target):
-            self._fail(f"{shown(target)} is no directory, and several files match")
-        self._transfer(sources, target, "Uploading", flags + given, self._sftp.put)
+        self._transfer(sources, target, "Uploading", flags + given, self._sftp.put, into=self.is_directory(target))
 
     def _transfer(
-        self, sources: list[str], target: str, doing: str, flags: str, copy: Callable[..., Coroutine[Any, Any, None]]
-    ) -> None:
+        self, sources: list[str], target: str, doing: str, flags: str, copy: Callable[..., Coroutine[Any, Any, None]],
+        *, into: bool,
+    ) -> None:  # fmt: skip
+        """Copy to `target`, or into it if it is a directory."""
+        if len(sources) > 1 and not into:
+            self._fail(f"{shown(target)} is no directory, and several files match")
         flags = (flags + self._always).lower()
         how = {"recursive": "r" in flags, "preserve": "p" in flags, "resume": "a" in flags, "sync": "f" in flags}
         self._progress.failures = 0
         for source in sources:
-            self._say(f"{doing} {shown(source)} to {shown(target)}")
+            self._say(f"{doing} {shown(source)} to {shown(_below(target, source) if into else target)}")
             try:
                 self._front.call(copy(source, target, watch=self._progress, **how))
             except OSError as error:
@@ -326,15 +326,19 @@ class SftpShell:
         _, names = self._arguments(words, "", 2, 2)
         self._front.call(self._sftp.copy(self._path(names[0]), self._path(names[1])))
 
-    def _number(self, word: str, base: int = 10) -> int:
-        digits = "01234567" if base == 8 else "0123456789"
-        if not word or set(word) - set(digits) or len(word) > 10:
-            self._fail(f"{shown(word)} is no number to the base of {base}")
-        return int(word, base)
+    def _number(self, word: str) -> int:
+        if not (word.isascii() and word.isdecimal()) or len(word) > 10:
+            self._fail(f"{shown(word)} is no number; names of users and groups are not known here")
+        return int(word)
+
+    def _mode(self, word: str) -> int:
+        if not word or set(word) - set("01234567") or len(word) > 10:
+            self._fail(f"{shown(word)} is no octal mode, such as 644")
+        return int(word, 8)
 
     def _chmod(self, words: list[str]) -> None:
         flags, names = self._arguments(words, "h", 2, 2)
-        mode = self._number(names[0], 8)
+        mode = self._mode(names[0])
         self._change(names[1], "Changing mode of", flags, lambda _: Attributes(mode=mode & 0o7777))
 
     def _chown(self, words: list[str]) -> None:
@@ -380,7 +384,7 @@ class SftpShell:
 
     def _lumask(self, words: list[str]) -> None:
         _, names = self._arguments(words, "", 1, 1)
-        mask = self._number(names[0], 8) & 0o777
+        mask = self._mode(names[0]) & 0o777
         os.umask(mask)
         self._say(f"Local umask: {mask:03o}")
 
@@ -445,3 +449,11 @@ class SftpShell:
             for name, is_folder in sorted(names)
             if name.startswith(unescaped(head)) and name.isprintable() and (head or not name.startswith("."))
         ]
+
+
+def _below(folder: str, source: str) -> str:
+    """Tell where in a directory a copy of `source` comes to stand, as people write it."""
+    name = source.rstrip("/").rpartition("/")[2]
+    if name in {"", ".", ".."}:  # what is in it comes there
+        return folder
+    return name if folder == "." else posixpath.join(folder, name)
