@@ -126,7 +126,7 @@ class Transfer:
         elif self._recursive:
             await self._directory(source, target, found, 0)
         else:
-            raise IsADirectoryError(errno.EISDIR, "is a directory", source)
+            raise IsADirectoryError(errno.EISDIR, "is a directory; -r (recursive) copies directories", source)
 
     @staticmethod
     def _below(side: Side, path: bytes, name: bytes) -> bytes:

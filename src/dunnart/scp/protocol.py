@@ -199,7 +199,7 @@ class _Source:
             status = files.stat(path, follow=True)
             if stat.S_ISDIR(status.st_mode):
                 if not self._command.recursive:
-                    peer.warn(f"{path.decode(errors='replace')}: not a regular file")
+                    peer.warn(f"{path.decode(errors='replace')}: not a regular file; -r copies directories")
                 elif depth >= _DEPTH:
                     peer.warn(f"{path.decode(errors='replace')}: too many levels of directories")
                 else:

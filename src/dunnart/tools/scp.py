@@ -125,11 +125,14 @@ class _Copying:
             )  # fmt: skip
             self._try(path, transfer.run(to_bytes(path), to_bytes(there)))
 
-    def _try(self, path: str, work: Coroutine[Any, Any, None]) -> None:
+    def _try(self, path: str, work: Coroutine[Any, Any, None], *, summed_up: bool = False) -> None:
+        """Do it; `summed_up`: its error only repeats what was told of single files, if anything was."""
+        before = self.progress.failures
         try:
             self._front.call(work)
         except OSError as error:
-            self.progress.failed(path, error)
+            if not summed_up or self.progress.failures == before:
+                self.progress.failed(path, error)
         except LimitExceeded as error:
             if any(session.closed for session in self._sessions.values()):
                 raise
@@ -184,11 +187,11 @@ class _Copying:
                 work = scp.get(
                     connection, [source.path], target.path, strict=strict, watch=self.progress, log=log, **how
                 )
-                self._try(source.path, work)
+                self._try(source.path, work, summed_up=True)
             return
         if here:
             work = scp.put(self._connection(target.host), here, target.path, watch=self.progress, log=log, **how)
-            self._try(here[0], work)
+            self._try(here[0], work, summed_up=True)
         for source in sources:
             if source.host is not None:
                 one, other = self._connection(source.host), self._connection(target.host)

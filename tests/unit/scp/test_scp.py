@@ -110,7 +110,7 @@ def test_what_cannot_be_sent_is_told_and_the_rest_goes_on(tmp_path: Path) -> Non
     status, answered = run(tmp_path, "scp -f /no /folder /fifo /file", b"\0" * 20)
     assert status == 1
     assert answered == (
-        b"\1scp: /no: No such file or directory\n\1scp: /folder: not a regular file\n"
+        b"\1scp: /no: No such file or directory\n\1scp: /folder: not a regular file; -r copies directories\n"
         b"\1scp: /fifo: not a regular file\nC0644 1 file\nx\0"
     )
 
