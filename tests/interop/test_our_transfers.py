@@ -28,6 +28,7 @@ from dunnart.client.sftp import Sftp
 from dunnart.client.transfers import TransferWatch
 from dunnart.daemon.ways_in import this_user
 from dunnart.keys import PublicKey
+from tests.file_trees import assert_same, make_tree
 from tests.interop.support import MIB, SECONDS, Blob, Keys, Served, environment, missing, program, serve
 from tests.interop.test_our_client import Peer, sshd, stop
 
@@ -86,32 +87,12 @@ def host(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.Te
     stop(started)
 
 
-def tree(folder: Path) -> Path:
-    made = folder / "tree"
-    (made / "sub/empty").mkdir(parents=True)
-    for number, name in enumerate(NAMES):
-        path = made / "sub" / name
-        path.write_bytes(os.urandom(number * 70_000))
-        path.chmod(0o604)
-        os.utime(path, (1_000_000, 2_000_000 + number))
-    return made
-
-
-def same(one: Path, other: Path, *, preserved: bool = True) -> None:
-    assert sorted(os.listdir(other / "sub")) == sorted([*NAMES, "empty"])
-    for name in NAMES:
-        assert filecmp.cmp(one / "sub" / name, other / "sub" / name, shallow=False)
-        if preserved:
-            found, wanted = (other / "sub" / name).stat(), (one / "sub" / name).stat()
-            assert (found.st_mode, int(found.st_mtime)) == (wanted.st_mode, int(wanted.st_mtime))
-
-
 WAYS = {"sftp": [], "scp": ["-O"], "sftp by ssh": ["-S", "ssh"], "scp by ssh": ["-S", "ssh", "-O"]}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_scp_of_trees_both_ways(host: Host, tmp_path: Path, way: str) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
     flags = list(WAYS[way])
     if "-S" in flags:
         flags[1] = program("ssh")
@@ -122,15 +103,15 @@ def test_scp_of_trees_both_ways(host: Host, tmp_path: Path, way: str) -> None:
     done = host.run("scp", *flags, "-rp", f"127.0.0.1:{tmp_path}/there", str(tmp_path / "back"))
     assert (done.returncode, done.stderr) == (0, b"")
     for folder in ("there", "back"):
-        same(made, tmp_path / folder)
+        assert_same(made, tmp_path / folder)
 
 
 @pytest.mark.parametrize("flags", [[], ["-O"], ["-3"]])
 def test_scp_between_two_servers(host: Host, tmp_path: Path, flags: list[str]) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
     done = host.run("scp", *flags, "-r", f"127.0.0.1:{made}", f"127.0.0.1:{tmp_path}/there")
     assert (done.returncode, done.stderr) == (0, b"")
-    same(made, tmp_path / "there", preserved=False)
+    assert_same(made, tmp_path / "there", preserved=False)
 
 
 @pytest.mark.parametrize("flags", [[], ["-O"]])
@@ -346,21 +327,21 @@ def sftp_server(request: pytest.FixtureRequest) -> str:
 
 
 def test_programs_straight_to_a_server(sftp_server: str, tmp_path: Path) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
     done = dunnart(tmp_path, "scp", "-D", sftp_server, "-rp", str(made), f"x:{tmp_path}/there")
     assert (done.returncode, done.stderr) == (0, b"")
-    same(made, tmp_path / "there")
+    assert_same(made, tmp_path / "there")
     flags = ["-D", sftp_server, "-R", "3", "-B", "1000", "-b", "-"]
     done = dunnart(tmp_path, "sftp", *flags, said=f"get -R {made} back\n".encode(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    same(made, tmp_path / "back", preserved=False)
+    assert_same(made, tmp_path / "back", preserved=False)
     for server in ("/nothing/there", "cat"):
         done = dunnart(tmp_path, "sftp", "-D", server, "-b", "-")
         assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
 
 
 def test_the_api_with_a_server_program(sftp_server: str, tmp_path: Path, blob: Blob) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
 
     async def work() -> None:
         async with await Sftp.begin(await Program.start(sftp_server.split())) as sftp:
@@ -383,12 +364,12 @@ def test_the_api_with_a_server_program(sftp_server: str, tmp_path: Path, blob: B
             assert len([entry async for entry in sftp.scandir(tmp_path / "many")]) == 3000
 
     asyncio.run(asyncio.wait_for(work(), SECONDS))
-    same(made, tmp_path / "there")
-    same(made, tmp_path / "back")
+    assert_same(made, tmp_path / "there")
+    assert_same(made, tmp_path / "back")
 
 
 def test_the_api_over_a_connection(host: Host, tmp_path: Path, blob: Blob) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
 
     async def work() -> None:
         async with host.peer.connect(host.keys.path("ed25519")) as connection:
@@ -405,13 +386,13 @@ def test_the_api_over_a_connection(host: Host, tmp_path: Path, blob: Blob) -> No
     asyncio.run(asyncio.wait_for(work(), SECONDS))
     for name in ("up", "down", "again"):
         assert filecmp.cmp(tmp_path / name, blob.path, shallow=False)
-    same(made, tmp_path / "tree2", preserved=False)
-    same(made, tmp_path / "there")
-    same(made, tmp_path / "back")
+    assert_same(made, tmp_path / "tree2", preserved=False)
+    assert_same(made, tmp_path / "there")
+    assert_same(made, tmp_path / "back")
 
 
 def test_without_an_event_loop(host: Host, tmp_path: Path) -> None:
-    made = tree(tmp_path)
+    made = make_tree(tmp_path / "tree", NAMES)
     moved: list[int] = []
 
     class Watch(TransferWatch):
@@ -436,8 +417,8 @@ def test_without_an_event_loop(host: Host, tmp_path: Path) -> None:
             sftp.stat(tmp_path / "nothing")
         assert "limits@openssh.com" in sftp.extensions
         assert sftp.limits.read_bytes > 200_000
-    same(made, tmp_path / "there")
-    same(made, tmp_path / "back")
+    assert_same(made, tmp_path / "there")
+    assert_same(made, tmp_path / "back")
     assert max(moved) == (made / "sub" / NAMES[-1]).stat().st_size
 
 

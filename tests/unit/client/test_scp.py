@@ -16,6 +16,7 @@ from dunnart.client import scp
 from dunnart.client.transfers import TransferWatch
 from dunnart.scp import Places, ScpCommand, serve
 from dunnart.sftp import LocalFiles
+from tests.file_trees import assert_same, make_tree
 from tests.unit.client.sftp_servers import Stream
 
 NAMES = ("plain", "with space", "qu'ote", "back\\slash", "*", "{a,b}", "-rf", "\udcff")
@@ -103,29 +104,11 @@ class Saying(Stream):
         return self
 
 
-def tree(folder: Path) -> None:
-    (folder / "sub/empty").mkdir(parents=True)
-    for number, name in enumerate(NAMES):
-        path = folder / "sub" / name
-        path.write_bytes(os.urandom(number * 90_000))
-        path.chmod(0o604)
-        os.utime(path, (1_000_000, 2_000_000 + number))
-
-
-def same(one: Path, other: Path, *, preserved: bool = True) -> None:
-    assert sorted(os.listdir(other / "sub")) == sorted([*NAMES, "empty"])
-    for name in NAMES:
-        assert (other / "sub" / name).read_bytes() == (one / "sub" / name).read_bytes()
-        if preserved:
-            assert int((other / "sub" / name).stat().st_mtime) == int((one / "sub" / name).stat().st_mtime)
-            assert (other / "sub" / name).stat().st_mode == (one / "sub" / name).stat().st_mode
-
-
 def test_trees_both_ways_and_between_servers(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         folder.mkdir()
-    tree(tmp_path / "here")
+    make_tree(tmp_path / "here", NAMES)
     moved: list[tuple[str, int, int | None]] = []
 
     class Watch(TransferWatch):
@@ -143,7 +126,7 @@ def test_trees_both_ways_and_between_servers(tmp_path: Path) -> None:
 
     run(work())
     for folder in (one / "up", other / "there", tmp_path / "down"):
-        same(tmp_path / "here", folder)
+        assert_same(tmp_path / "here", folder)
     assert [(one / "up" / name).exists() for name in NAMES[:3]] == [True] * 3
     assert sorted(os.listdir(tmp_path / "here/sub/empty")) == sorted(NAMES)
     size = (tmp_path / "down/sub/-rf").stat().st_size
@@ -151,7 +134,7 @@ def test_trees_both_ways_and_between_servers(tmp_path: Path) -> None:
 
 
 def test_wildcards_are_the_servers(tmp_path: Path) -> None:
-    tree(tmp_path)
+    make_tree(tmp_path, NAMES)
 
     async def work() -> None:
         (tmp_path / "down").mkdir()
@@ -165,7 +148,7 @@ def test_wildcards_are_the_servers(tmp_path: Path) -> None:
 
 
 def test_errors_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
-    tree(tmp_path)
+    make_tree(tmp_path, NAMES)
     (tmp_path / "down").mkdir()
     told: list[str] = []
 
@@ -250,7 +233,7 @@ def test_a_server_that_ends_too_early(tmp_path: Path, said: bytes) -> None:
 
 
 def test_a_cancelled_transfer_leaves_no_thread(tmp_path: Path) -> None:
-    tree(tmp_path)
+    make_tree(tmp_path, NAMES)
 
     class Silent(Saying):
         def __init__(self) -> None:

@@ -17,6 +17,7 @@ from dunnart.client.transfers import TransferWatch
 from dunnart.errors import ConnectionClosed, DecodeError, DunnartError, LimitExceeded
 from dunnart.sftp import LocalFiles, messages
 from dunnart.wire.encoding import Reader, string, uint32, uint64
+from tests.file_trees import assert_same, make_tree
 from tests.unit.client.sftp_servers import NOTHING, Honest, Scripted, Stream, names, packet, status
 
 DIRECTORY, FILE, LINK = 0o40755, 0o100644, 0o120777
@@ -32,23 +33,14 @@ async def begin(folder: Path, largest: int = 1 << 20, **options: int) -> Sftp:
 
 
 def tree(folder: Path) -> None:
-    (folder / "sub/empty").mkdir(parents=True)
-    for number, name in enumerate(ODD):
-        path = folder / "sub" / name
-        path.write_bytes(os.urandom(number * 40_000))
-        path.chmod(0o604)
-        os.utime(path, (1_000_000, 2_000_000 + number))
+    make_tree(folder, ODD)
     (folder / "link").symlink_to("sub/plain")
     os.utime(folder / "sub", (1_000_000, 3_000_000))
 
 
 def same(one: Path, other: Path) -> None:
     assert os.listdir(other) == ["sub"]  # links are skipped
-    assert sorted(os.listdir(other / "sub")) == sorted([*ODD, "empty"])
-    for name in ODD:
-        assert (other / "sub" / name).read_bytes() == (one / "sub" / name).read_bytes()
-        found, wanted = (other / "sub" / name).stat(), (one / "sub" / name).stat()
-        assert (found.st_mode, int(found.st_mtime)) == (wanted.st_mode, int(wanted.st_mtime))
+    assert_same(one, other)
     assert int((other / "sub").stat().st_mtime) == 3_000_000
 
 
@@ -150,6 +142,7 @@ def test_walk_and_glob(tmp_path: Path) -> None:
 def test_trees_both_ways(tmp_path: Path, largest: int) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
+    (tmp_path / "into").mkdir()
     tree(here)
 
     async def work() -> None:
@@ -157,7 +150,7 @@ def test_trees_both_ways(tmp_path: Path, largest: int) -> None:
             await sftp.put(here, "up", recursive=True, preserve=True)
             await sftp.put(here / "sub/plain", ".")
             await sftp.get("up", tmp_path / "down", recursive=True, preserve=True)
-            await sftp.get("up", tmp_path / "down/sub/empty", recursive=True)  # into what is there
+            await sftp.get("up", tmp_path / "into", recursive=True)
             with pytest.raises(IsADirectoryError):
                 await sftp.get("up", tmp_path / "other")
             with pytest.raises(FileNotFoundError):
@@ -166,7 +159,7 @@ def test_trees_both_ways(tmp_path: Path, largest: int) -> None:
     run(work())
     same(here, there / "up")
     assert (there / "plain").exists()
-    assert sorted(os.listdir(tmp_path / "down/sub/empty/up/sub")) == sorted([*ODD, "empty"])
+    assert sorted(os.listdir(tmp_path / "into/up/sub")) == sorted([*ODD, "empty"])
     same(here, tmp_path / "down")
 
 
