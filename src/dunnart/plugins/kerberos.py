@@ -7,8 +7,9 @@ A login takes several steps, and the library's security context lives here betwe
 With gssapi-keyex the context is made in the key exchange, before there is a user, and proves the server in the place of
 a host key; the login is then the MIC alone.
 
-What the library does may read files (the keytab, the replay cache, ~/.k5login), so every step runs in a thread, and the
-server's `callback_seconds` bounds it.
+What the library does may read files (the keytab, the replay cache, ~/.k5login, in homes that stand on a network), so
+every step runs in a thread, and the server's `callback_seconds` bounds it. The threads are the plug-in's own: steps
+that hang hold up no other way to log in.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dunnart.keys.rights import Rights
 from dunnart.plugins import kuserok, os_account
+from dunnart.runtime.pool import ThreadPool
 from dunnart.server import Allow, AuthReply, Deny, GssapiCredential, GssapiKeyExchange, GssapiStep, clean
 from dunnart.server.plugins import plugin
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.plugins import Context
 
+_THREADS, _QUEUE = 8, 100
 KERBEROS = bytes.fromhex("06092a864886f712010202")
 """1.2.840.113554.1.2.2 in DER, which is what clients send (RFC 4462 §3.2)."""
 
@@ -85,6 +88,7 @@ class Kerberos:
         self._options = context.options
         self._log = context.logger
         self._logins: dict[int, _Login] = {}
+        self._threads = ThreadPool("dunnart-kerberos", _THREADS, _QUEUE)
         self._gssapi, self._credentials = _acceptor(context.options)
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
@@ -104,12 +108,15 @@ class Kerberos:
             return Deny("no exchange is under way")
         reply: AuthReply
         if credential.token is not None:
-            reply = await attempt.run(self._step, context, credential.token)
+            reply = await self._in_thread(self._step, context, credential.token)
             if isinstance(reply, GssapiStep):
                 login.context = context
         else:
-            reply = await attempt.run(self._decide, login, context, attempt.user, credential)
+            reply = await self._in_thread(self._decide, login, context, attempt.user, credential)
         return reply
+
+    async def _in_thread(self, function: Callable[..., AuthReply], *arguments: object) -> AuthReply:
+        return await self._threads.run(lambda: function(*arguments))
 
     def _new_context(self) -> Any:  # noqa: ANN401 - gssapi.SecurityContext
         context = self._gssapi.SecurityContext(creds=self._credentials, usage="accept")
@@ -176,7 +183,7 @@ class KerberosKeyExchange(Kerberos):
         if isinstance(step, GssapiCredential):
             if login.context is None:
                 return Deny("keys were not exchanged by GSS-API")
-            reply = await attempt.run(self._decide, login, login.context, attempt.user, step)
+            reply = await self._in_thread(self._decide, login, login.context, attempt.user, step)
             return reply
         if not isinstance(step, GssapiKeyExchange):
             return Deny("not a step of GSS-API")
@@ -184,7 +191,7 @@ class KerberosKeyExchange(Kerberos):
             login.context = self._new_context()
         if login.context is None:
             return Deny("no exchange is under way")
-        reply = await attempt.run(self._exchange, login.context, step)
+        reply = await self._in_thread(self._exchange, login.context, step)
         return reply
 
     # In a thread.

@@ -14,8 +14,7 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import Awaitable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
@@ -23,6 +22,7 @@ from urllib.parse import quote_plus
 from dunnart.errors import ConfigError
 from dunnart.plugins.id_token import BadToken, Verifier
 from dunnart.plugins.web import Web, trusted
+from dunnart.runtime.pool import ThreadPool
 from dunnart.server import Allow, AuthReply, Deny, InteractiveCredential, Prompt, clean
 from dunnart.server.plugins import plugin
 
@@ -105,7 +105,7 @@ class Oidc:
         self._web = Web(options.seconds, options.ca_file)
         self._verifier = Verifier(options.issuer, options.client_id)
         self._secret = _read_secret(options.client_secret_file)
-        self._threads = ThreadPoolExecutor(_THREADS, "dunnart-oidc")
+        self._threads = ThreadPool("dunnart-oidc", _THREADS, _MOST_LOGINS)
         self._logins: dict[int, _Login] = {}
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
@@ -118,7 +118,7 @@ class Oidc:
                 login = await self._begin(attempt.connection)
                 return login.prompt
             return await self._look(attempt)
-        except (OSError, _Refused, BadToken) as error:
+        except (OSError, BufferError, _Refused, BadToken) as error:
             self.ended(attempt.connection)
             return Deny(clean(str(error) or type(error).__name__))
 
@@ -201,7 +201,7 @@ class Oidc:
                     await asyncio.sleep(interval)
                     try:
                         status, answer = await self._post(issuer["token_endpoint"], grant_type=_GRANT, device_code=code)
-                    except OSError:  # RFC 8628 §3.5: an issuer that does not answer is asked less often
+                    except (OSError, BufferError):  # RFC 8628 §3.5: an issuer that does not answer is asked less often
                         interval += _SLOW_DOWN
                         continue
                     if status == _OK:
@@ -222,11 +222,11 @@ class Oidc:
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         return await self._in_thread(url, form, headers)
 
-    def _in_thread(
+    async def _in_thread(
         self, url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Awaitable[tuple[int, dict[str, Any]]]:
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._web.ask, url, form, headers)
-        return asyncio.wait_for(work, self._options.seconds + 1)  # names that are looked up have no bound of their own
+    ) -> tuple[int, dict[str, Any]]:
+        async with asyncio.timeout(self._options.seconds + 1):  # names that are looked up have no bound of their own
+            return await self._threads.run(lambda: self._web.ask(url, form, headers))
 
 
 def _read_secret(path: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +168,22 @@ async def test_tickets_that_come_as_the_connection_ends_do_not_stay(
     assert isinstance(reply, Allow)
     assert reply.rights is not None
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_home_that_hangs_holds_up_nobody_else(plugin: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, made, ann = threading.Event(), plugin(realm=""), client()
+    monkeypatch.setattr("dunnart.plugins.kuserok.may_log_in", lambda _principal, _user: home.wait(30))
+    await established(made, ann)
+    asked = attempt(mic=ann.get_signature(SIGNED), signed=SIGNED)
+    waiting = asyncio.ensure_future(made.authenticate(asked))
+    assert (await asyncio.wait([waiting], timeout=0.1))[0] == set()
+    other = replace(attempt(mechanisms=(KERBEROS,)), connection=2)
+    assert await made.authenticate(other) == GssapiStep(KERBEROS)
+    bob = client()
+    assert isinstance(await made.authenticate(replace(attempt(token=bob.step()), connection=2)), GssapiStep)
+    assert not waiting.done()
+    home.set()
+    assert await waiting == Allow()
 
 
 # Key exchanges.
