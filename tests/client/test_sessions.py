@@ -53,6 +53,13 @@ async def test_what_the_server_does_not_have_is_refused() -> None:
         assert (await connection.run("echo on")).stdout == b"on"
 
 
+async def test_a_command_is_a_line() -> None:
+    async with serving() as server, server.connect() as connection:
+        with pytest.raises(TypeError, match=r"a command is a str or bytes, not list: .* shlex\.join"):
+            await connection.run(["ls"])  # type: ignore[arg-type]
+        assert (await connection.run("echo on")).stdout == b"on"
+
+
 async def test_several_sessions_share_a_connection() -> None:
     async with serving() as server, server.connect() as connection:
         done = await asyncio.gather(*(connection.run("cat", noise(100_000 + n)) for n in range(5)))

@@ -183,8 +183,17 @@ def program_request(command: str | bytes | None, subsystem: str | None) -> Chann
     if subsystem is not None:
         return SubsystemRequest(subsystem)
     if command is not None:
-        return ExecRequest(command.encode() if isinstance(command, str) else command)
+        return ExecRequest(_command_line(command))
     return ShellRequest()
+
+
+def _command_line(command: object) -> bytes:
+    if isinstance(command, str):
+        return command.encode()
+    if isinstance(command, bytes):
+        return command
+    said = "the server's shell splits it; shlex.join makes a line of a list"
+    raise TypeError(f"a command is a str or bytes, not {type(command).__name__}: {said}")
 
 
 def _pty(terminal: Terminal) -> PtyRequest:
