@@ -120,39 +120,39 @@ class _RemoteWriting:
 
 
 class LocalSide:
-    """Files here; every call that may block is made in a thread."""
+    """Files here; every call that may block is made in a thread. Errors name paths as text."""
 
     separator = os.fsencode(os.sep)
 
     async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
         """What is known of a file, or of the symbolic link itself."""
-        return Attributes.of(await asyncio.to_thread(os.stat, path, follow_symlinks=follow))
+        return Attributes.of(await asyncio.to_thread(os.stat, os.fsdecode(path), follow_symlinks=follow))
 
     async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """List a directory."""
 
         def scan() -> list[tuple[bytes, Attributes]]:
             found = []
-            with os.scandir(path) as entries:
+            with os.scandir(os.fsdecode(path)) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):  # gone since
-                        found.append((entry.name, Attributes.of(entry.stat(follow_symlinks=False))))
+                        found.append((os.fsencode(entry.name), Attributes.of(entry.stat(follow_symlinks=False))))
             return found
 
         return await asyncio.to_thread(scan)
 
     async def make_directory(self, path: bytes, mode: int) -> None:
         """Make a directory."""
-        await asyncio.to_thread(os.mkdir, path, mode)
+        await asyncio.to_thread(os.mkdir, os.fsdecode(path), mode)
 
     async def set(self, path: bytes, attributes: Attributes) -> None:
         """Change what the attributes name."""
 
         def change() -> None:
             if attributes.mode is not None:
-                os.chmod(path, attributes.mode)
+                os.chmod(os.fsdecode(path), attributes.mode)
             if attributes.atime is not None and attributes.mtime is not None:
-                os.utime(path, (attributes.atime, attributes.mtime))
+                os.utime(os.fsdecode(path), (attributes.atime, attributes.mtime))
 
         await asyncio.to_thread(change)
 
@@ -160,7 +160,7 @@ class LocalSide:
         """Open a file to read it."""
 
         def begin() -> tuple[int, os.stat_result]:
-            fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+            fd = os.open(os.fsdecode(path), os.O_RDONLY | _NONBLOCK | _BINARY)
             return fd, os.fstat(fd)
 
         return _LocalReading(*await asyncio.to_thread(begin))
@@ -170,10 +170,10 @@ class LocalSide:
 
         def begin() -> tuple[int, int]:
             truncate = 0 if resume else os.O_TRUNC
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | truncate | _BINARY, mode | 0o200)
+            fd = os.open(os.fsdecode(path), os.O_WRONLY | os.O_CREAT | truncate | _BINARY, mode | 0o200)
             return fd, os.fstat(fd).st_size if resume else 0
 
-        return _LocalWriting(*await asyncio.to_thread(begin), path)
+        return _LocalWriting(*await asyncio.to_thread(begin), os.fsdecode(path))
 
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hold us up
@@ -204,7 +204,7 @@ class _LocalReading:
 class _LocalWriting:
     """Collects what comes, so that a thread has something to do when it is asked."""
 
-    def __init__(self, fd: int, size: int, path: bytes) -> None:
+    def __init__(self, fd: int, size: int, path: str) -> None:
         self._fd = fd
         self._path = path
         self._waiting: list[bytes] = []

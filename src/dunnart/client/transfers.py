@@ -121,17 +121,17 @@ class Transfer:
                 target = self._below(self._target, target, name)
         if not found.is_directory:
             if found.mode is not None and not found.is_file:
-                raise OSError(errno.EINVAL, "is not a regular file", source)
+                raise OSError(errno.EINVAL, "is not a regular file", to_text(source))
             await self._file(source, target, found)
         elif self._recursive:
             await self._directory(source, target, found, 0)
         else:
-            raise IsADirectoryError(errno.EISDIR, "is a directory; -r (recursive) copies directories", source)
+            raise IsADirectoryError(errno.EISDIR, "is a directory; -r (recursive) copies directories", to_text(source))
 
     @staticmethod
     def _below(side: Side, path: bytes, name: bytes) -> bytes:
         if name in _HERE or side.separator in name or b"/" in name or (os.altsep and b":" in name):
-            raise OSError(errno.EINVAL, "is no name for a file here", name)
+            raise OSError(errno.EINVAL, "is no name for a file here", to_text(name))
         return (path if path.endswith(side.separator) else path + side.separator) + name
 
     async def _directory(self, source: bytes, target: bytes, found: Attributes, depth: int) -> None:
@@ -200,7 +200,7 @@ class Transfer:
         try:
             if found.size is not None and done > found.size:
                 text = "cannot be resumed: what there is of it is longer"
-                raise OSError(errno.EFBIG, text, source)  # noqa: TRY301 - what is open is closed below
+                raise OSError(errno.EFBIG, text, shown)  # noqa: TRY301 - what is open is closed below
             self._watch.moved(shown, done, found.size)
             async with contextlib.aclosing(reading.chunks(done)) as chunks:
                 async for data in chunks:

@@ -202,7 +202,7 @@ class SftpClient:
             raise LocalProtocolError("the server has not said its version yet")
         size = 5 + len(body) + len(data)
         if size > PACKET_BYTES:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:_NAME_BYTES])
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), _shown(path[:_NAME_BYTES]))
         while self._next in self._waiting:
             self._next = (self._next + 1) % _NUMBERS
         number = self._next
@@ -218,7 +218,7 @@ class SftpClient:
     ) -> Request[T]:  # fmt: skip
         if name not in self.extensions:
             text = f"The server has no {name.decode()}"
-            raise OSError(errno.EOPNOTSUPP, text, path or None)
+            raise OSError(errno.EOPNOTSUPP, text, _shown(path))
         return self._ask(messages.EXTENDED, string(name) + body, expected, decode, path)
 
     # Open files.
@@ -369,7 +369,12 @@ def _status(request: Request[object], reader: Reader) -> object:
         return request.at_end
     number = messages.ERROR_OF_TEXT.get(text) if status == messages.FAILURE else None
     number = number or messages.ERROR_OF_STATUS.get(status, errno.EIO)
-    return OSError(number, text or os.strerror(number), request.path or None)
+    return OSError(number, text or os.strerror(number), _shown(request.path))
+
+
+def _shown(path: bytes) -> str | None:
+    """Give a path as people know it, for an error; one that is no UTF-8 keeps its bytes (PEP 383)."""
+    return path.decode("utf-8", "surrogateescape") or None
 
 
 def _handle(reader: Reader) -> bytes:

@@ -73,7 +73,7 @@ def test_files(tmp_path: Path) -> None:
                 await sftp.open("f", "rw")
             with pytest.raises(FileNotFoundError) as missing:
                 await sftp.open("nothing")
-            assert missing.value.filename == b"nothing"
+            assert missing.value.filename == "nothing"
 
     run(work())
 
@@ -151,10 +151,11 @@ def test_trees_both_ways(tmp_path: Path, largest: int) -> None:
             await sftp.put(here / "sub/plain", ".")
             await sftp.get("up", tmp_path / "down", recursive=True, preserve=True)
             await sftp.get("up", tmp_path / "into", recursive=True)
-            with pytest.raises(IsADirectoryError):
+            with pytest.raises(IsADirectoryError) as remote:
                 await sftp.get("up", tmp_path / "other")
-            with pytest.raises(FileNotFoundError):
+            with pytest.raises(FileNotFoundError) as local:
                 await sftp.put(tmp_path / "nothing", "x")
+            assert (remote.value.filename, local.value.filename) == ("up", str(tmp_path / "nothing"))
 
     run(work())
     same(here, there / "up")

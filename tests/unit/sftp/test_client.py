@@ -78,7 +78,7 @@ def test_with_our_server(tmp_path: Path) -> None:
     assert talk(client, server, client.read_link(b"link")) == b"f\xff"
     missing = talk(client, server, client.stat(b"no"))
     assert isinstance(missing, FileNotFoundError)
-    assert (missing.filename, missing.strerror) == (b"no", os.strerror(errno.ENOENT))
+    assert (missing.filename, missing.strerror) == ("no", os.strerror(errno.ENOENT))
     assert isinstance(talk(client, server, client.make_directory(b"link")), FileExistsError)
     assert client.waiting == 0
 
@@ -116,7 +116,7 @@ def test_any_chunking_gives_the_same(data: st.DataObject) -> None:
     assert (getattr(limits, "packet_bytes", 0), getattr(limits, "read_bytes", 0)) == (messages.PACKET_BYTES, 5000)
     assert getattr(limits, "write_bytes", 0) == messages.DATA_BYTES
     assert isinstance(results[5], PermissionError)
-    assert str(results[5]) == f"[Errno {errno.EACCES}] no: b'p'"
+    assert str(results[5]) == f"[Errno {errno.EACCES}] no: 'p'"
     assert results[6] == b"/r"
     assert results[7] == b""
     assert client.waiting == 0
