@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     ),
     ("py:class", r"AsyncIterator|Awaitable|Callable|Iterable|Iterator|Mapping|Sequence"),
     ("py:class", r"(dunnart\.keys\.rights\.)?Forwarding"),  # any object that is like dunnart.server.Forward
-    ("py:class", r"(.*\.)?(Arena|Channel|KexInit|Message|Negotiated)"),  # for whoever reads the protocol's sources
+    ("py:class", r"(.*\.)?(Arena|Channel|KexInit|Message|Negotiated|Reader)"),  # for readers of the protocol's sources
 ]
 
 autodoc_default_options = {"members": True}
@@ -58,7 +58,7 @@ _LAZY = ("dunnart", "dunnart.keys")
 _NOT_FOR_USERS_TO_MAKE = {
     "dunnart.ecos.Daemon", "dunnart.ecos.Handle",
     "dunnart.server.BlockingSession", "dunnart.server.EventSession", "dunnart.server.RawSession",
-    "dunnart.server.Session", "dunnart.server.ClientLink", "dunnart.server.Scope", "dunnart.sftp.Request",
+    "dunnart.server.Session", "dunnart.server.ClientLink", "dunnart.server.Scope",
     "dunnart.client.Agent", "dunnart.client.Channel", "dunnart.client.Connecting", "dunnart.client.Connection",
     "dunnart.client.Incoming", "dunnart.client.Session", "dunnart.client.blocking.Channel",
     "dunnart.client.blocking.Connection", "dunnart.client.blocking.Incoming", "dunnart.client.blocking.Session",
