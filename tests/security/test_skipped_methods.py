@@ -48,7 +48,7 @@ async def answers(made: Fake, kind: type[Any], count: int) -> None:
     await eventually(lambda: sum(isinstance(frame, kind) for frame in made.frames) == count)
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("options", WAYS, ids=lambda options: next(iter(options)))
 async def test_all_methods_of_a_chain_let_in(options: dict[str, Any]) -> None:
     made = fake(options)
     if "methods_for" in options:
@@ -63,7 +63,7 @@ async def test_all_methods_of_a_chain_let_in(options: dict[str, Any]) -> None:
     await made.close()
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("options", WAYS, ids=lambda options: next(iter(options)))
 @pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
 async def test_one_of_them_does_not(options: dict[str, Any], method: str) -> None:
     made = fake(options)
