@@ -365,7 +365,9 @@ def _unsafe(path: str, status: os.stat_result, owner_uid: int) -> str | None:
     if status.st_uid not in {0, owner_uid}:
         return f"{path}: bad owner: uid {status.st_uid}"
     if status.st_mode & 0o022:
-        return f"{path}: bad modes: {stat.S_IMODE(status.st_mode):o}: writable by others"
+        # Nothing can be done about a folder that is meant for everybody, such as /tmp.
+        remedy = "keep the file elsewhere" if status.st_mode & stat.S_ISVTX else f"chmod go-w {path}"
+        return f"{path}: bad modes: {stat.S_IMODE(status.st_mode):o}: writable by others; {remedy}"
     return None
 
 

@@ -357,6 +357,16 @@ def test_directories_above_home_do_not_count_but_without_home_all_do(home: Path,
     assert AuthorizedKeysCache().load(str(file), owner_uid=UID).find(ONE) == ()
 
 
+def test_what_to_do_about_modes_is_told(home: Path, file: Path) -> None:
+    file.chmod(0o666)
+    assert (strict_modes_reason(str(file), UID, str(home)) or "").endswith(f"others; chmod go-w {file.resolve()}")
+    file.chmod(0o600)
+    file.parent.chmod(0o1777)
+    assert (strict_modes_reason(str(file), UID, str(home)) or "").endswith(
+        "1777: writable by others; keep the file elsewhere"
+    )
+
+
 def test_another_owner_s_file_is_not_trusted(home: Path, file: Path) -> None:
     if UID == 0:
         os.chown(file, 12345, -1)
