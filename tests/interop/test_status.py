@@ -221,6 +221,7 @@ def test_one_socket_for_one_server(start: Serve, tmp_path: Path) -> None:
     first = start()
     second = start("--state-folder", str(first.folder / "state"))
     assert "there is no control socket: control_socket: cannot listen on unix:" in second.log
+    assert "give this one a state_folder or control_socket of its own" in second.log
     assert ask(first, "status").returncode == 0
     second.process.send_signal(signal.SIGTERM)
     assert second.process.wait(SECONDS) == 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -184,7 +185,12 @@ def _listen(path: str) -> socket.socket:
     try:
         listener = listen(ListenAddress("", 0, address.path))[0]
     except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("listen: "), key=_OPTION) from error
+        said = str(error).removeprefix("listen: ")
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            said += (
+                f"; another server has it: give this one a state_folder or {_OPTION} of its own, or {_OPTION} = {OFF!r}"
+            )
+        raise ConfigError(said, key=_OPTION) from error
     os.chmod(path, 0o600)
     listener.setblocking(False)  # noqa: FBT003 - the name says it
     return listener
