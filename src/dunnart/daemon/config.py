@@ -717,7 +717,9 @@ class Source:
 
 def _read_option(name: str, value: object, source: Source, *, flag: bool) -> Any:  # noqa: ANN401 - the field's type
     if name not in OPTIONS:
-        raise source.error(unknown_name(name, OPTIONS), name, flag=flag)
+        from dunnart.daemon.sshd_words import our_word
+
+        raise source.error(our_word(name) or unknown_name(name, OPTIONS), name, flag=flag)
     try:
         return OPTIONS[name].read(value)
     except BadValue as error:

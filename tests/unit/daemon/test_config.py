@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from dunnart.crypto.profiles import PROFILES
 from dunnart.daemon.config import OPTIONS, ServeConfig, flag_of, load, option_table, to_toml
 from dunnart.daemon.flags import parse, parser
-from dunnart.daemon.options import BadValue, declared_default
+from dunnart.daemon.options import BadValue, declared_default, field_types
+from dunnart.daemon.sshd_words import OUR_WORDS
 from dunnart.errors import ConfigError
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit
@@ -240,6 +242,8 @@ def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
         ("listen = [22]", 1, "listen", "22 is no string"),
         ('\n\nPermitRootLogin = "no"', 3, "PermitRootLogin", "did you mean permit_root_login?"),
         ('log-level = "info"', 1, "log-level", "did you mean log_level?"),
+        ('GatewayPorts = "yes"', 1, "GatewayPorts", "sshd's GatewayPorts is plugin.tcpip-forward.gateway_ports here"),
+        ("allow_tcp_forwarding = false", 1, "allow_tcp_forwarding", 'is forwards, whose entry "tcp" it is here'),
         ("zzzzzz = 1", 1, "zzzzzz", "there is no such option"),
         ('"a\\nb" = 1', None, r"'a\nb'", "there is no such option"),
         ("[sevrer]\nx = 1", 1, "sevrer", "there is no such option"),
@@ -385,3 +389,12 @@ def test_the_table_for_the_documentation_has_each_option_once() -> None:
         assert line.startswith(f"| `{name}` | `{flag_of(name)}")
         assert line.count(" | ") == 3
     assert '| `listen` | `--listen ADDR:PORT` | `["127.0.0.1:2222"]` |' in lines[2]
+
+
+def test_our_words_for_those_of_sshd_exist() -> None:
+    for word, ours in OUR_WORDS.items():
+        for name in re.findall(r"limits\.(\w+)", ours):
+            assert name in field_types(Limits), word
+        first = re.match(r"\w+", ours)
+        assert first is not None
+        assert first[0] in OPTIONS, word
