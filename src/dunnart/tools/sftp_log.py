@@ -51,8 +51,8 @@ def _to_syslog(facility: str) -> Callable[[int, str], None]:
     return lambda level, line: syslog.syslog(priorities.get(level, syslog.LOG_DEBUG), line)
 
 
-def shown(path: bytes) -> str:
-    """Give a path as the log shows it: on one line, and without anything that a terminal would obey."""
+def vis(path: bytes) -> str:
+    """Give a path on one line and without anything that a terminal would obey, as C's `vis` does for OpenSSH."""
     text = path.decode(errors="backslashreplace")
     return "".join(each if each.isprintable() else "".join(f"\\{byte:03o}" for byte in each.encode()) for each in text)
 
@@ -76,19 +76,19 @@ class LoggedFiles(Layer):
         bits = (mode.read, mode.write, mode.append, mode.create, mode.truncate, mode.exclusive)
         flags = ",".join(name for name, bit in zip(names, bits, strict=True) if bit)
         permissions = 0o666 if attributes.mode is None else attributes.mode
-        self._log(INFO, f'open "{shown(path)}" flags {flags} mode 0{permissions:o}')
+        self._log(INFO, f'open "{vis(path)}" flags {flags} mode 0{permissions:o}')
         with self._failures:
             return _LoggedFile(super().open(path, mode, attributes), path, self._log)
 
     def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         """List a directory."""
-        self._log(INFO, f'opendir "{shown(path)}"')
+        self._log(INFO, f'opendir "{vis(path)}"')
         with self._failures:
             return super().scan(path)
 
     def stat(self, path: bytes, *, follow: bool) -> os.stat_result:
         """Look at a file."""
-        self._log(VERBOSE, f'{"" if follow else "l"}stat name "{shown(path)}"')
+        self._log(VERBOSE, f'{"" if follow else "l"}stat name "{vis(path)}"')
         with self._failures:
             return super().stat(path, follow=follow)
 
@@ -100,50 +100,50 @@ class LoggedFiles(Layer):
 
     def remove(self, path: bytes) -> None:
         """Remove a file."""
-        self._log(INFO, f'remove name "{shown(path)}"')
+        self._log(INFO, f'remove name "{vis(path)}"')
         with self._failures:
             super().remove(path)
 
     def make_directory(self, path: bytes, attributes: Attributes) -> None:
         """Make a directory."""
         permissions = 0o777 if attributes.mode is None else attributes.mode & 0o777
-        self._log(INFO, f'mkdir name "{shown(path)}" mode 0{permissions:o}')
+        self._log(INFO, f'mkdir name "{vis(path)}" mode 0{permissions:o}')
         with self._failures:
             super().make_directory(path, attributes)
 
     def remove_directory(self, path: bytes) -> None:
         """Remove an empty directory."""
-        self._log(INFO, f'rmdir name "{shown(path)}"')
+        self._log(INFO, f'rmdir name "{vis(path)}"')
         with self._failures:
             super().remove_directory(path)
 
     def real_path(self, path: bytes) -> bytes:
         """Find the path without links."""
-        self._log(VERBOSE, f'realpath "{shown(path)}"')
+        self._log(VERBOSE, f'realpath "{vis(path)}"')
         with self._failures:
             return super().real_path(path)
 
     def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
         """Rename a file or directory."""
-        self._log(INFO, f'{"posix-" if replace else ""}rename old "{shown(old)}" new "{shown(new)}"')
+        self._log(INFO, f'{"posix-" if replace else ""}rename old "{vis(old)}" new "{vis(new)}"')
         with self._failures:
             super().rename(old, new, replace=replace)
 
     def read_link(self, path: bytes) -> bytes:
         """Read a symbolic link."""
-        self._log(VERBOSE, f'readlink "{shown(path)}"')
+        self._log(VERBOSE, f'readlink "{vis(path)}"')
         with self._failures:
             return super().read_link(path)
 
     def make_link(self, target: bytes, path: bytes, *, symbolic: bool) -> None:
         """Make a link."""
-        self._log(INFO, f'{"symlink" if symbolic else "hardlink"} old "{shown(target)}" new "{shown(path)}"')
+        self._log(INFO, f'{"symlink" if symbolic else "hardlink"} old "{vis(target)}" new "{vis(path)}"')
         with self._failures:
             super().make_link(target, path, symbolic=symbolic)
 
     def statvfs(self, path: bytes) -> os.statvfs_result:
         """Look at the file system that a file is on."""
-        self._log(INFO, f'statvfs "{shown(path)}"')
+        self._log(INFO, f'statvfs "{vis(path)}"')
         with self._failures:
             return super().statvfs(path)
 
@@ -177,7 +177,7 @@ class _LoggedFile(LayerFile):
 
     def sync(self) -> None:
         """See that it is on the disk."""
-        self._log(VERBOSE, f'fsync "{shown(self._path)}"')
+        self._log(VERBOSE, f'fsync "{vis(self._path)}"')
         with self._failures:
             super().sync()
 
@@ -193,7 +193,7 @@ class _LoggedFile(LayerFile):
         super().abandon()
 
     def _closed(self, how: str) -> None:
-        self._log(INFO, f'{how}close "{shown(self._path)}" bytes read {self._read} written {self._written}')
+        self._log(INFO, f'{how}close "{vis(self._path)}" bytes read {self._read} written {self._written}')
 
 
 class _Failures:
@@ -211,7 +211,7 @@ class _Failures:
 
 
 def _log_changes(log: Log, path: bytes, attributes: Attributes) -> None:
-    name = f'set "{shown(path)}"'
+    name = f'set "{vis(path)}"'
     if attributes.size is not None:
         log(INFO, f"{name} size {attributes.size}")
     if attributes.mode is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.tools.sftp_log import ERROR, FACILITIES, INFO, Log, shown
+from dunnart.tools.sftp_log import ERROR, FACILITIES, INFO, Log, vis
 from dunnart.tools.sftp_server import run
 
 
@@ -58,5 +58,5 @@ def test_the_systems_log_takes_the_lines(
 
 
 def test_names_stay_on_one_line_of_the_log() -> None:
-    assert shown(b"a\nb\x1b[2J \xff \xc3\xbc") == "a\\012b\\033[2J \\xff ü"
-    assert os.linesep not in shown(bytes(range(256)))
+    assert vis(b"a\nb\x1b[2J \xff \xc3\xbc") == "a\\012b\\033[2J \\xff ü"
+    assert os.linesep not in vis(bytes(range(256)))
