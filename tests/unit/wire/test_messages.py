@@ -20,8 +20,8 @@ from dunnart.wire.messages import (
 NUMBERS = {
     "Disconnect": 1, "Ignore": 2, "Unimplemented": 3, "Debug": 4, "ServiceRequest": 5, "ServiceAccept": 6, "ExtInfo": 7,
     "KexInit": 20, "NewKeys": 21, "KexExchangeInit": 30, "KexExchangeReply": 31, "KexGexGroup": 31, "KexGexInit": 32,
-    "KexGssInit": 30,
-    "KexGssContinue": 31, "KexGssComplete": 32, "KexGexReply": 33, "KexGexRequest": 34, "UserauthRequest": 50, "UserauthFailure": 51, "UserauthSuccess": 52,
+    "KexGssInit": 30, "KexGssContinue": 31, "KexGssComplete": 32, "KexGexReply": 33, "KexGexRequest": 34,
+    "UserauthRequest": 50, "UserauthFailure": 51, "UserauthSuccess": 52,
     "UserauthBanner": 53, "UserauthPkOk": 60, "UserauthInfoRequest": 60, "UserauthInfoResponse": 61,
     "UserauthGssapiResponse": 60, "UserauthGssapiToken": 61, "UserauthGssapiExchangeComplete": 63,
     "UserauthGssapiErrtok": 65, "UserauthGssapiMic": 66,
