@@ -11,7 +11,7 @@ import pytest
 
 from dunnart.daemon.config import ServeConfig, load, uses
 from dunnart.daemon.flags import parse, parser
-from dunnart.daemon.plugins import NamedAuthenticator, check, make
+from dunnart.daemon.plugins import NamedAuthenticator, make
 from dunnart.daemon.ways_in import this_user
 from dunnart.errors import ConfigError, PluginError
 from dunnart.keys.private import PrivateKey
@@ -241,15 +241,6 @@ def test_errors_name_file_line_and_key(
     assert (error.path, error.line, error.key) == (str(file), line, key)
     assert message in str(error)
     assert "\n" not in str(error)
-
-
-def test_a_check_makes_nothing(acme: Any) -> None:
-    check(configured("--shell", "everything", "--plugin", "everything.word=unusable"))
-    assert acme.made == []
-    with pytest.raises(ConfigError, match=r"--plugin everything\.number: number must not be negative"):
-        check(configured("--shell", "everything", "--plugin", "everything.number=-1"))
-    with pytest.raises(ConfigError, match="--shell: nothing: no installed package"):
-        check(configured("--shell", "nothing"))
 
 
 def test_two_plug_ins_of_one_name_share_a_table(acme: Any, site: Site) -> None:
