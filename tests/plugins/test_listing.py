@@ -126,10 +126,12 @@ def test_a_configuration_that_cannot_be_read_is_an_error(capsys: pytest.CaptureF
 
 
 def test_a_check_of_the_configuration_looks_at_plug_ins(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tool.main(["config", "--check", "--shell", "greeter"]) == 0
+    assert tool.main(["config", "--check", "--shell", "status"]) == 0
     assert tool.main(["config", "--check", "--shell", "gone"]) == 2
     assert tool.main(["config", "--check", "--shell", "greeter", "--plugin", "greeter.colours=x"]) == 2
-    one, two = capsys.readouterr().err.splitlines()
+    assert tool.main(["config", "--check", "--shell", "greeter"]) == 2  # which cannot be made
+    one, two, three = capsys.readouterr().err.splitlines()
     assert one.startswith("dunnart config: --shell: gone: acme:Gone of acme 1.2 cannot be imported: AttributeError: ")
     assert two == "dunnart config: --plugin greeter.colours: 'x' is not true or false"
+    assert three.endswith("acme:Shell of acme 1.2 cannot be made: RuntimeError: listing makes nothing")
     assert tool.main(["config", "--shell", "gone"]) == 0  # what is printed needs no plug-in
