@@ -692,9 +692,11 @@ async def test_events_whose_client_does_not_read(placement: str) -> None:
 async def test_events_keep_the_last_requests(placement: str) -> None:
     release = threading.Event()
     seen: list[int] = []
+    begun: list[EventSession] = []
 
     class Slow(SessionEvents):
         def opened(self, session: EventSession) -> None:
+            begun.append(session)
             release.wait()
 
         def request_received(self, request: WindowChange | SignalRequest | BreakRequest) -> None:
@@ -706,6 +708,8 @@ async def test_events_keep_the_last_requests(placement: str) -> None:
         channel = await begin(client, XTERM)
         for columns in range(100, 400):
             assert await client.ask(channel, WindowChange(columns, 24, 0, 0))
+        # A protocol process has answered before the application's side has it.
+        await eventually(lambda: begun and WindowChange(399, 24, 0, 0) in begun[0]._runner._requests)
         release.set()
         await eventually(lambda: seen[-1:] == [399])
     assert seen == list(range(400 - 64, 400))
