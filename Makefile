@@ -1,6 +1,6 @@
 # The short front. Everything happens in .venv, which the first target makes; PYTHON chooses the interpreter.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 
 .PHONY: serve test check format bench docs dist clean help

@@ -151,7 +151,10 @@ async def still_serves(server: Serving, client: Client) -> None:
 async def test_an_authenticator(
     options: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture, password: str, message: str
 ) -> None:
-    chosen = options('authenticators = ["faulty:Authenticator"]', "authenticators")
+    settings = (
+        'authenticators = ["faulty:Authenticator"]\npermit_root_login = "yes"'  # root's password is not passed on
+    )
+    chosen = options(settings, "authenticators")
     async with serving(**chosen) as server:
         for _ in range(2):
             client = server.begin(password=password)

@@ -515,6 +515,11 @@ def test_silent_denials_do_not_count() -> None:
     assert made.server.of(AuthFailed) == []
 
 
+def test_denials_that_do_not_count_have_an_end() -> None:
+    made = pair(*[PasswordCredential("x")] * 101, allow=Deny(silent=True)).run()
+    assert isinstance(made.server.ended and made.server.ended.error, TooManyFailures)
+
+
 def test_queries_of_unknown_keys_count() -> None:
     made = idle(allow=Deny(), auth_methods=(("publickey",),), limits=Limits(max_auth_tries=3))
     query = request("publickey", PublicKeyQuery(False, "ssh-ed25519", ED.public.blob).encode())

@@ -72,6 +72,10 @@ from tests.runtime.driver import (
 
 PLACEMENTS = [("loop", 1), ("thread", 1), ("process", 1), ("process", 2)]
 every_placement = pytest.mark.parametrize("where", PLACEMENTS, ids=lambda where: f"{where[0]}-{where[1]}")
+both_sides = pytest.mark.parametrize(
+    "where", [PLACEMENTS[1], PLACEMENTS[3]], ids=lambda where: f"{where[0]}-{where[1]}"
+)
+"""In this process, and in others; for what takes long."""
 in_processes = pytest.mark.parametrize("where", PLACEMENTS[2:], ids=lambda where: f"{where[0]}-{where[1]}")
 
 

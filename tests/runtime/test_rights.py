@@ -32,7 +32,7 @@ from dunnart.server import (
 )
 from dunnart.server.host import Host
 from tests.runtime.driver import HOST_KEY, PASSWORD, Client
-from tests.runtime.test_placements import every_placement, placed
+from tests.runtime.test_placements import both_sides, placed
 
 PTY = PtyRequest("xterm", 80, 24, 0, 0, b"")
 
@@ -72,7 +72,7 @@ async def start(client: Client, request: Any, *, pty: bool = False) -> tuple[boo
     return True, bytes(channel.out + channel.err), channel.status
 
 
-@every_placement
+@both_sides
 async def test_a_forced_command_runs_whatever_is_asked_for(
     where: tuple[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,14 +92,14 @@ async def _shown(session: Session) -> None:
     await session.write(f"{session.kind} {session.command} {session.subsystem} {session.environment}")
 
 
-@every_placement
+@both_sides
 async def test_handlers_of_programs_get_the_forced_command(where: tuple[str, int]) -> None:
     async with placed(where, _shown, **granting(Rights(command=b"report"))) as server:
         _, shown, _ = await start(await server.login(), ShellRequest())
     assert shown == b"exec report None {}"
 
 
-@every_placement
+@both_sides
 async def test_the_forced_command_internal_sftp_is_the_subsystem(where: tuple[str, int]) -> None:
     for command in (b"internal-sftp", b"sftp"):
         async with placed(where, subsystems={"sftp": _shown}, **granting(Rights(command=command))) as server:
@@ -114,7 +114,7 @@ async def test_the_forced_command_internal_sftp_is_the_subsystem(where: tuple[st
         assert b"arguments" in shown
 
 
-@every_placement
+@both_sides
 async def test_no_terminal(where: tuple[str, int]) -> None:
     async with placed(where, **granting(Rights(pty=False))) as server:
         client = await server.login()
@@ -127,7 +127,7 @@ async def test_no_terminal(where: tuple[str, int]) -> None:
         assert await start(await server.login(), ExecRequest(b"true"), pty=True) == (True, b"", 0)
 
 
-@every_placement
+@both_sides
 async def test_no_sessions(where: tuple[str, int]) -> None:
     async with placed(where, **granting(Rights(sessions=False))) as server:
         client = await server.login()
@@ -135,7 +135,7 @@ async def test_no_sessions(where: tuple[str, int]) -> None:
             assert await start(client, request) == (False, b"", None)
 
 
-@every_placement
+@both_sides
 async def test_variables(where: tuple[str, int]) -> None:
     rights = Rights(environment=(("WHO", "me you"), ("PATH", "/bin:/usr/bin:/mine"), ("SSH_CONNECTION", "lie")))
     async with placed(where, **granting(rights)) as server:
@@ -144,7 +144,7 @@ async def test_variables(where: tuple[str, int]) -> None:
     assert shown == b"me you|/bin:/usr/bin:/mine|127.0.0.1\n"
 
 
-@every_placement
+@both_sides
 async def test_rights_that_have_expired_let_nobody_in(where: tuple[str, int], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dunnart")
     async with placed(where, **granting(Rights(expires=time.time() - 1))) as server:
@@ -160,7 +160,7 @@ def _two_methods() -> dict[Any, Any]:
     return {CredentialQuestion: lambda _: next(tries, None), PromptQuestion: ("x",)}
 
 
-@every_placement
+@both_sides
 async def test_a_chain_may_do_what_each_method_allows(where: tuple[str, int]) -> None:
     chain = {
         "authenticators": [
@@ -176,7 +176,7 @@ async def test_a_chain_may_do_what_each_method_allows(where: tuple[str, int]) ->
         assert (await start(client, ShellRequest())) == (True, b"forced\n", 0)
 
 
-@every_placement
+@both_sides
 async def test_two_forced_commands_get_nobody_anything(
     where: tuple[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,6 +196,7 @@ AFTER_LOGIN: dict[str, list[Frame]] = {
     "a channel that was not allowed": [session(opening=1)],
     "a channel that no client was asked for": [Settled(1, 1, refused=False, reason_code=0, description="")],
     "a session's request of no name": [PrepareAsked(1, 1, 0, "x@example.org", b"")],
+    "a session under another name": [SessionAsked(1, 0, "subsystem sftp", b"", "", b"", b"", 0)],
     "a malformed terminal": [SessionAsked(1, 0, "shell", b"", "", b"", b"\1", 0)],
     "a malformed environment": [SessionAsked(1, 0, "shell", b"", "", b"\0\0\0\2\xff\xff", b"", 0)],
     "more sessions than channels": [session(channel=number) for number in range(1001)],

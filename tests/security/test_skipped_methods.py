@@ -9,6 +9,7 @@ import pytest
 
 from dunnart.server import Allow, Attempt, AuthReply, Candidate
 from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, MethodsAnswered, MethodsAsked
+from dunnart.wire.encoding import uint32
 from tests.runtime.driver import USER, eventually
 from tests.security.test_handover import Fake, asked, opened, session, user_in
 
@@ -27,6 +28,7 @@ def of_users(candidate: Candidate) -> list[str]:
     return ["password,keyboard-interactive"] if candidate.user == USER else ["keyboard-interactive"]
 
 
+NOTHING = uint32(0) * 2  # what each of the two methods has granted
 WAYS: list[dict[str, Any]] = [{"methods": ["password,keyboard-interactive"]}, {"methods_for": of_users}]
 
 
@@ -57,7 +59,7 @@ async def test_all_methods_of_a_chain_let_in(options: dict[str, Any]) -> None:
     for token, method in enumerate(("password", "keyboard-interactive"), 7):
         made.process.send(tried(method, token))
     await answers(made, AuthAnswered, 2)
-    made.process.send(user_in(method="keyboard-interactive"))
+    made.process.send(replace(user_in(method="keyboard-interactive"), grants=NOTHING))
     made.process.send(session())
     assert await made.answered(Begun) == Begun(1, 0, yes=True)
     await made.close()
@@ -72,7 +74,7 @@ async def test_one_of_them_does_not(options: dict[str, Any], method: str) -> Non
         await answers(made, MethodsAnswered, 1)
     made.process.send(tried(method, 7))
     await answers(made, AuthAnswered, 1)
-    made.process.send(user_in(method=method))
+    made.process.send(replace(user_in(method=method), grants=NOTHING))
     await eventually(lambda: made.link.closed)
     await made.close()
 
@@ -82,7 +84,7 @@ async def test_who_was_not_asked_about_does_not_get_in() -> None:
     for token, method in enumerate(("password", "keyboard-interactive"), 7):
         made.process.send(tried(method, token))
     await answers(made, AuthAnswered, 2)
-    made.process.send(user_in(method="keyboard-interactive"))
+    made.process.send(replace(user_in(method="keyboard-interactive"), grants=NOTHING))
     await eventually(lambda: made.link.closed)
     await made.close()
 
@@ -93,7 +95,7 @@ async def test_the_chains_of_another_user_do_not_count() -> None:
     await answers(made, MethodsAnswered, 1)
     made.process.send(tried("keyboard-interactive", 7))
     await answers(made, AuthAnswered, 1)
-    made.process.send(user_in(method="keyboard-interactive"))
+    made.process.send(replace(user_in(method="keyboard-interactive"), grants=NOTHING))
     await eventually(lambda: made.link.closed)
     await made.close()
 
@@ -101,5 +103,16 @@ async def test_the_chains_of_another_user_do_not_count() -> None:
 async def test_chains_that_nobody_gives_are_not_asked_for() -> None:
     made = fake(WAYS[0])
     made.process.send(methods_asked())
+    await eventually(lambda: made.link.closed)
+    await made.close()
+
+
+async def test_what_the_first_method_granted_cannot_be_left_out() -> None:
+    """With it the rights would go that came with it."""
+    made = fake(WAYS[0])
+    for token, method in enumerate(("password", "keyboard-interactive"), 7):
+        made.process.send(tried(method, token))
+    await answers(made, AuthAnswered, 2)
+    made.process.send(replace(user_in(method="keyboard-interactive"), grants=uint32(0)))
     await eventually(lambda: made.link.closed)
     await made.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -360,14 +363,17 @@ class NamedAuthenticator:
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask it."""
+        may = self._root or not await attempt.run(_is_root, attempt.user)
         with _Naming(self._name):
-            reply = await self._inner.authenticate(attempt)
+            reply = await self._inner.authenticate(attempt if may else rules.spoiled(attempt))
         if not isinstance(reply, Allow | Deny | Prompt | GssapiStep):
             raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
-        if isinstance(reply, Allow) and not self._root and await attempt.run(_is_root, attempt.user):
+        if isinstance(reply, Allow | Deny) and not may:
             return Deny("root may not log in this way")
         if isinstance(reply, Allow) and not self._empty and _is_empty(attempt.credential):
             return Deny("an empty password lets nobody in")
+        if isinstance(reply, Allow) and await attempt.run(_has_expired, attempt.user):
+            return Deny("the account has expired")
         return reply
 
 
@@ -380,6 +386,17 @@ def _is_root(user: str) -> bool:
 
     account = os_account.find(user)
     return user == "root" or (account is not None and account.uid == 0)
+
+
+def _has_expired(user: str) -> bool:
+    """Whether the system has closed a user's account, as sshd looks for every method; only root can see it."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    from dunnart.plugins import os_account, shadow
+
+    account = os_account.find(user)
+    entry = None if account is None else shadow.entry_of(account.name)
+    return entry is not None and 0 <= entry.expires <= int(time.time()) // 86400
 
 
 def _named(name: str, handler: Handler) -> Handler:

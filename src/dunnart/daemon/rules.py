@@ -18,7 +18,7 @@ from dunnart.daemon.config import NONE, OFF, ServeConfig, with_matches
 from dunnart.daemon.matching import Login, groups_of, refusal
 from dunnart.errors import ConfigError
 from dunnart.keys.key_options import permit
-from dunnart.server import Allow, AuthReply, Deny, Rights
+from dunnart.server import Allow, AuthReply, Deny, InteractiveCredential, PasswordCredential, Rights
 from dunnart.server.applications import as_application
 from dunnart.server.authentication import takes
 from dunnart.server.forced import ORIGINAL
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.auth")
 _MOST_LOGINS = 10_000
+_WRONG = "\b\n\r\x7fINCORRECT"  # nobody can type it
 _KIND = {"connect": "tcp", "listen": "tcp", "connect-unix": "unix", "listen-unix": "unix"}
 _USER_LISTS = ("allow_users", "deny_users", "allow_groups", "deny_groups")
 _ON_RIGHTS = ("set_env", "force_command", "permit_open", "permit_listen")
@@ -218,6 +219,17 @@ def ruled(config: ServeConfig, variants: Sequence[ServeConfig], make: Callable[[
     )
 
 
+def spoiled(attempt: Attempt) -> Attempt:
+    """Put a wrong password in the place of the one given: who may not log in learns nothing of it, nor uses it."""
+    credential = attempt.credential
+    if isinstance(credential, PasswordCredential):
+        return replace(attempt, credential=PasswordCredential(_WRONG))
+    if isinstance(credential, InteractiveCredential) and credential.responses is not None:
+        responses = (_WRONG,) * len(credential.responses)
+        return replace(attempt, credential=replace(credential, responses=responses))
+    return attempt
+
+
 class _Authenticator:
     """Asks the authenticator of a method that a login's variant has."""
 
@@ -236,7 +248,7 @@ class _Authenticator:
         )
         if authenticator is None or not takes(authenticator, attempt.credential):
             return Deny("not for this user")
-        reply = await authenticator.authenticate(attempt)
+        reply = await authenticator.authenticate(spoiled(attempt) if settled.refusal else attempt)
         if not isinstance(reply, Allow):
             return reply
         return Deny(settled.refusal) if settled.refusal else settled.variant.limited(reply)

@@ -19,6 +19,7 @@ _UNIX = ("connect-unix", "listen-unix")
 _PROGRAMS = ("agent", "x11")
 _LARGEST_PORT = 65535
 _MAPPED = bytes(10) + b"\xff\xff"
+_HERE = {4: b"\x7f\0\0\1", 16: bytes(15) + b"\1"}  # where a connection to no address, 0.0.0.0 or ::, leads
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def _packed(address: str) -> bytes:
     """Give the bytes of an IP address, of an IPv4 one in IPv6's notation those of the IPv4 one; none of a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            return socket.inet_pton(family, address.partition("%")[0]).removeprefix(_MAPPED)
+            packed = socket.inet_pton(family, address.partition("%")[0]).removeprefix(_MAPPED)
+            return packed if any(packed) else _HERE[len(packed)]
         except (OSError, ValueError):
             continue
     return b""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dunnart.errors import DecodeError
+from dunnart.runtime.pool import ThreadPool
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
 
 _LARGEST_PORT = 65535
+_THREADS, _QUEUE = 8, 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class DirectTcpip:
     def __init__(self, context: Context[Options]) -> None:
         self._seconds = context.options.connect_seconds
         self._log = context.logger
+        self._names = ThreadPool("dunnart-names", _THREADS, _QUEUE)  # its own: logins need the loop's threads
 
     async def open(self, opening: ChannelOpening) -> Tunnel | Refusal:
         """Connect, and join the channel with the connection."""
@@ -54,18 +57,20 @@ class DirectTcpip:
             sock = await self._connect(opening, host, port)
         except _Forbidden:
             return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, "forwarding there is not allowed")
-        except (OSError, TimeoutError, UnicodeError) as error:
+        except (OSError, TimeoutError, UnicodeError, BufferError) as error:
             self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)
             return Refusal(Refusal.CONNECT_FAILED, "connect failed")
         return Tunnel(sock, f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
 
     async def _connect(self, opening: ChannelOpening, host: str, port: int) -> socket.socket:
         """Try the host's addresses, as far as they are allowed, one after the other."""
+        if not opening.connection.rights.permits(Forward(opening.connection, "connect", host, port)):
+            raise _Forbidden("not allowed")  # before anybody is asked for the name
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._seconds
         failure: OSError | TimeoutError = OSError("no such host")
         async with asyncio.timeout(self._seconds):
-            addresses = await _addresses(host, port)
+            addresses = await self._addresses(host, port)
         for number, (family, address) in enumerate(addresses):
             if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
                 failure = _Forbidden("not allowed")
@@ -87,15 +92,14 @@ class DirectTcpip:
                 return sock
         raise failure
 
-
-async def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Look a host up; what is an address waits for nobody's name."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
-            socket.inet_pton(family, host)
-            return [(family, (host, port))]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(entry[0], entry[4]) for entry in found]
+    async def _addresses(self, host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+        """Look a host up; what is an address waits for nobody's name."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):
+                socket.inet_pton(family, host)
+                return [(family, (host, port))]
+        found = await self._names.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return [(entry[0], entry[4]) for entry in found]
 
 
 def read_destination(data: bytes) -> tuple[str, int]:

@@ -40,7 +40,8 @@ def find(name: str) -> Account | None:
     except (KeyError, ValueError):
         return None
     own = os.geteuid()
-    if own not in (0, entry.pw_uid):
+    # A directory may know names in any case, or with a domain; rules for users are written for one of them.
+    if entry.pw_name != name or own not in (0, entry.pw_uid):
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
 

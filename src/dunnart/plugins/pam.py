@@ -62,8 +62,9 @@ class Options:
 class _Helper:
     """The process of one login."""
 
-    def __init__(self, child: Forked, sock: socket.socket) -> None:
+    def __init__(self, child: Forked, sock: socket.socket, user: str) -> None:
         self._child = child
+        self.user = user
         self._sock = sock
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -119,13 +120,13 @@ class _PamBase:
         self.ended(attempt.connection)
         if self._running >= self._options.processes:
             return Deny("too many processes speak to PAM")
-        helper = self._helpers[attempt.connection] = self._start()
+        helper = self._helpers[attempt.connection] = self._start(attempt.user)
         return await self._go_on(attempt, helper, {
             "service": self._options.service, "user": attempt.user, "address": attempt.address, "password": password,
             "empty": self._options.empty_passwords,
         })  # fmt: skip
 
-    def _start(self) -> _Helper:
+    def _start(self, user: str) -> _Helper:
         loop = asyncio.get_running_loop()
         if self._forks is None:
             from dunnart.runtime.fork_server import ForkServer
@@ -147,7 +148,7 @@ class _PamBase:
 
         child.watch(loop, over)
         ours.setblocking(False)  # noqa: FBT003 - the name says it
-        return _Helper(child, ours)
+        return _Helper(child, ours, user)
 
     async def _go_on(self, attempt: Attempt, helper: _Helper, said: dict[str, object]) -> AuthReply:
         """Tell the process something, and give what comes of it."""
@@ -220,8 +221,8 @@ class Pam(_PamBase):
         if credential.responses is None:
             return await self._begin(attempt, None)
         helper = self._helpers.get(attempt.connection)
-        if helper is None:
-            return Deny("PAM has not asked anything")
+        if helper is None or helper.user != attempt.user:
+            return Deny("PAM has not asked this user anything")
         if helper.verdict is not None:
             verdict, helper.verdict = helper.verdict, None
             if isinstance(verdict, Deny):

@@ -150,15 +150,20 @@ class Shadow:
 
     def entry(self, name: str) -> Entry | None:
         """Ask the system for a user's entry."""
-        found, pointer = _Spwd(), ctypes.POINTER(_Spwd)()
-        buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
-        status = self._libc.getspnam_r(
-            name.encode(), ctypes.byref(found), buffer, ctypes.c_size_t(_BUFFER_BYTES), ctypes.byref(pointer)
-        )
-        if status != 0 or ctypes.cast(pointer, ctypes.c_void_p).value is None:
-            return None
-        hashed = (found.hashed or b"*").decode(errors="replace")
-        return Entry(hashed, found.changed, found.most_days, found.expires)
+        return entry_of(name, self._libc)
+
+
+def entry_of(name: str, libc: ctypes.CDLL | None = None) -> Entry | None:
+    """Ask the system for a user's entry; only root can see it."""
+    found, pointer = _Spwd(), ctypes.POINTER(_Spwd)()
+    buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+    status = (libc or _library("c")).getspnam_r(
+        name.encode(), ctypes.byref(found), buffer, ctypes.c_size_t(_BUFFER_BYTES), ctypes.byref(pointer)
+    )
+    if status != 0 or ctypes.cast(pointer, ctypes.c_void_p).value is None:
+        return None
+    hashed = (found.hashed or b"*").decode(errors="replace")
+    return Entry(hashed, found.changed, found.most_days, found.expires)
 
 
 def _library(name: str) -> ctypes.CDLL:

@@ -40,6 +40,8 @@ def read_path(reader: Reader) -> str:
     path = os.fsdecode(reader.string())
     if not path.startswith("/") or "\0" in path:
         raise DecodeError("not an absolute path")
+    if any(part in {"", ".", ".."} for part in path.split("/")[1:]):  # rules are compared with the text
+        raise DecodeError("a path with empty parts, . or ..")
     return path
 
 

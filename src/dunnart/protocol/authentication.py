@@ -70,6 +70,7 @@ _HOSTBOUND = "publickey-hostbound-v00@openssh.com"
 _WITH_MIC, _KEYEX = "gssapi-with-mic", "gssapi-keyex"
 _PARKED_BYTES = 64 * 1024
 _LONGEST_USER = 255
+_MOST_REQUESTS = 100
 _SHOWN_ID = 200
 
 
@@ -186,6 +187,8 @@ class ServerAuthentication:
             self._banner_sent = True
             core.send(UserauthBanner(core.config.banner).encode())
         self._requests += 1
+        if self._requests > _MOST_REQUESTS:  # conversations that are begun and left are no failures
+            raise TooManyFailures(f"{self._requests} requests")
         if request.method == "none" and self._requests == 1 and "none" not in self._methods():
             # Clients ask so for the list of methods; the first time is free.
             self._refuse("none", "", counted=False)

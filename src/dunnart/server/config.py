@@ -190,6 +190,8 @@ class ServerConfig:
             if known.count(method) > 1:
                 raise ConfigError(f"there are two authenticators for {method}", key="authenticators")
         for chain in self.methods:
+            if len(set(chain.split(","))) < chain.count(",") + 1:  # one proof would be taken twice
+                raise ConfigError(f"{chain!r} names a method twice", key="methods")
             for method in chain.split(","):
                 if method not in known:
                     raise ConfigError(f"no authenticator is there for {method}", key="methods")

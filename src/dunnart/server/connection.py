@@ -300,6 +300,7 @@ class ServerConnection:
         self.spawn(self._find_methods(question, candidate))
 
     async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
+        began = self.loop.time()
         chains: tuple[str, ...] = ()
         try:
             chains = await self.server.host.methods(candidate)
@@ -308,6 +309,8 @@ class ServerConnection:
             if task is not None and task.cancelling():
                 raise
             self.server.failed(self, error)
+        # THREATS R15: groups are looked up only for users who exist.
+        await asyncio.sleep(max(0.0, began + _FAILURE_SECONDS - self.loop.time()))
         self.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
 
     def _mechanism_asked(self, question: GssapiQuestion) -> None:

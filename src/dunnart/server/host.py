@@ -165,7 +165,8 @@ class Host:
         assert self.config.methods_for is not None
         found: Sequence[Any] = await self.callback(self.config.methods_for, candidate)
         for chain in found:
-            if not isinstance(chain, str) or not set(chain.split(",")) <= self._authenticators.keys():
+            methods = chain.split(",") if isinstance(chain, str) else []
+            if not methods or not set(methods) <= self._authenticators.keys() or len(set(methods)) < len(methods):
                 raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="methods_for")
         return tuple(found)
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from dunnart.errors import DecodeError
 from dunnart.plugins.allow_list import AllowList, Options
+from dunnart.plugins.unix_sockets import read_path
 from dunnart.server import Address, ConnectionFacts
 from dunnart.server.interfaces import Forward
 from dunnart.server.plugins import Context
+from dunnart.wire.encoding import Reader, string
 
 LOG = logging.getLogger("dunnart.plugin.test")
 
@@ -72,7 +75,12 @@ async def test_listening_and_paths_have_rules_of_their_own() -> None:
 async def test_what_is_forbidden_stays_so_whatever_its_name() -> None:
     some = policy("connect *:*", "!connect 127.0.0.0/8:*", "!connect *.internal:22")
     assert await some.allows(forward("connect", "example.org", 22, address="192.0.2.9"))
-    for host, address in (("localhost", "127.0.0.1"), ("127.1", "127.0.0.1"), ("x", "::ffff:127.0.0.1")):
+    for host, address in (
+        ("localhost", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("x", "::ffff:127.0.0.1"),
+    ):
         assert not await some.allows(forward("connect", host, 80, address=address))
     assert not await some.allows(forward("connect", "a.internal", 22, address="192.0.2.9"))
 
@@ -97,3 +105,12 @@ def test_rules_are_checked(rule: str) -> None:
     if rule:
         with pytest.raises(ValueError, match="users holds"):
             Options(users={"ada": f"agent; {rule}"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/run/app/../docker.sock", "/run//docker.sock", "/run/./docker.sock", "run/docker.sock"]
+)
+def test_paths_have_one_form(path: str) -> None:
+    with pytest.raises(DecodeError):
+        read_path(Reader(string(path.encode())))
+    assert read_path(Reader(string(b"/run/docker.sock"))) == "/run/docker.sock"

@@ -38,3 +38,10 @@ def test_no_shell_means_sh(monkeypatch: pytest.MonkeyPatch) -> None:
     account = os_account.find("alice")
     assert account is not None
     assert account.shell == "/bin/sh"
+
+
+def test_a_name_has_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories that know no case would let users in whom rules name otherwise."""
+    entry = pwd.struct_passwd(("alice", "x", os.geteuid(), 1, "", "/home/alice", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: entry)
+    assert os_account.find("ALICE") is None

@@ -29,7 +29,7 @@ from dunnart.server.interfaces import AuditEvent, Forward
 from dunnart.server.plugins import Context
 from dunnart.wire.encoding import Reader, text, uint32
 from tests.runtime.driver import MIB, USER, Channel, Client, descriptors, eventually
-from tests.runtime.test_placements import Placed, every_placement, placed
+from tests.runtime.test_placements import Placed, both_sides, placed
 
 LOG = logging.getLogger("dunnart.plugin.test")
 ACCEPTING = {ChannelOpenQuestion: True}
@@ -89,7 +89,7 @@ async def here(writer: asyncio.StreamWriter) -> None:
     await writer.wait_closed()
 
 
-@every_placement
+@both_sides
 async def test_bytes_go_both_ways_and_each_end_by_itself(where: Any) -> None:
     async with forwarding(where) as server:
         client = await server.login(answers=ACCEPTING)
@@ -114,7 +114,7 @@ async def test_bytes_go_both_ways_and_each_end_by_itself(where: Any) -> None:
         await here(writer)
 
 
-@every_placement
+@both_sides
 async def test_the_client_may_end_first(where: Any) -> None:
     async with forwarding(where) as server:
         client = await server.login(answers=ACCEPTING)
@@ -160,7 +160,7 @@ async def _fill(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
-@every_placement
+@both_sides
 async def test_a_cancelled_port_is_free_and_what_runs_goes_on(where: Any) -> None:
     async with forwarding(where) as server:
         client = await server.login(answers=ACCEPTING)
@@ -277,7 +277,7 @@ class Granting:
         return Allow(self._grant)
 
 
-@every_placement
+@both_sides
 async def test_what_the_login_granted_decides_as_well(where: Any) -> None:
     class Rights:
         """Allows one host alone."""
@@ -317,7 +317,7 @@ async def test_an_application_that_holds_its_loop_holds_up_nobody() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="root is posix's")
-@every_placement
+@both_sides
 async def test_ports_of_root_are_refused(where: Any) -> None:
     nobody = Account("nobody", 65534, 65534, "/", "/bin/sh")
     async with forwarding(where, authenticators=[Granting(nobody)]) as server:
@@ -400,7 +400,7 @@ class Sink:
         self.events.append(event)
 
 
-@every_placement
+@both_sides
 async def test_what_is_forwarded_is_recorded(where: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dunnart.forward")
     sink = Sink()
@@ -458,7 +458,7 @@ async def test_a_listener_rests_while_there_are_no_descriptors(monkeypatch: pyte
         await here(writer)
 
 
-@every_placement
+@both_sides
 async def test_nothing_is_left_of_clients_that_vanish(where: Any) -> None:
     async with forwarding(where) as server:
 

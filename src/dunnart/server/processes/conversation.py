@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dunnart.server.raw import RawSession
 
 _LOG = logging.getLogger("dunnart.server")
+_KINDS = ("shell", "exec", "subsystem")
 _MOST_QUESTIONS = 4096
 _MOST_CONNECTIONS = 1_000_000
 
@@ -238,11 +239,11 @@ class Conversation:
         login = (frame.method, frame.user, frame.key)
         if frame.method not in self._travelling and login not in connection.allowed:
             raise DecodeError("a user has logged in whom nobody has allowed in")
-        if not self._went_through(connection, frame):
-            raise DecodeError("a user has logged in by less than a chain of methods")
         reader = Reader(frame.grants)
         # 0 stands for nothing; queries of keys may have left more than what counts.
         numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
+        if not self._went_through(connection, frame, numbers):
+            raise DecodeError("a user has logged in by less than a chain of methods, or without what one granted")
         # The last is the last method's; a login cannot do without the rights that came with what allowed it.
         if login in connection.allowed and (not numbers or numbers[-1] not in connection.allowed[login]):
             raise DecodeError("a user has logged in without what was granted")
@@ -261,16 +262,24 @@ class Conversation:
             clean(frame.client_version), rights,
         )  # fmt: skip
 
-    def _went_through(self, connection: _Connection, frame: frames.UserIn) -> bool:
-        """Whether all methods of a chain have allowed a user, the last of them being the login's."""
+    def _went_through(self, connection: _Connection, frame: frames.UserIn, numbers: list[int]) -> bool:
+        """Whether all methods of a chain have allowed a user, the last of them being the login's, with these grants."""
         config = self._host.config
         chains = tuple(config.methods) or tuple(each.method for each in config.authenticators)
         if config.methods_for is not None:
             user, chains = connection.chains
             chains = chains if user == frame.user else ()
-        passed = {method for method, user, _ in connection.allowed if user == frame.user} | self._travelling
+        granted = {method: {0} for method in self._travelling}
+        for (method, user, _), found in connection.allowed.items():
+            if user == frame.user:
+                granted[method] = granted.get(method, set()) | found
         split = [chain.split(",") for chain in chains]
-        return any(chain[-1] == frame.method and passed.issuperset(chain) for chain in split)
+        return any(
+            chain[-1] == frame.method
+            and len(chain) == len(numbers)
+            and all(number in granted.get(method, ()) for method, number in zip(chain, numbers, strict=True))
+            for chain in split
+        )
 
     def _serve(self, frame: frames.SessionAsked) -> None:
         connection = self._known(frame.connection)
@@ -278,6 +287,8 @@ class Conversation:
             if frame.opening not in connection.openings:
                 raise DecodeError("a channel that nobody has allowed")
             connection.openings.discard(frame.opening)
+        elif frame.kind not in _KINDS:  # under another name it would escape what the login's rights say
+            raise DecodeError(f"{clean(frame.kind)!r} is no kind of session")
         if frame.channel in connection.sessions or len(connection.sessions) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
         if frame.terminal and not connection.whose.rights.pty:
