@@ -104,6 +104,8 @@ class KeysCommand:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                # wait() waits for the pipe's end, too, which never comes to one that is full and not read.
+                process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - asyncio has no other name for it
                 await asyncio.shield(process.wait())
         if status:
             raise OSError(f"{program} has ended with {'status' if status > 0 else 'signal'} {abs(status)}")
