@@ -123,7 +123,7 @@ def _bulk(bench: Bench, servers: list[Running], kind: str, destination: int) -> 
 
 
 def _connections(bench: Bench, servers: list[Running], kind: str, destination: int) -> None:
-    count = 200 if bench.quick else 2000
+    count = 200 if bench.quick else 1000
 
     def connect(server: Running) -> None:
         with _forward(bench, server, kind, destination) as port:
