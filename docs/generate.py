@@ -10,9 +10,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from dunnart.crypto.profiles import PROFILES
-from dunnart.daemon.config import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD, option_table, toml
 from dunnart.daemon.matching import MAY_MATCH
 from dunnart.daemon.plugins import registry
+from dunnart.daemon.uses import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD
+from dunnart.daemon.writing import option_table, toml
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Penalties
 from dunnart.server.plugins import Found, options_of

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dunnart.daemon import config
+from dunnart.daemon.config import ServeConfig
+from dunnart.daemon.loading import load
 from tests.docs.pages import PAGES, ROOT, all_blocks
 
 
@@ -42,4 +43,4 @@ def test_configuration_examples_are_valid(block: str, tmp_path: Path) -> None:
     assert tomllib.loads(block)
     file = tmp_path / "dunnart.toml"
     file.write_text(block)
-    assert isinstance(config.load(str(file)), config.ServeConfig)
+    assert isinstance(load(str(file)), ServeConfig)

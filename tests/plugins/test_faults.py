@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.daemon.config import load
+from dunnart.daemon.loading import load
 from dunnart.daemon.plugins import make
 from dunnart.protocol.events import AuthRefused
 from dunnart.protocol.requests import ShellRequest, SubsystemRequest, UnknownGlobalRequest

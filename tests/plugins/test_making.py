@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from dunnart.daemon.config import ServeConfig, load, uses
+from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.flags import parse, parser
+from dunnart.daemon.loading import load
 from dunnart.daemon.plugins import NamedAuthenticator, make
+from dunnart.daemon.uses import uses
 from dunnart.daemon.ways_in import this_user
 from dunnart.errors import ConfigError, PluginError
 from dunnart.keys.private import PrivateKey

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import NoReturn
 
-from dunnart.daemon.config import OPTIONS, ServeConfig, flag_of
+from dunnart.daemon.config import OPTIONS, ServeConfig
 from dunnart.daemon.options import Word, declared_default, scalar
+from dunnart.daemon.source import flag_of
 from dunnart.errors import ConfigError
 
 

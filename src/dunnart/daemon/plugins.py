@@ -13,8 +13,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dunnart.daemon import rules
-from dunnart.daemon.config import AUTHORIZED_KEYS, LOG_LEVEL, ONE_TIME_PASSWORD, ServeConfig, Use, uses, with_matches
+from dunnart.daemon.config import ServeConfig
+from dunnart.daemon.loading import with_matches
 from dunnart.daemon.options import BadValue, field_types, table, unknown_name
+from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD, Use, uses
+from dunnart.daemon.values import LOG_LEVEL
 from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
@@ -216,6 +219,9 @@ class _Maker:
         from dunnart.server import plugins as groups
 
         made = {use: self._object(use) for use in self._uses}
+        for use, each in made.items():
+            if use.group == groups.AUTHENTICATORS.name and getattr(each, "second_factor", False) is True:
+                self._check_chains(use.plugin, each.method)
         of = _by_option(made)
 
         return Plugins(
@@ -244,6 +250,12 @@ class _Maker:
             methods=self._config.methods,
             accept_env=self._config.accept_env,
         )  # fmt: skip
+
+    def _check_chains(self, name: str, method: str) -> None:
+        """See that what is no proof by itself, as six digits that can be guessed, is only asked for beside another."""
+        if not self._config.methods or method in self._config.methods:
+            message = f'{name} is a second factor: write methods = ["publickey,{method}"], or another such chain'
+            raise self._config.source.error(message, "authenticators")
 
     def _object(self, use: Use) -> Any:  # noqa: ANN401 - of its group's interface, which was checked
         loaded = self._loaded[use.group, use.plugin]

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dunnart.daemon import plugins
-from dunnart.daemon.config import OFF, ONE_TIME_PASSWORD
 from dunnart.daemon.control import open_control
 from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
+from dunnart.daemon.uses import ONE_TIME_PASSWORD
+from dunnart.daemon.values import OFF
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
 from dunnart.runtime import logs

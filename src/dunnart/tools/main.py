@@ -107,7 +107,7 @@ def config(arguments: Sequence[str]) -> int:
     )
     configuration = _load("config", description, rest)
     if login is not None:
-        from dunnart.daemon.config import effective
+        from dunnart.daemon.loading import effective
 
         configuration = effective(configuration, login)
     if check:
@@ -116,7 +116,7 @@ def config(arguments: Sequence[str]) -> int:
         check_all(configuration)
         print("the configuration is good")
     else:
-        from dunnart.daemon.config import to_toml
+        from dunnart.daemon.writing import to_toml
 
         print(to_toml(configuration), end="")
     return 0
@@ -136,7 +136,7 @@ def plugins(arguments: Sequence[str]) -> int:
 
 
 def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConfig:
-    from dunnart.daemon.config import load
+    from dunnart.daemon.loading import load
 
     if not arguments:  # argparse and its help texts stay unloaded
         return load()

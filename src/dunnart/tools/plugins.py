@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from dunnart.daemon.config import uses
 from dunnart.daemon.plugins import load, registry
+from dunnart.daemon.uses import uses
 from dunnart.errors import PluginError
 from dunnart.server.plugins import GROUPS, Found, ambiguous
 
 if TYPE_CHECKING:
-    from dunnart.daemon.config import ServeConfig, Use
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.uses import Use
     from dunnart.server.plugins import Registry
 
 

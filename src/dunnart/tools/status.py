@@ -100,7 +100,7 @@ def _run(path: str, words: Sequence[str], *, as_json: bool) -> int:
 
 
 def _path(config: str | None, state_folder: str | None, control_socket: str | None) -> str:
-    from dunnart.daemon.config import load
+    from dunnart.daemon.loading import load
 
     flags = {"state_folder": state_folder, "control_socket": control_socket}
     path = socket_path(load(config, {name: value for name, value in flags.items() if value is not None}))

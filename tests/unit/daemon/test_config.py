@@ -15,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dunnart.crypto.profiles import PROFILES
-from dunnart.daemon.config import OPTIONS, ServeConfig, flag_of, load, option_table, to_toml
+from dunnart.daemon.config import OPTIONS, ServeConfig
 from dunnart.daemon.flags import parse, parser
+from dunnart.daemon.loading import load
 from dunnart.daemon.options import BadValue, declared_default, field_types
+from dunnart.daemon.source import flag_of
 from dunnart.daemon.sshd_words import OUR_WORDS
+from dunnart.daemon.writing import option_table, to_toml
 from dunnart.errors import ConfigError
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit

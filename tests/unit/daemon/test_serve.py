@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from dunnart.daemon import serve
-from dunnart.daemon.config import ServeConfig, to_toml
+from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.serve import announce, login_command, prepare
 from dunnart.daemon.ways_in import this_user
+from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
 from dunnart.keys.private import PrivateKey
 from dunnart.runtime.listeners import ListenAddress, listen_address
@@ -180,7 +181,7 @@ STAND_IN = """\
 import asyncio
 import sys
 from dunnart.daemon import serve
-from dunnart.daemon.config import load
+from dunnart.daemon.loading import load
 from dunnart.runtime.listeners import ListenAddress
 
 class Running:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dunnart.daemon.config import OPTIONS, flag_of
+from dunnart.daemon.config import OPTIONS
 from dunnart.daemon.flags import parse, parser
+from dunnart.daemon.source import flag_of
 from dunnart.tools import main as tool
 from dunnart.tools.main import main
 
