@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dunnart.errors import DecodeError, DunnartError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
 from dunnart.protocol.events import (
-    AuthFailed,
-    AuthPartial,
     ChannelClosed,
     ChannelDenied,
     ChannelOpened,
@@ -24,25 +22,15 @@ from dunnart.protocol.events import (
     EofReceived,
     Event,
     KeysExchanged,
-    LoggedIn,
     SendingResumed,
     VersionReceived,
     WindowOpened,
 )
 from dunnart.protocol.identification import VersionMismatch
 from dunnart.protocol.questions import (
-    Allow,
-    AuthQuestion,
-    AuthReply,
     ChannelOpenQuestion,
     ChannelRequestQuestion,
-    Deny,
     GlobalRequestQuestion,
-    GssapiQuestion,
-    GssapiStep,
-    InteractiveCredential,
-    MethodsQuestion,
-    Prompt,
     Question,
     Refusal,
     SignQuestion,
@@ -67,11 +55,11 @@ from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pump import Pump
-from dunnart.server.authentication import Attempt
 from dunnart.server.channel import ServerChannel
-from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
+from dunnart.server.facts import Address, Asked, SessionFacts
 from dunnart.server.forwarded import Forwarded
 from dunnart.server.interfaces import AuditEvent
+from dunnart.server.login import Login
 
 if TYPE_CHECKING:
     import socket
@@ -79,13 +67,12 @@ if TYPE_CHECKING:
 
     from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.requests import ChannelRequest
+    from dunnart.server.facts import ConnectionFacts
     from dunnart.server.protocol_server import ProtocolServer
 
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
-_DETAIL_CHARACTERS = 1000  # of a certificate, its authority, and why it is refused
-_FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
 _TERM_BYTES = 64
 _TOO_MANY_FAILURES = 14
 _TERM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
@@ -104,18 +91,17 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_channels", "_crashed", "_forwarded", "_interactive_rounds", "_tasks", "_unknown_user",
-        "address", "algorithms", "facts", "id", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_forwarded", "_login", "_tasks", "address", "algorithms", "facts",
+        "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
         self.server = server
         self._channels: dict[int, ServerChannel] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
-        self._interactive_rounds = 0
         self._crashed = False
         self._forwarded: Forwarded | None = None
-        self._unknown_user = False
+        self._login: Login | None = None
         self.id = number
         self.user = ""
         self.address = address
@@ -284,7 +270,7 @@ class ServerConnection:
             return Outcome.CRASH
         if isinstance(event.error, LoginTimeout):
             return Outcome.GRACE_EXCEEDED
-        if self._unknown_user:
+        if self._login is not None and self._login.unknown_user:
             return Outcome.INVALID_USER
         if self.pump.engine.auth_failures:
             return Outcome.AUTH_FAILURE
@@ -292,84 +278,12 @@ class ServerConnection:
             return Outcome.NO_AUTH
         return Outcome.BLAMELESS
 
-    # Authentication.
-
-    def _methods_asked(self, question: MethodsQuestion) -> None:
-        self.user = question.user
-        candidate = Candidate(question.user, self.peer, Address(*self.pump.local_address), self.id)
-        self.spawn(self._find_methods(question, candidate))
-
-    async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
-        began = self.loop.time()
-        chains: tuple[str, ...] = ()
-        try:
-            chains = await self.server.host.methods(candidate)
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            self.server.failed(self, error)
-        # THREATS R15: groups are looked up only for users who exist.
-        await asyncio.sleep(max(0.0, began + _FAILURE_SECONDS - self.loop.time()))
-        self.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
-
-    def _mechanism_asked(self, question: GssapiQuestion) -> None:
-        self.spawn(self._decide(question, Attempt("", question.step, self.address, 0, self.id, self.port)))
-
-    def _authenticate(self, question: AuthQuestion) -> None:
-        self.user = question.user
-        credential = question.credential
-        if isinstance(credential, InteractiveCredential) and credential.responses is not None:
-            self._interactive_rounds += 1
-        else:
-            self._interactive_rounds = 0
-        local = Address(*self.pump.local_address)
-        attempt = Attempt(question.user, credential, self.address, self._interactive_rounds, self.id, self.port, local)
-        self.spawn(self._decide(question, attempt))
-
-    async def _decide(self, question: AuthQuestion | GssapiQuestion, attempt: Attempt) -> None:
-        began = self.loop.time()
-        reply: AuthReply
-        try:
-            reply = await self.server.host.authenticate(attempt)
-        except (Exception, asyncio.CancelledError) as error:
-            # A plug-in's fault denies and disturbs nobody else; so does a task of its own that was cancelled.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            self.server.failed(self, error)
-            reply = Deny(f"the {attempt.credential.method} authenticator failed")
-        if not isinstance(reply, Allow | Prompt | GssapiStep):
-            floor = max(_FAILURE_SECONDS, self.server.config.limits.auth_delay_seconds)
-            await asyncio.sleep(max(0.0, began + floor - self.loop.time()))
-        self.answer(question, reply)
-
-    def _auth_failed(self, event: AuthFailed) -> None:
-        self.user = event.user
-        self.server.count("auth_failures")
-        if event.unknown_user and not self._unknown_user:
-            report(_AUTH, logging.INFO, self, "%s", logs.invalid_user(event.user, self.address, self.port))
-        self._unknown_user = event.unknown_user
-        self.audit("login-failed", method=event.method, detail=event.detail)
-        report(_AUTH, logging.INFO, self, "%s", logs.failed(
-            event.method, event.user, self.address, self.port, invalid=event.unknown_user,
-            detail=clean(event.detail, most=_DETAIL_CHARACTERS)))  # fmt: skip
-
-    def _auth_partial(self, event: AuthPartial) -> None:
-        report(_AUTH, logging.INFO, self, "%s", logs.partial(event.method, event.user, self.address, self.port))
-
-    def _accepted(self, event: LoggedIn) -> None:
-        self.user = event.user
-        local = Address(*self.pump.local_address)
-        version = clean(self.pump.engine.peer_version)
-        self.facts = ConnectionFacts(
-            self.id, self.user, self.peer, local, event.method, event.key, event.grants, version, event.rights
-        )
-        self.server.login_done(self)
-        self.audit("login", method=event.method, key=event.detail)
-        report(_AUTH, logging.INFO, self, "%s", logs.accepted(
-            event.method, event.user, self.address, self.port,
-            clean(event.detail, most=_DETAIL_CHARACTERS)))  # fmt: skip
+    def _about_login(self, item: Event | Question) -> None:
+        if self._login is None:
+            self._login = Login(self)
+        self._login.handle(item)
+        if self.logged_in:
+            self._login = None
 
     def audit(self, kind: str, **details: str | float) -> None:
         """Have something recorded."""
@@ -609,11 +523,6 @@ class ServerConnection:
         SendingResumed: _resumed,
         SignQuestion: _sign,
         WorkQuestion: _work,
-        MethodsQuestion: _methods_asked,
-        AuthQuestion: _authenticate,
-        GssapiQuestion: _mechanism_asked,
-        AuthFailed: _auth_failed,
-        AuthPartial: _auth_partial,
-        LoggedIn: _accepted,
+        **dict.fromkeys(Login.handlers, _about_login),
         ConnectionEnded: _ended,
     }
