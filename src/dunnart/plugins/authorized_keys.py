@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -129,13 +128,12 @@ class AuthorizedKeysFiles:
         if not isinstance(attempt.credential, PublicKeyCredential):
             return Deny("not a public key")
         # Homes may stand on a network, and so may the list of users: in a thread a hung one holds up nobody else.
-        loop = asyncio.get_running_loop()
-        account, decision = await loop.run_in_executor(None, self._decide, attempt)
+        account, decision = await attempt.run(self._decide, attempt)
         if account is None:
             if self._command is not None:
                 await self._command.pretend()
             if self._trusted is not None and attempt.credential.certificate is not None:
-                await self._trusted.pretend(attempt.credential.certificate)
+                await self._trusted.pretend(attempt, attempt.credential.certificate)
             return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")

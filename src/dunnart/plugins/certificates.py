@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Sequence
@@ -73,13 +72,12 @@ class TrustedAuthorities:
 
     async def decide(self, login: UserCertificate, attempt: Attempt, account: Account) -> Decision:
         """Say whether a certificate lets a user in."""
-        loop = asyncio.get_running_loop()
-        authorities = await loop.run_in_executor(None, self._authorities)
+        authorities = await attempt.run(self._authorities)
         if not self._pattern and self._command is None:
             return login.decide_trusted(authorities)
         lists: list[AuthorizedPrincipals] = []
         if self._pattern:
-            lists.append(await loop.run_in_executor(None, self._listed, account))
+            lists.append(await attempt.run(self._listed, account))
         decision = login.decide_trusted(authorities, lists)
         usable = login.certificate.authority in authorities and not login.refusal
         if decision.entry is None and not decision.final and usable and self._command is not None:
@@ -87,10 +85,9 @@ class TrustedAuthorities:
             decision = login.decide_trusted(authorities, lists)
         return decision
 
-    async def pretend(self, certificate: Certificate) -> None:
+    async def pretend(self, attempt: Attempt, certificate: Certificate) -> None:
         """Take as long as `decide` would for a user who exists."""
-        loop = asyncio.get_running_loop()
-        authorities = await loop.run_in_executor(None, self._authorities)
+        authorities = await attempt.run(self._authorities)
         if self._command is not None and certificate.authority in authorities:
             await self._command.pretend()
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-from dunnart.errors import ConfigError
-from dunnart.plugins.looking_up import LOOPBACK, LookingUp, have_tls
+from dunnart.plugins.looking_up import LookingUp
+from dunnart.plugins.web import Web, trusted
 from dunnart.server.plugins import Context, plugin
 
+_OK = 200
 _NONE = (404, 410)
-_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Options:
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"url is {self.url!r}, which is no https://HOST/…")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if not trusted(self.url):
             raise ValueError("url must be https: who can change the answer can log in")
         if "%u" not in self.url.partition("://")[2].partition("/")[2]:
             raise ValueError("url holds no %u behind the host: it would give everybody's keys to everybody")
@@ -55,17 +52,10 @@ class HttpKeys:
     """Knows the keys that a web server has for a user."""
 
     def __init__(self, context: Context[Options]) -> None:
-        self._options = options = context.options
-        self._parts = urlsplit(options.url)
-        self._tls = None
-        if self._parts.scheme == "https":
-            have_tls()
-            import ssl
-
-            try:
-                self._tls = ssl.create_default_context(cafile=options.ca_file or None)
-            except OSError as error:
-                raise ConfigError(f"{options.ca_file}: {error.strerror or error}", key="ca_file") from error
+        options = context.options
+        self._options = options
+        plain = options.url.startswith("http:")
+        self._web = Web(options.seconds, options.ca_file, largest_bytes=options.largest_bytes, plain=plain)
         self._looking_up = LookingUp(self._fetch, options.seconds, options.cache_seconds)
 
     async def keys(self, user: str, address: str) -> Sequence[str]:
@@ -73,41 +63,10 @@ class HttpKeys:
         return await self._looking_up.keys(user, address)
 
     def _fetch(self, user: str) -> Sequence[str]:
-        host, secure = self._parts.hostname or "", self._tls is not None
-        port = self._parts.port or (443 if secure else 80)
-        sock: socket.socket = socket.create_connection((host, port), self._options.seconds)
-        if self._tls is not None:
-            sock = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-        # A server that sends a byte now and then would never meet the timeout of a single read.
-        bound = threading.Timer(self._options.seconds, _cut, (sock,))
-        bound.daemon = True
-        bound.start()
-        try:
-            if self._tls is not None:
-                sock.do_handshake()  # type: ignore[attr-defined] # a TLS socket, but the module may not be loaded
-            return self._ask(sock, host, port, user)
-        finally:
-            bound.cancel()
-            sock.close()
-
-    def _ask(self, sock: socket.socket, host: str, port: int, user: str) -> Sequence[str]:
-        connection = http.client.HTTPConnection(host, port)
-        connection.sock = sock
-        path = self._parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        connection.request("GET", path.replace("%u", quote(user, safe="")), headers={**self._options.headers})
-        answer = connection.getresponse()
-        if answer.status in _NONE:
+        url = self._options.url.replace("%u", quote(user, safe=""))
+        status, said = self._web.fetch(url, headers=self._options.headers)
+        if status in _NONE:
             return ()
-        if answer.status != http.client.OK:
-            raise OSError(f"the server answers {answer.status} {answer.reason}")
-        said = answer.read(self._options.largest_bytes + 1)
-        if len(said) > self._options.largest_bytes:
-            raise OSError(f"the answer is longer than {self._options.largest_bytes} bytes")
+        if status != _OK:
+            raise OSError(f"the server answers {status}")
         return said.decode(errors="surrogateescape").split("\n")
-
-
-def _cut(sock: socket.socket) -> None:
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        return

@@ -70,7 +70,7 @@ class KeysCommand:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await self._run(account, key, {"C": _endpoints(attempt), "D": "", **more})
+            return await self._run(attempt, account, key, {"C": _endpoints(attempt), "D": "", **more})
         finally:
             self._took = min(loop.time() - began, self._seconds)
 
@@ -78,9 +78,10 @@ class KeysCommand:
         """Take as long as the last run has."""
         await asyncio.sleep(self._took)
 
-    async def _run(self, account: Account, key: PublicKey | Certificate, more: Mapping[str, str]) -> bytes:
-        loop = asyncio.get_running_loop()
-        runner, options = await loop.run_in_executor(None, self._prepare, account)
+    async def _run(
+        self, attempt: Attempt, account: Account, key: PublicKey | Certificate, more: Mapping[str, str]
+    ) -> bytes:
+        runner, options = await attempt.run(self._prepare, account)
         line_type, blob = key.line().split(" ")[:2]
         tokens = {
             "h": account.home, "u": account.name, "U": str(account.uid), "k": blob, "t": line_type,

@@ -6,11 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dunnart.runtime.pool import ThreadPool
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_THREADS = 8
+_THREADS, _QUEUE = 8, 1000
 _KEPT_USERS = 1000
 
 
@@ -36,7 +37,7 @@ class LookingUp:
         self._seconds = seconds
         self._kept_seconds = kept_seconds
         self._kept: dict[str, tuple[float, Sequence[str]]] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, "dunnart-keys")
+        self._threads = ThreadPool("dunnart-keys", _THREADS, _QUEUE)
 
     async def keys(self, user: str, address: str) -> Sequence[str]:
         """Give the lines of a user."""
@@ -45,7 +46,7 @@ class LookingUp:
             return kept[1]
         try:
             async with asyncio.timeout(self._seconds):
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, user)
+                found = await self._threads.run(lambda: self._look_up(user))
         except TimeoutError:
             raise TimeoutError(f"no answer within {self._seconds:g} s") from None
         if self._kept_seconds > 0:

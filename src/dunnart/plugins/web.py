@@ -1,4 +1,4 @@
-"""JSON over HTTP for plug-ins: one request, bounded in time and size, to servers that prove who they are."""
+"""HTTP for plug-ins: one request, bounded in time and size, to servers that prove who they are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import json
 import socket
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from dunnart.errors import ConfigError
 from dunnart.plugins.looking_up import LOOPBACK, have_tls
+
+if TYPE_CHECKING:
+    import ssl
 
 _LARGEST_BYTES = 256 * 1024
 
@@ -23,31 +26,30 @@ class Web:
     Args:
         seconds: how long an answer may take, connecting included.
         ca_file: certificates that the servers' are checked with; "": those that the system trusts.
+        largest_bytes: a longer answer fails.
+        plain: only http is asked for, on this machine; what TLS needs is not loaded.
 
     Raises:
         ConfigError: the file cannot be used.
     """
 
-    def __init__(self, seconds: float, ca_file: str = "") -> None:
-        have_tls()
-        import ssl
-
+    def __init__(
+        self, seconds: float, ca_file: str = "", *, largest_bytes: int = _LARGEST_BYTES, plain: bool = False
+    ) -> None:
         self._seconds = seconds
-        try:
-            self._tls = ssl.create_default_context(cafile=ca_file or None)
-        except OSError as error:
-            raise ConfigError(f"{ca_file}: {error.strerror or error}", key="ca_file") from error
+        self._largest_bytes = largest_bytes
+        self._tls = None if plain else _context(ca_file)
 
-    def ask(
+    def fetch(
         self, url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, bytes]:
         """Get a page, or post a form; blocks.
 
         Returns:
-            The status, and the JSON object.
+            The status, and what the page holds.
 
         Raises:
-            OSError: no answer came in time, or what came is none.
+            OSError: no answer came in time, or what came is none or too long.
         """
         if not trusted(url):
             raise OSError(f"{url} is no https address")
@@ -62,15 +64,47 @@ class Web:
         bound.start()
         try:
             if secure:
+                assert self._tls is not None
                 sock = self._tls.wrap_socket(sock, server_hostname=host)
-            return _talk(sock, host, port, parts._replace(scheme="", netloc="", fragment="").geturl() or "/", form,
-                         headers or {})  # fmt: skip
+            path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+            return self._talk(http.client.HTTPConnection(host, port), sock, path, form, headers or {})
         except http.client.HTTPException as error:
             raise OSError(f"{host} does not speak HTTP: {error!r}") from error
         finally:
             bound.cancel()
             copy.close()
             sock.close()
+
+    def _talk(
+        self, connection: http.client.HTTPConnection, sock: socket.socket, path: str, form: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes]:  # fmt: skip
+        connection.sock = sock
+        wanted = {"Connection": "close", **headers}
+        if form is None:
+            connection.request("GET", path, headers=wanted)
+        else:
+            wanted["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request("POST", path, urlencode(form), wanted)
+        with connection.getresponse() as answer:
+            said = answer.read(self._largest_bytes + 1)
+        if len(said) > self._largest_bytes:
+            raise OSError(f"the answer of {connection.host} is longer than {self._largest_bytes} bytes")
+        return answer.status, said
+
+    def ask(
+        self, url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """The same for a page that is a JSON object."""
+        status, said = self.fetch(url, form, {"Accept": "application/json", **(headers or {})})
+        host = urlsplit(url).hostname
+        try:
+            found = json.loads(said)
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"{host} answers {status}, and no JSON") from error
+        if not isinstance(found, dict):
+            raise OSError(f"{host} answers {status}, and no JSON object")
+        return status, found
 
 
 def trusted(url: str) -> bool:
@@ -84,28 +118,14 @@ def trusted(url: str) -> bool:
         return False
 
 
-def _talk(
-    sock: socket.socket, host: str, port: int, path: str, form: Mapping[str, str] | None, headers: Mapping[str, str]
-) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(host, port)
-    connection.sock = sock
-    wanted = {"Accept": "application/json", "Connection": "close", **headers}
-    if form is None:
-        connection.request("GET", path, headers=wanted)
-    else:
-        wanted["Content-Type"] = "application/x-www-form-urlencoded"
-        connection.request("POST", path, urlencode(form), wanted)
-    with connection.getresponse() as answer:
-        said = answer.read(_LARGEST_BYTES + 1)
-    if len(said) > _LARGEST_BYTES:
-        raise OSError(f"the answer of {host} is longer than {_LARGEST_BYTES} bytes")
+def _context(ca_file: str) -> ssl.SSLContext:
+    have_tls()
+    import ssl
+
     try:
-        found = json.loads(said)
-    except (ValueError, RecursionError) as error:
-        raise OSError(f"{host} answers {answer.status}, and no JSON") from error
-    if not isinstance(found, dict):
-        raise OSError(f"{host} answers {answer.status}, and no JSON object")
-    return answer.status, found
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{ca_file}: {error.strerror or error}", key="ca_file") from error
 
 
 def _cut(sock: socket.socket) -> None:

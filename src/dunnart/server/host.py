@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.server")
 _FORWARD = logging.getLogger("dunnart.forward")
 _SESSION = logging.getLogger("dunnart.session")
-_CALLBACK_THREADS = 8
+_CALLBACK_THREADS = 64  # started as they are needed: what hangs, a home on a network say, keeps its thread
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
 
