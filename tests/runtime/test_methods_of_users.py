@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dunnart.protocol.events import AuthRefused, LoggedIn
@@ -45,7 +47,7 @@ async def test_the_application_says_how_a_user_may_log_in(where: tuple[str, int]
 
 
 @every_placement
-@pytest.mark.parametrize("answer", [["publickey"], [7], None, "password"])
+@pytest.mark.parametrize("answer", [["publickey"], [7], None, "password", ["password,password"]])
 async def test_what_is_no_chain_lets_nobody_in(
     where: tuple[str, int], answer: object, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -55,3 +57,19 @@ async def test_what_is_no_chain_lets_nobody_in(
     async with placed(where, authenticators=[Granting(None)], methods_for=chains) as server:
         assert not await tried(server.begin(answers=ANSWERS))
         await eventually(lambda: "failed" in caplog.text)
+
+
+async def test_how_long_it_took_to_find_out_is_not_seen() -> None:
+    """Groups are looked up only for users who exist (THREATS R15)."""
+    async with placed(("loop", 1), authenticators=[Granting(None)], methods_for=lambda _: ("password",)) as server:
+        slept: list[float] = []
+        sleep = asyncio.sleep
+
+        async def noted(seconds: float, result: object = None) -> object:
+            slept.append(seconds)
+            return await sleep(seconds, result)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dunnart.server.login.asyncio.sleep", noted)
+            assert await tried(server.begin(answers=ANSWERS))
+    assert any(0.001 < seconds <= 0.005 for seconds in slept)

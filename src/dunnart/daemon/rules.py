@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from dunnart.daemon.config import NONE, OFF, ServeConfig, with_matches
+from dunnart.daemon.config import ServeConfig
+from dunnart.daemon.loading import with_matches
 from dunnart.daemon.matching import Login, groups_of, refusal
+from dunnart.daemon.values import NONE, OFF
 from dunnart.errors import ConfigError
 from dunnart.keys.key_options import permit
-from dunnart.server import Allow, AuthReply, Deny, InteractiveCredential, PasswordCredential, Rights
+from dunnart.server import Allow, AuthReply, Deny, GssapiKeyExchange, InteractiveCredential, PasswordCredential, Rights
 from dunnart.server.applications import as_application
 from dunnart.server.authentication import takes
 from dunnart.server.forced import ORIGINAL
@@ -162,6 +164,10 @@ class Rules:
         with self._lock:
             return self._logins.get(connection, {}).get(user)
 
+    def of_anybody(self, method: str) -> Authenticator:
+        """Give what exchanges keys by a method; variants with the same options share it, and so what it knows."""
+        return next(found for each in self.variants for found in each.plugins.authenticators if found.method == method)
+
     def forget(self, connection: int) -> None:
         """A connection is gone."""
         with self._lock:
@@ -240,6 +246,8 @@ class _Authenticator:
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask it. Who may not log in at all is asked for as much as others, and refused in the end."""
+        if isinstance(attempt.credential, GssapiKeyExchange):  # before there is a user, and so a variant
+            return await self._rules.of_anybody(self.method).authenticate(attempt)
         settled = self._rules.settled(attempt.connection, attempt.user)
         if settled is None:
             return Deny("it is not known any more which rules this login has")

@@ -37,7 +37,8 @@ class AddressPatterns:
             the address's text; so a host's name fits nothing.
 
     Raises:
-        ValueError: an entry is empty or too long, or a network has bits set beyond its prefix.
+        ValueError: an entry is empty or too long, a network has bits set beyond its prefix, or what is to be forbidden
+            is nearly an address, as 10.0.0.01, and so would forbid nothing.
     """
 
     __slots__ = ("_entries", "text")
@@ -98,6 +99,8 @@ def _entry(text: str) -> tuple[bool, str | tuple[bytes, int]]:
     if packed is None or "%" in entry:
         if slash:
             raise ValueError(f"{entry!r} is no network such as 192.0.2.0/24")
+        if forbids and _ADDRESS_CHARACTERS.issuperset(entry.lower()) and not set("*?") & set(entry):
+            raise ValueError(f"{text!r} forbids nothing, for {entry!r} is no address; * stands for the rest of one")
         return forbids, entry.lower()
     bits = 8 * len(packed)
     if slash:

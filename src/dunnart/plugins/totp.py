@@ -86,7 +86,7 @@ _SEEN: dict[str, _Seen] = {}
 
 @plugin(Options)
 class Totp:
-    """Lets in by the six digits that an app shows (RFC 6238); meant as the second method of a chain.
+    """Lets in by the six digits that an app shows (RFC 6238); only as one method of a chain.
 
     A code of the half minute before or after is taken too, for clocks that differ; no code is taken twice, nor one from
     before the server's start. A user without a secret is asked like others.
@@ -94,6 +94,7 @@ class Totp:
 
     method = "keyboard-interactive"
     on_any_loop = True
+    second_factor = True
 
     def __init__(self, context: Context[Options], clock: Callable[[], float] = time.time) -> None:
         try:

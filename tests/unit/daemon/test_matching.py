@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dunnart.daemon import matching, plugins
-from dunnart.daemon.config import OPTIONS, ServeConfig, effective, load, to_toml
+from dunnart.daemon.config import OPTIONS, ServeConfig
+from dunnart.daemon.loading import effective, load
 from dunnart.daemon.matching import CRITERIA, MAY_MATCH, Login, Match, criterion, refusal
 from dunnart.daemon.options import BadValue
+from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
-from dunnart.server import Allow, Attempt, AuthReply, PasswordCredential
+from dunnart.plugins import os_account, shadow
+from dunnart.server import Allow, Attempt, AuthReply, GssapiKeyExchange, GssapiStep, PasswordCredential
 
 
 def read(tmp_path: Path, text: str) -> ServeConfig:
@@ -282,3 +286,73 @@ def test_empty_passwords(empty: bool, password: str, allowed: bool) -> None:
     named = plugins.NamedAuthenticator("easy", _Easy(), root=True, empty=empty)
     reply = asyncio.run(named.authenticate(Attempt("ann", PasswordCredential(password), "")))
     assert isinstance(reply, Allow) is allowed
+
+
+class _Recording:
+    """Allows everything, and keeps what it was asked about."""
+
+    method = "password"
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def authenticate(self, attempt: Attempt) -> AuthReply:
+        self.asked.append(attempt.credential)
+        return Allow()
+
+
+def test_the_password_of_who_may_not_log_in_goes_nowhere() -> None:
+    """It could be tried out, or be changed, where the answer alone is no."""
+    inner = _Recording()
+    named = plugins.NamedAuthenticator("easy", inner, root=False)
+    for user in ("root", "ann"):
+        reply = asyncio.run(named.authenticate(Attempt(user, PasswordCredential("right"), "")))
+        assert isinstance(reply, Allow) is (user == "ann")
+    assert PasswordCredential("right") != inner.asked[0]
+    assert PasswordCredential("right") == inner.asked[1]
+
+
+def test_an_account_that_the_system_has_closed_stays_so_by_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    expires = {"ann": 1, "ben": -1, "joe": 10**6}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os_account, "find", lambda name: os_account.Account(name, 9, 9, "/", "/bin/sh"))
+    monkeypatch.setattr(shadow, "entry_of", lambda name: shadow.Entry("x", 1, -1, expires[name]))
+    named = plugins.NamedAuthenticator("easy", _Easy(), root=True)
+    for user, allowed in (("ann", False), ("ben", True), ("joe", True)):
+        reply = asyncio.run(named.authenticate(Attempt(user, PasswordCredential("x"), "")))
+        assert isinstance(reply, Allow) is allowed
+
+
+@pytest.mark.parametrize(
+    ("methods", "allowed"),
+    [("", False), ("'keyboard-interactive'", False), ("'publickey', 'keyboard-interactive'", False),
+     ("'publickey,keyboard-interactive'", True)],
+)  # fmt: skip
+def test_a_second_factor_is_none_by_itself(tmp_path: Path, methods: str, allowed: bool) -> None:
+    pytest.importorskip("pyotp")
+    config = read(tmp_path, f"authenticators = ['authorized-keys', 'totp']\nmethods = [{methods}]\n")
+    if allowed:
+        assert plugins.make(config, "ann", None).authenticators
+    else:
+        with pytest.raises(ConfigError, match=r":1: authenticators: totp is a second factor: write methods"):
+            plugins.make(config, "ann", None)
+
+
+EXCHANGING = """\
+from dunnart.server import GssapiKeyExchange, GssapiStep, Deny
+
+class Exchanging:
+    method = "gssapi-keyex"
+    def __init__(self, context): pass
+    async def authenticate(self, attempt):
+        return GssapiStep(b"token") if isinstance(attempt.credential, GssapiKeyExchange) else Deny()
+"""
+
+
+def test_keys_are_exchanged_before_there_is_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exchanging_keys.py").write_text(EXCHANGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "authenticators = ['exchanging_keys:Exchanging']\n[[match]]\nuser = 'ann'\nshell = 'off'\n"
+    (asked,) = plugins.make(read(tmp_path, text), "ann", None).authenticators
+    reply = asyncio.run(asked.authenticate(Attempt("", GssapiKeyExchange(b"", first=True), "192.0.2.1")))
+    assert reply == GssapiStep(b"token")

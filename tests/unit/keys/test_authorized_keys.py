@@ -132,6 +132,8 @@ def test_an_expiry_time_is_local_without_a_z(monkeypatch: pytest.MonkeyPatch) ->
         ('from=""', "empty"),
         ('from="192.0.2.1/24"', "beyond its prefix"),
         ('from="!bad.example,*"', "not looked up"),
+        ('from="*,!10.0.0.01"', "forbids nothing"),
+        ('from="*,!192.168.1"', "forbids nothing"),
         ('expiry-time="2027"', "no time"),
         ('expiry-time="20271301"', "month"),
         ('expiry-time="20270101T00"', "no time"),

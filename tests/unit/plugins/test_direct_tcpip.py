@@ -8,9 +8,10 @@ import gc
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,8 @@ from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Allowed
 from dunnart.plugins.direct_tcpip import DirectTcpip, Options
 from dunnart.protocol.events import ChannelRefused
-from dunnart.server.interfaces import Forward
+from dunnart.server import Address, ChannelOpening, ConnectionFacts, Rights
+from dunnart.server.interfaces import Forward, Refusal
 from dunnart.server.plugins import Context
 from dunnart.wire.encoding import text, uint32
 from tests.runtime.driver import MIB, Channel, Client, descriptors, eventually
@@ -233,3 +235,37 @@ async def test_ipv6() -> None:
             await client.until(lambda: channel.closed)  # noqa: B023 - waited for here
             assert channel.out == b"six"
         assert not (await dial(client, port, "127.0.0.1")).opened
+
+
+async def test_names_are_looked_up_for_those_who_may_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def look_up(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    plug_in = DirectTcpip(Context("direct-tcpip", Options(2.0), LOG))
+    data = text("some.example") + uint32(80) + text("127.0.0.1") + uint32(1)
+    for rights, wanted in ((Rights(port_forwarding=False), []), (Rights(), ["some.example"])):
+        facts = ConnectionFacts(1, "ann", Address("192.0.2.7", 1), Address("192.0.2.1", 22), rights=rights)
+        reply = await plug_in.open(ChannelOpening(facts, "direct-tcpip", data, cast("Any", None)))
+        assert isinstance(reply, Refusal)
+        assert asked == wanted
+
+
+async def test_names_that_nobody_answers_for_keep_no_login_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10) and [])
+    plug_in = DirectTcpip(Context("direct-tcpip", Options(2.0), LOG))
+    data = text("some.example") + uint32(80) + text("127.0.0.1") + uint32(1)
+    facts = ConnectionFacts(1, "ann", Address("192.0.2.7", 1), Address("192.0.2.1", 22))
+    opening = ChannelOpening(facts, "direct-tcpip", data, cast("Any", None))
+    waiting = [asyncio.create_task(plug_in.open(opening)) for _ in range(40)]
+    await asyncio.sleep(0)  # all of them ask
+    try:
+        async with asyncio.timeout(5):  # where keys are looked up
+            assert await asyncio.get_running_loop().run_in_executor(None, lambda: 7) == 7
+    finally:
+        release.set()
+    assert all(isinstance(reply, Refusal) for reply in await asyncio.gather(*waiting))

@@ -97,6 +97,7 @@ NOT_AN_APPLICATION: list[object] = [3, "handler", object(), Session, SessionEven
         ("middleware", lambda following: following, "is no sequence"),
         ("accept", True, "is no function accept(address)"),
         ("methods", ["none,password"], "no authenticator is there for password"),
+        ("methods", ["none,none"], "'none,none' names a method twice"),
         ("methods", "none", "is no sequence"),
         ("methods", [3], "is no str"),
         ("accept_env", [3], "is no str"),
