@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -125,7 +126,8 @@ def script(server: str, folder: Path, env: dict[str, str], text: str = SCRIPT) -
         for line in said
         if not line.startswith(("closedir", "received client", "sent status Permission", "users-groups", *UNOFFERED))
     ]
-    return done.returncode, done.stdout.replace(str(folder), "FOLDER"), sorted(set(kept))
+    shown = re.sub(r"\w{3} +\d+ \d\d:\d\d back", "NOW back", done.stdout.replace(str(folder), "FOLDER"))
+    return done.returncode, shown, sorted(set(kept))
 
 
 def tree(folder: Path) -> list[tuple[str, int, int, bytes]]:
