@@ -73,9 +73,7 @@ class Dunnart(Peer):
     """This project's server, from this checkout; a crowd may come from one address, as the sshd beside it lets it."""
 
     name: ClassVar[str] = "dunnart"
-    _crowd: ClassVar[tuple[str, ...]] = (
-        "--max-startups=1000:30:2000", "--max-startups-per-source=0", "--subsystem=sftp=sftp",
-    )  # fmt: skip
+    crowd: ClassVar[tuple[str, ...]] = ("--max-startups=1000:30:2000", "--max-startups-per-source=0")
 
     def missing(self) -> str | None:
         """Is there a `serve` yet?"""
@@ -92,13 +90,13 @@ class Dunnart(Peer):
 
     def command(self, identity: Identity, port: int) -> list[str]:
         """Serve this user."""
-        head = [sys.executable, "-m", "dunnart", "serve", "--listen", f"127.0.0.1:{port}", *self._crowd]
+        head = [sys.executable, "-m", "dunnart", "serve", "--listen", f"127.0.0.1:{port}", *self.crowd]
         return [*head, "--host-key", identity.host_key, "--authorized-keys", identity.authorized_keys]
 
     def conditions(self, identity: Identity) -> str:
         """Show the flags, paths left out."""
         del identity
-        return " ".join(self._crowd)
+        return " ".join(self.crowd)
 
 
 @dataclass
@@ -256,7 +254,7 @@ class Dunnart2(Dunnart):
     """The same with two processes that serve the protocol."""
 
     name: ClassVar[str] = "dunnart-2"
-    _crowd: ClassVar[tuple[str, ...]] = (*Dunnart._crowd, "--workers=2")  # noqa: SLF001 - it is ours
+    crowd: ClassVar[tuple[str, ...]] = (*Dunnart.crowd, "--workers=2")
 
 
 class Embedded(Library):
