@@ -71,7 +71,7 @@ class PrivateKey:
 
     @classmethod
     def load(cls, data: bytes, passphrase: str | bytes | None = None) -> PrivateKey:
-        """Read a private key file: OpenSSH's own format, PKCS#8 or traditional PEM, encrypted or not.
+        """Read a private key file: OpenSSH's own format, PKCS#8, traditional PEM, PuTTY's or Dropbear's, locked or not.
 
         Args:
             data: the file's content.
@@ -86,6 +86,11 @@ class PrivateKey:
             key = _plain_ed25519(data)
             if key is not None:
                 return key
+        if data[:3] == b"\0\0\0":
+            from dunnart.keys.dropbear import from_dropbear, is_dropbear
+
+            if is_dropbear(data):
+                return from_dropbear(data)
         return _load_by_library(data, passphrase.encode() if isinstance(passphrase, str) else passphrase)
 
     @classmethod
@@ -129,7 +134,7 @@ class PrivateKey:
         too, needs no padding, and paramiko takes the comment's empty end for damaged padding.
         """
         check = os.urandom(4)
-        secret = check + check + text(self.public.key_type) + self._secret_fields() + text(comment)
+        secret = check + check + text(self.public.key_type) + self.secret_fields() + text(comment)
         cipher, kdf, options = "none", "none", b""
         if passphrase:
             cipher, kdf, salt = "aes256-ctr", "bcrypt", os.urandom(16)
@@ -147,7 +152,7 @@ class PrivateKey:
     def __repr__(self) -> str:
         return f"<private {self.public!r}>"
 
-    def _secret_fields(self) -> bytes:
+    def secret_fields(self) -> bytes:
         """Give the key's fields in the agent's form (draft-ietf-sshm-ssh-agent §3.2), after the type."""
         raise NotImplementedError
 
@@ -169,7 +174,7 @@ class _Ed25519(PrivateKey):
             raise _no_such_algorithm(self, algorithm)
         return self._prefix + self._loaded.sign(data)
 
-    def _secret_fields(self) -> bytes:
+    def secret_fields(self) -> bytes:
         raw = self._loaded.public_key().public_bytes_raw()
         return string(raw) + string(self._seed + raw)
 
@@ -189,7 +194,7 @@ class _Rsa(PrivateKey):
             raise _no_such_algorithm(self, algorithm)
         return text(algorithm) + string(self._loaded.sign(data, PKCS1v15(), rsa_hash(algorithm)))
 
-    def _secret_fields(self) -> bytes:
+    def secret_fields(self) -> bytes:
         numbers = self._loaded.private_numbers()
         public = numbers.public_numbers
         return b"".join(map(mpint, (public.n, public.e, numbers.d, numbers.iqmp, numbers.p, numbers.q)))
@@ -217,7 +222,7 @@ class _Ecdsa(PrivateKey):
         r, s = decode_dss_signature(self._loaded.sign(data, ECDSA(ecdsa_hash(self._bits))))
         return text(algorithm) + string(mpint(r) + mpint(s))
 
-    def _secret_fields(self) -> bytes:
+    def secret_fields(self) -> bytes:
         reader = Reader(self.public.blob)
         reader.string()
         return reader.rest() + mpint(self._loaded.private_numbers().private_value)
@@ -244,7 +249,7 @@ class _Dss(PrivateKey):
         r, s = decode_dss_signature(self._loaded.sign(data, SHA1()))
         return text(algorithm) + string(r.to_bytes(20, "big") + s.to_bytes(20, "big"))
 
-    def _secret_fields(self) -> bytes:
+    def secret_fields(self) -> bytes:
         reader = Reader(self.public.blob)
         reader.string()
         return reader.rest() + mpint(self._loaded.private_numbers().x)
@@ -318,10 +323,15 @@ def _load_by_library(data: bytes, passphrase: bytes | None) -> PrivateKey:
     except (ValueError, TypeError, InvalidTag) as error:
         reason = "damaged" if passphrase is None else "damaged, or the passphrase is wrong"
         raise KeyFormatError(f"the private key is {reason}: {error}") from error
-    return _from_library(loaded)
+    return from_library(loaded)
 
 
-def _from_library(loaded: object) -> PrivateKey:
+def from_library(loaded: object) -> PrivateKey:
+    """Give a private key object of cryptography's as one of ours.
+
+    Raises:
+        KeyFormatError: SSH has no keys of its type.
+    """
     from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
     if isinstance(loaded, ed25519.Ed25519PrivateKey):
