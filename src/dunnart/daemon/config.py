@@ -33,6 +33,7 @@ from dunnart.daemon.values import (
     OFF,
     chain,
     keys_command,
+    log_place,
     permitted,
     plugin_name,
     plugin_or_off,
@@ -169,6 +170,7 @@ class ServeConfig:
     set_env: Mapping[str, str] = table_option(
         {}, variables, "NAME=VALUE", "Environment variables of sessions, whatever the client or a key sets.", "names",
     )  # fmt: skip
+    banner: str = option("", text, "FILE", "A text file that clients are shown before they log in; empty: none.")
     permit_tty: bool = option(True, switch, "", "Sessions may have terminals.", "switch")  # noqa: FBT003
     force_command: str = option(
         "", text, "COMMAND",
@@ -262,7 +264,24 @@ class ServeConfig:
     log_levels: Mapping[str, str] = table_option(
         {}, words(PARTS, tuple(LEVELS)), "PART=LEVEL", f"Levels of single parts: {', '.join(PARTS)}.",
     )  # fmt: skip
-    log_format: str = option("text", choice("text", "json"), "FORMAT", "text or json lines, on standard error.")
+    log_format: str = option("text", choice("text", "json"), "FORMAT", "text or json lines; not for syslog and journald.")
+    log_to: str = option(
+        "auto", converted(log_place), "WHERE",
+        "stderr, syslog, journald, or a file by its absolute path. auto: syslog with inetd and background, else stderr.",
+    )  # fmt: skip
+    inetd: bool = option(
+        False, switch, "",  # noqa: FBT003
+        "Serve what inetd or its like hands over on standard input: one connection, or what comes to a listening "
+        "socket. Then listen is not used.", "switch",
+    )  # fmt: skip
+    background: bool = option(
+        False, switch, "", "Go into the background; the command ends once the server listens.", "switch",  # noqa: FBT003
+    )  # fmt: skip
+    pid_file: str = option("", text, "FILE", "Where to write the process's number; empty: nowhere.")
+    exit_on_idle: int = option(
+        0, count, "SECONDS",
+        "End when there has been no connection for so long; 0: never, but 60 with a listening socket from inetd.",
+    )  # fmt: skip
     match: tuple[Match, ...] = ()
     """The tables [[match]]: options for some logins."""
     source: Source = field(default_factory=Source, repr=False, compare=False)

@@ -19,6 +19,10 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=100)
 
 
+_SHORT = {"inetd": ("-i",)}
+"""Short flags, as sshd's and Dropbear's."""
+
+
 class Parser(argparse.ArgumentParser):
     """Raises `ConfigError` where argparse would print its usage and end the program."""
 
@@ -35,7 +39,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
         text = declared.help.replace("%", "%%")
         flag = flag_of(name)
         if declared.shape == "switch":
-            made.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            made.add_argument(*_SHORT.get(name, ()), flag, action=argparse.BooleanOptionalAction, help=text)
         elif declared.shape == "one" and name != "log_level":
             made.add_argument(flag, metavar=declared.value, help=text)
         else:

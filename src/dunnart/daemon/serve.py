@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dunnart.runtime.listeners import ListenAddress
 
 _LOG = logging.getLogger("dunnart.daemon")
+_LARGEST_BANNER = 16 << 10  # one message, before any login
 _EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown as what reaches them from here
 
 
@@ -53,6 +54,7 @@ class Prepared:
     way_in: bool
     """Somebody can log in."""
     plugins: Plugins = field(repr=False)
+    banner: str = ""
 
 
 class Running(Protocol):
@@ -95,6 +97,7 @@ async def start(prepared: Prepared) -> Running:
         accept_env=prepared.plugins.accept_env,
         algorithms=prepared.algorithms,
         limits=config.limits,
+        banner=prepared.banner,
         admission=prepared.admission,
         placement="loop" if config.workers == 1 else "process",
         workers=config.workers,
@@ -175,7 +178,24 @@ def prepare(config: ServeConfig) -> Prepared:
         random=_random,
     )
     made = plugins.make(config, user.name, password)
-    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made)
+    banner = read_banner(config)
+    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made, banner)
+
+
+def read_banner(config: ServeConfig) -> str:
+    """Read the text that clients are shown before they log in; "" for none.
+
+    Raises:
+        ConfigError: the file cannot be read, or is too large.
+    """
+    if not config.banner:
+        return ""
+    from dunnart.keys.files import read_regular
+
+    try:
+        return read_regular(config.banner, _LARGEST_BANNER)[1].decode(errors="replace")
+    except OSError as error:
+        raise config.source.error(f"cannot be read: {error.strerror}", "banner") from error
 
 
 def check(config: ServeConfig) -> None:
@@ -188,6 +208,7 @@ def check(config: ServeConfig) -> None:
     """
     if config.host_key:
         load_host_certificates(config.host_certificate, load_host_keys(config.host_key, ()))
+    read_banner(config)
     password, _ = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
     plugins.make(config, this_user().name, password)
 

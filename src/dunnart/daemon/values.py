@@ -72,6 +72,13 @@ def socket_path(value: str) -> str:
     return value
 
 
+def log_place(value: str) -> str:
+    """Where the log goes."""
+    if value not in {"auto", "stderr", "syslog", "journald"} and not value.startswith("/"):
+        raise ValueError(f"{value!r} is none of auto, stderr, syslog, journald, and no absolute path")
+    return value
+
+
 def variable_pattern(value: str) -> str:
     """A pattern of variables' names."""
     if not re.fullmatch(r"[A-Za-z_*?][A-Za-z0-9_*?]*", value):

@@ -111,7 +111,7 @@ def read_regular(path: str, largest: int = _LARGEST) -> tuple[os.stat_result, by
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file", path)
-        too_large = OSError(0, f"it is larger than {largest >> 20} MiB", path)
+        too_large = OSError(0, f"it is larger than {_size(largest)}", path)
         if found.st_size > largest:
             raise too_large
         parts = []
@@ -124,6 +124,10 @@ def read_regular(path: str, largest: int = _LARGEST) -> tuple[os.stat_result, by
     finally:
         os.close(descriptor)
     return found, b"".join(parts)
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
 
 
 def _write_new(path: str, data: bytes) -> None:
