@@ -9,7 +9,7 @@ import pytest
 from dunnart.crypto.profiles import PROFILES
 from dunnart.errors import DecodeError, LimitExceeded, LocalProtocolError, RemoteProtocolError, UnexpectedMessage
 from dunnart.keys import PrivateKey
-from dunnart.protocol.engine import Engine, IdleTimeout, LoginTimeout
+from dunnart.protocol.engine import ConnectionTimeout, Engine, IdleTimeout, LoginTimeout
 from dunnart.protocol.events import ConnectionEnded, LoggedIn, RequestAnswered
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import AuthQuestion, GlobalRequestQuestion, SignQuestion
@@ -281,6 +281,16 @@ def test_version_line_has_its_own_deadline(sent: bytes) -> None:
 def test_no_grace_at_all() -> None:
     made = Pair(limits=Limits(login_grace_seconds=0), server_answers={AuthQuestion: ...}).run()
     assert made.server.engine.next_deadline() is None
+
+
+def test_a_connection_ends_when_its_time_is_over_whatever_it_does() -> None:
+    made = pair(limits=Limits(connection_seconds=100, rekey_seconds=0), client_limits=Limits(rekey_seconds=0))
+    here, _ = made.session()
+    made.advance(99)
+    made.transfer(made.client, here, b"x")
+    assert made.server.ended is None
+    made.advance(1)
+    assert isinstance(made.server.ended and made.server.ended.error, ConnectionTimeout)
 
 
 def test_idle_connection_ends_and_only_channel_data_counts() -> None:

@@ -60,6 +60,16 @@ async def test_every_address_on_one_port() -> None:
         assert server.server.counters["logins"] == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can listen on one interface")
+def test_one_interface() -> None:
+    for host in ("%lo", "127.0.0.1%lo"):
+        for listener in listen(ListenAddress(host, 0)):
+            with listener:
+                assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+    with pytest.raises(ConfigError, match=r"cannot listen on \*%nowhere:0: "):
+        listen(ListenAddress("%nowhere", 0))
+
+
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     (listener,) = listen(ListenAddress("", 0, path))

@@ -30,7 +30,7 @@ GROUPS = {
 """The options that name plug-ins, and the entry-point groups that those stand in."""
 AUTHORIZED_KEYS = "authorized-keys"
 ONE_TIME_PASSWORD = "one-time-password"  # noqa: S105 - a plug-in's name
-_FORWARDS: dict[str, dict[str, dict[str, str]]] = {
+FORWARDS: dict[str, dict[str, dict[str, str]]] = {
     "tcp": {
         "channel_types": {"direct-tcpip": "direct-tcpip"},
         "global_requests": {"tcpip-forward": "tcpip-forward", "cancel-tcpip-forward": "tcpip-forward"},
@@ -57,7 +57,7 @@ def uses(config: ServeConfig) -> list[Use]:
             continue
         if isinstance(value, Mapping):
             for kind in _kinds_forwarded(config):
-                value = {**_FORWARDS[kind].get(option_name, {}), **value}
+                value = {**FORWARDS[kind].get(option_name, {}), **value}
             found += [Use(group, name, option_name, entry) for entry, name in value.items() if name != OFF]
         elif isinstance(value, tuple):
             found += [Use(group, name, option_name) for name in value]

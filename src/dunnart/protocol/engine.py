@@ -63,6 +63,13 @@ class IdleTimeout(LimitExceeded):
     disconnect_text = "idle timeout"
 
 
+class ConnectionTimeout(LimitExceeded):
+    """The connection has lasted as long as it may."""
+
+    disconnect_code = 11
+    disconnect_text = "the connection's time is over"
+
+
 class Engine(Core):
     """One SSH connection without its I/O.
 
@@ -284,6 +291,8 @@ class Engine(Core):
             return None
         limits = self.config.limits
         due: list[float] = []
+        if limits.connection_seconds:
+            due.append(self.connected_at + limits.connection_seconds)
         if self.stage is not Stage.CONNECTION:
             if limits.login_grace_seconds:
                 due.append(self.connected_at + limits.login_grace_seconds)
@@ -319,6 +328,8 @@ class Engine(Core):
     def _check_deadlines(self) -> None:
         limits = self.config.limits
         now = self.now
+        if limits.connection_seconds and now >= self.connected_at + limits.connection_seconds:
+            raise ConnectionTimeout(f"the connection has lasted {limits.connection_seconds:g} s")
         if self.stage is not Stage.CONNECTION:
             if limits.login_grace_seconds and now >= self.connected_at + limits.login_grace_seconds:
                 raise LoginTimeout(f"no login within {limits.login_grace_seconds:g} s")

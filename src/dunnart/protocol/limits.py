@@ -71,6 +71,8 @@ class Limits:
     """Channel or global requests that wait for an answer, those that came in the same read included."""
     idle_seconds: float = 0.0
     """End a connection on which no channel data moved for so long. 0: never."""
+    connection_seconds: float = 0.0
+    """End a connection this long after it came, whatever it does. 0: never."""
     keepalive_seconds: float = 0.0
     """Ask a silent peer for a sign of life after so long. 0: never."""
     keepalive_count_max: int = 3

@@ -17,7 +17,10 @@ _SOCKET_PATH_BYTES = 107  # sockaddr_un on Linux, without the final NUL; 103 on 
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen: a host (an IP address, a name, or "" for every address) and port, or a unix socket's path."""
+    """Where to listen: a host (an IP address, a name, or "" for every address) and port, or a unix socket's path.
+
+    Behind a % in the host stands a network interface; only what comes in there is taken then (Linux).
+    """
 
     host: str
     port: int
@@ -26,7 +29,8 @@ class ListenAddress(NamedTuple):
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+        host = f"*{self.host}" if self.host[:1] in {"", "%"} else self.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def remove(self) -> None:
         """Remove the file of a unix socket that is listened on no more."""
@@ -37,6 +41,8 @@ class ListenAddress(NamedTuple):
 
 def listen_address(value: str) -> ListenAddress:
     """Read `ADDR:PORT`, `[IPV6]:PORT`, `*:PORT` or `unix:/path`; port 0 lets the system choose.
+
+    `%INTERFACE` may follow an address: `*%eth0:22`.
 
     Raises:
         ValueError: it is none of these.
@@ -56,9 +62,9 @@ def listen_address(value: str) -> ListenAddress:
         _check_ipv6(host, value)
     elif ":" in host:
         raise ValueError(f"an IPv6 address stands in brackets: [{host}]:{port}")
-    elif not re.fullmatch(r"\*|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", host):
+    elif not re.fullmatch(r"(\*|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)(%[^\s%/]{1,15})?", host):
         raise ValueError(f"{value!r} has no address or host name before the port; * means every address")
-    return ListenAddress("" if host == "*" else host, int(port))
+    return ListenAddress(host.removeprefix("*"), int(port))
 
 
 def _check_ipv6(host: str, value: str) -> None:
@@ -77,17 +83,18 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     try:
         if address.path:
             return [_unix(address.path)]
-        if address.host:
-            return [_tcp(address.host, address.port)]
-        return _everywhere(address.port)
+        host, _, interface = address.host.partition("%")
+        if host:
+            return [_tcp(host, address.port, interface)]
+        return _everywhere(address.port, interface)
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}", key="listen") from error
 
 
-def _everywhere(port: int) -> list[socket.socket]:
-    listeners = [_tcp("0.0.0.0", port)]  # noqa: S104 - asked for by leaving the host out
+def _everywhere(port: int, interface: str) -> list[socket.socket]:
+    listeners = [_tcp("0.0.0.0", port, interface)]  # noqa: S104 - asked for by leaving the host out
     with contextlib.suppress(OSError):  # a system without IPv6
-        listeners.append(_tcp("::", listeners[0].getsockname()[1]))
+        listeners.append(_tcp("::", listeners[0].getsockname()[1], interface))
     return listeners
 
 
@@ -97,7 +104,14 @@ def bound_address(listener: socket.socket) -> ListenAddress:
     return ListenAddress(name[0], name[1]) if isinstance(name, tuple) else ListenAddress("", 0, name)
 
 
-def _tcp(host: str, port: int) -> socket.socket:
+def listens(sock: socket.socket) -> bool:
+    """Tell whether connections come to a socket; else it is one itself."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _tcp(host: str, port: int, interface: str = "") -> socket.socket:
+    if interface and host.lower().startswith("fe80:"):  # the interface is a part of what the address means
+        host, interface = f"{host}%{interface}", ""
     family, kind, protocol, _, name = socket.getaddrinfo(
         host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -107,12 +121,20 @@ def _tcp(host: str, port: int) -> socket.socket:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if interface:
+            _bind_to_device(made, interface)
         made.bind(name)
         made.listen(_BACKLOG)
     except OSError:
         made.close()
         raise
     return made
+
+
+def _bind_to_device(made: socket.socket, interface: str) -> None:
+    if sys.platform != "linux":
+        raise OSError(0, "only Linux can listen on one interface")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
 
 
 def _unix(path: str) -> socket.socket:

@@ -80,6 +80,11 @@ source_bits = "24:48"
 penalty_exempt = ["192.0.2.0/24", "::1"]
 log_level = "debug"
 log_format = "json"
+log_to = "/var/log/dunnart.log"
+inetd = true
+background = true
+pid_file = "/run/dunnart.pid"
+exit_on_idle = 90
 
 [penalties]
 enabled = false
@@ -359,7 +364,7 @@ def test_errors_name_the_flag(tmp_path: Path, flags: list[str], message: str) ->
     "text",
     [
         "", "22", ":22", "a", "a:", "a:b", "a:-1", "a:65536", "a:²", "::1:22", "[::1]", "[x]:22", "[127.0.0.1]:22",
-        "a b:22", "-a:22", "unix:", "unix:x", "unix:/" + "x" * 107,
+        "a b:22", "-a:22", "*%:22", "%eth0:22", "*%e/0:22", "unix:", "unix:x", "unix:/" + "x" * 107,
     ],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
@@ -367,7 +372,7 @@ def test_what_is_no_address(text: str) -> None:
         listen_address(text)
 
 
-@given(st.integers(0, 65535), st.sampled_from(["127.0.0.1", "::", "fe80::1%eth0", "host.example", "localhost", ""]))
+@given(st.integers(0, 65535), st.sampled_from(["127.0.0.1", "::", "fe80::1%eth0", "host.example", "%eth0", "::%lo", ""]))
 def test_addresses_are_read_as_they_are_shown(port: int, host: str) -> None:
     address = ListenAddress(host, port)
     assert listen_address(str(address)) == address
