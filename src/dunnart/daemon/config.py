@@ -264,10 +264,12 @@ class ServeConfig:
     log_levels: Mapping[str, str] = table_option(
         {}, words(PARTS, tuple(LEVELS)), "PART=LEVEL", f"Levels of single parts: {', '.join(PARTS)}.",
     )  # fmt: skip
-    log_format: str = option("text", choice("text", "json"), "FORMAT", "text or json lines; not for syslog and journald.")
+    log_format: str = option(
+        "text", choice("text", "json"), "FORMAT", "text or json lines; not for syslog and journald."
+    )
     log_to: str = option(
         "auto", converted(log_place), "WHERE",
-        "stderr, syslog, journald, or a file by its absolute path. auto: syslog with inetd and background, else stderr.",
+        "stderr, syslog, journald, or a file by its absolute path. auto: syslog with inetd or background, or stderr.",
     )  # fmt: skip
     inetd: bool = option(
         False, switch, "",  # noqa: FBT003

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dunnart.crypto.profiles import PROFILES, Algorithms
 from dunnart.errors import LimitExceeded
 from dunnart.protocol.framing import Arena, Inbound, Outbound
+from dunnart.protocol.identification import SOFTWARE_VERSION
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Kex, Role, Stage
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.events import Event
     from dunnart.protocol.questions import Question
-
-SOFTWARE_VERSION = b"SSH-2.0-dunnart_0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class EngineConfig:
         auth_methods: chains of methods, each enough to log in ("publickey" or "publickey,password" as tuples).
         asks_methods: a MethodsQuestion gives each user's chains, in the place of auth_methods.
         version: our identification line, without CR LF.
+        identified: it has been sent already.
         banner: shown to the user before authentication; "" for none.
         user: who to log in as (client).
         update_host_keys: tell clients of all host keys after login (hostkeys-00@openssh.com).
@@ -47,6 +47,7 @@ class EngineConfig:
     auth_methods: tuple[tuple[str, ...], ...] = (("publickey",),)
     asks_methods: bool = False
     version: bytes = SOFTWARE_VERSION
+    identified: bool = False
     banner: str = ""
     user: str = ""
     update_host_keys: bool = True

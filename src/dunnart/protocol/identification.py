@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dunnart.errors import DecodeError, RemoteProtocolError
 
+SOFTWARE_VERSION = b"SSH-2.0-dunnart_0.1"
 LINE_BYTES = 255
 PRELUDE_LINES = 50
 """How many lines a server may send before its version line (a client none)."""

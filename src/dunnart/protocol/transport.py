@@ -144,7 +144,8 @@ class Transport:
 
     def start(self) -> None:
         """Send our version line and, without waiting, our KEXINIT."""
-        self._core.outbound.queue.append(self._core.config.version + b"\r\n")
+        if not self._core.config.identified:
+            self._core.outbound.queue.append(self._core.config.version + b"\r\n")
         self.rekey()
 
     def rekey(self) -> None:

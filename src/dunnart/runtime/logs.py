@@ -31,6 +31,8 @@ import time
 from collections.abc import Mapping
 from typing import Literal, Protocol, TextIO
 
+from dunnart.errors import ConfigError
+
 PARTS = ("server", "transport", "auth", "session", "forward", "daemon")
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 SHOWN_CHARACTERS = 200
@@ -99,29 +101,56 @@ def setup(
     levels: Mapping[str, str] | None = None,
     form: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
+    *,
+    to: str = "stderr",
 ) -> None:
-    """Send the log of this process to a stream; for programs, not for libraries.
+    """Send the log of this process somewhere; for programs, not for libraries.
 
     Args:
         level: error, warning, info or debug.
         levels: the levels of single parts.
-        form: text or json.
-        stream: where to; standard error if None.
+        form: text or json; syslog and the journal get text.
+        stream: in the place of standard error.
+        to: stderr, syslog, journald, or a file's absolute path, to which lines are added.
+
+    Raises:
+        ConfigError: the file cannot be written, or there is no journal.
     """
-    stream = sys.stderr if stream is None else stream
     # What no line shows need not be found out for each line (Python's logging HOWTO, "Optimization").
     for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)
     setattr(logging, "_srcfile", None)  # noqa: B010 - typed as a str, documented to be set to None
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=not _is_journal(stream)))
+    handler = _handler(to, form, stream or sys.stderr)
     root = logging.getLogger()
+    for before in root.handlers:
+        if isinstance(before.formatter, TextFormatter | JsonFormatter):
+            before.close()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dunnart").setLevel(LEVELS[level])
     for part in PARTS:
         own = (levels or {}).get(part)
         logging.getLogger(f"dunnart.{part}").setLevel(logging.NOTSET if own is None else LEVELS[own])
+
+
+def _handler(to: str, form: Literal["text", "json"], stream: TextIO) -> logging.Handler:
+    if to in {"syslog", "journald"}:
+        from dunnart.runtime.log_places import JournalHandler, SyslogHandler
+
+        handler: logging.Handler = SyslogHandler() if to == "syslog" else JournalHandler()
+        handler.setFormatter(TextFormatter(timed=False))
+        return handler
+    journal = False
+    if to == "stderr":
+        handler = logging.StreamHandler(stream)
+        journal = _is_journal(stream)
+    else:
+        try:
+            handler = logging.FileHandler(to, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", path=to, key="log_to") from error
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=not journal))
+    return handler
 
 
 def _is_journal(stream: TextIO) -> bool:

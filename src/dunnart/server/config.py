@@ -63,7 +63,7 @@ class ServerConfig:
             their lines as bytes, or their files' names.
         authenticators: at most one for each method, at least one; `AllowAnyone` to have none on purpose.
         listen: where: "ADDR:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/path", one or several; port 0 lets the system
-            choose. A bound and listening socket will do as well.
+            choose. A bound and listening socket will do as well, and a connected one is a connection to be served.
         shell: serves the sessions that ask for a shell, in the place of `handler`.
         exec: serves the sessions that ask for a command, likewise.
         subsystems: who serves a subsystem, by its name.
@@ -83,6 +83,7 @@ class ServerConfig:
         limits: bounds on one connection.
         admission: bounds on new connections; None lets all in. By default those of `dunnart serve`.
         banner: shown before authentication.
+        identified: the connections in `listen` have been sent the server's version line already.
         placement: where the protocol runs: in a "thread" of its own, in a "process" of its own (`workers` of them), or
             on the "loop" that started the server, where it is cheapest and a handler that blocks stops everybody. With
             "process" Python's switch interval (`sys.setswitchinterval`) is 0.5 ms at most while the server runs, so
@@ -122,6 +123,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     admission: Admission | None = field(default_factory=default_admission)
     banner: str = ""
+    identified: bool = False
     placement: Literal["thread", "process", "loop"] = "thread"
     workers: int = 1
     application_threads: int = 64
@@ -255,6 +257,7 @@ class ServerConfig:
 
 def _sequence(value: object, name: str) -> Iterable[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            identified=self.identified,
         raise ConfigError(f"{value!r} is no sequence: write [{value!r}]", key=name)
     return value
 

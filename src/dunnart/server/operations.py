@@ -178,6 +178,11 @@ async def drained(server: ProtocolServer, seconds: float) -> None:
     await server.until(lambda: server.idle, seconds)
 
 
+async def emptied(server: ProtocolServer, seconds: float) -> None:
+    """Wait until there is no connection, at most so long."""
+    await server.until(lambda: not server.connections, seconds)
+
+
 OPERATIONS: dict[str, Callable[..., Awaitable[object]]] = {
     "status": status,
     "sessions": sessions,
@@ -187,5 +192,6 @@ OPERATIONS: dict[str, Callable[..., Awaitable[object]]] = {
     "stop_listening": stop_listening,
     "notify": notify,
     "drained": drained,
+    "emptied": emptied,
 }
 """By name. Each gets the protocol's server first."""

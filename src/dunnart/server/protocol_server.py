@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
+from dunnart.runtime.listeners import listens
 from dunnart.runtime.logs import report
 from dunnart.runtime.pump import ProtocolLoop
 from dunnart.server.connection import ServerConnection
@@ -33,6 +34,11 @@ _AUTH = logging.getLogger("dunnart.auth")
 _ACCEPTS_PER_WAKE = 64
 _MOST_ALGORITHMS = 100
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+
+def _place(name: object) -> tuple[str, int]:
+    """The address and port of a socket's name; ("", 0) for a unix socket."""
+    return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
 
 
 class ProtocolServer:
@@ -74,7 +80,7 @@ class ProtocolServer:
     # Life.
 
     def start(self, listeners: Iterable[socket.socket]) -> None:
-        """Accept connections on bound and listening sockets, from the running event loop."""
+        """Accept connections on bound and listening sockets, from the running event loop; serve connected ones."""
         loop = asyncio.get_running_loop()
         self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
         self._spare = os.open(os.devnull, os.O_RDONLY)
@@ -84,8 +90,16 @@ class ProtocolServer:
                 # Accepted sockets inherit both, which saves each login two system calls.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if not listens(listener):
+                self._serve_one(listener)
+                continue
             self._listeners.append(listener)
             loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _serve_one(self, sock: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted."""
+        with contextlib.suppress(OSError):  # it has gone already
+            self._admit(sock, *_place(sock.getpeername()))
 
     async def close(self, text: str = "the server is shutting down", seconds: float = 5.0) -> None:
         """Stop listening, end every connection; waits at most `seconds` for the clients to take what they are sent."""
@@ -163,8 +177,7 @@ class ProtocolServer:
             except OSError as error:
                 self._out_of(error, listener)
                 return
-            address, port = (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
-            self._admit(sock, address, port)
+            self._admit(sock, *_place(name))
             if self.config.accept_delay_seconds:
                 self._rest(listener, self.config.accept_delay_seconds)
                 return

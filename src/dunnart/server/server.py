@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
 
 from dunnart.errors import LocalProtocolError
-from dunnart.runtime.listeners import ListenAddress, bound_address, listen
+from dunnart.runtime.listeners import ListenAddress, bound_address, listen, listens
 from dunnart.runtime.logs import clean
 from dunnart.server.config import ServerConfig
 from dunnart.server.placement import place
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _LOG = logging.getLogger("dunnart.server")
+_FOR_EVER = 1e9
 _FORWARDS = re.compile(r"^direct-|^(tcpip|streamlocal)-forward")  # what asks policies
 
 
@@ -83,7 +84,7 @@ class Server:
         try:
             for where in self.config.listeners:
                 listeners += [where] if isinstance(where, socket.socket) else listen(where)
-            addresses = tuple(map(bound_address, listeners))
+            addresses = tuple(bound_address(each) for each in listeners if listens(each))
             self._placement = placement = place(self.config, asyncio.get_running_loop(), self)
             self._addresses = addresses
             self._started, self._started_at = time.time(), time.monotonic()
@@ -268,6 +269,32 @@ class Server:
             if self._placement is placement:  # else it was closed meanwhile
                 await placement.each(name, argument, seconds=limit)
         await self.close()
+
+    def begin_end(self) -> asyncio.Task[None]:
+        """Stop listening, let the connections go on until they end, however long that takes, and then close.
+
+        Nobody is told. As `begin_drain`, it gives the task that does it.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        placement = self._running
+        if self._drain is None:
+            self._drain = asyncio.get_running_loop().create_task(self._ended(placement))
+        return self._drain
+
+    async def _ended(self, placement: Placement) -> None:
+        await placement.stop_listening()
+        await placement.each("emptied", _FOR_EVER, seconds=_FOR_EVER)
+        await self.close()
+
+    async def emptied(self) -> None:
+        """Wait until there is no connection.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        await self._running.each("emptied", _FOR_EVER, seconds=_FOR_EVER)
 
     async def drain(self, seconds: float, notice: str = "") -> None:
         """The same, waiting until it is done."""

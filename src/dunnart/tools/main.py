@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dunnart.errors import ConfigError
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -44,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS and command not in _PROGRAMS:
         print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
         return 2
-    from dunnart.errors import ConfigError
-
     try:
         done = _run(command, arguments[1:])
         sys.stdout.flush()
@@ -88,10 +88,22 @@ def serve(arguments: Sequence[str]) -> int:
     # sys.modules makes the import fail, for which asyncio is prepared. A module that is loaded already stays.
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
     modules.setdefault("ssl", None)
-    configuration = _load("serve", "Run the SSH server until SIGTERM or ^C.", arguments)
+    handed = None
+    if {"-i", "--inetd"} & {*arguments}:  # before anything is printed, which would go to the client
+        from dunnart.daemon.handed import by_inetd
+
+        handed = by_inetd()
+    try:
+        configuration = _load("serve", "Run the SSH server until SIGTERM or ^C.", arguments)
+    except ConfigError as error:
+        if handed is not None:  # perhaps nobody reads standard error
+            from dunnart.daemon.serve import log_failure
+
+            log_failure(error)
+        raise
     from dunnart.daemon.serve import run
 
-    return run(configuration)
+    return run(configuration, handed)
 
 
 def config(arguments: Sequence[str]) -> int:
@@ -111,7 +123,7 @@ def config(arguments: Sequence[str]) -> int:
 
         configuration = effective(configuration, login)
     if check:
-        from dunnart.daemon.serve import check as check_all
+        from dunnart.daemon.preparing import check as check_all
 
         check_all(configuration)
         print("the configuration is good")

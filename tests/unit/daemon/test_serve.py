@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dunnart.daemon import serve
+from dunnart.daemon import preparing
+from dunnart.daemon.announcing import announce, login_command
 from dunnart.daemon.config import ServeConfig
-from dunnart.daemon.serve import announce, login_command, prepare
+from dunnart.daemon.preparing import prepare
 from dunnart.daemon.ways_in import this_user
 from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
@@ -100,8 +101,8 @@ def test_a_password_because_it_is_asked_for(keyed: ServeConfig) -> None:
 def test_root_with_no_login_gets_no_password(
     config: ServeConfig, monkeypatch: pytest.MonkeyPatch, permit: str, made: bool
 ) -> None:
-    monkeypatch.setattr(serve, "anyone_has_key", lambda _patterns, **_: False)
-    monkeypatch.setattr(serve, "load_host_keys", lambda *_: (PrivateKey.generate("ed25519"),))
+    monkeypatch.setattr(preparing, "anyone_has_key", lambda _patterns, **_: False)
+    monkeypatch.setattr(preparing, "load_host_keys", lambda *_: (PrivateKey.generate("ed25519"),))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert (prepare(replace(config, permit_root_login=permit)).one_time_password is not None) is made
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -180,21 +181,22 @@ def test_no_login_command_where_nobody_can_log_in(config: ServeConfig) -> None:
 STAND_IN = """\
 import asyncio
 import sys
-from dunnart.daemon import serve
+from dunnart.daemon import running, serve
 from dunnart.daemon.loading import load
 from dunnart.runtime.listeners import ListenAddress
 
-class Running:
+class Server:
     addresses = [ListenAddress("127.0.0.1", 4321)]
+    def __init__(self, **arguments):
+        self.sockets = arguments["listen"]
+    async def start(self):
+        pass
     async def close(self):
         print("closed", flush=True)
     async def wait_closed(self):
         await asyncio.Event().wait()
 
-async def start(prepared):
-    return Running()
-
-serve.start = start
+running.Server = Server
 sys.exit(serve.run(load(sys.argv[1])))
 """
 

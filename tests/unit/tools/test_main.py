@@ -115,10 +115,10 @@ import dunnart.tools.main as tool
 
 def probe(*arguments):
     # Only here, since `main` has shut ssl out by now.
-    from dunnart.daemon import serve
+    from dunnart.daemon import preparing, running, serve
 
-    def run(config):
-        serve.prepare(replace(config, state_folder=sys.argv[1]))
+    def run(config, _handed):
+        preparing.prepare(replace(config, state_folder=sys.argv[1]))
         print(*[name for name, module in sys.modules.items() if module is not None])
         return 0
 
@@ -135,7 +135,7 @@ def test_serve_loads_neither_tls_nor_what_flags_need(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
-    assert {"asyncio", "dunnart.daemon.serve"} <= loaded
+    assert {"asyncio", "dunnart.daemon.running"} <= loaded
     unwanted = {"ssl", "_ssl", "argparse", "tomllib", "hashlib", "hmac", "random", "secrets", "tempfile", "difflib"}
     assert loaded & unwanted == set()
 

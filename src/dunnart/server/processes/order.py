@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 # What a protocol process does not have to know is the application's.
 _TRAVELS = (
-    "methods", "accept_env", "algorithms", "limits", "admission", "banner", "accept_delay_seconds", "retry_seconds",
-    "callback_seconds",
+    "methods", "accept_env", "algorithms", "limits", "admission", "banner", "identified", "accept_delay_seconds",
+    "retry_seconds", "callback_seconds",
 )  # fmt: skip
 
 

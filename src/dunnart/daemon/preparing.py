@@ -1,0 +1,141 @@
+"""Everything that the server needs before it listens, read and made from the configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dunnart.daemon import plugins
+from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
+from dunnart.daemon.uses import ONE_TIME_PASSWORD
+from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
+from dunnart.errors import ConfigError
+from dunnart.runtime.admission import Admission
+
+if TYPE_CHECKING:
+    from dunnart.crypto.profiles import Algorithms
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.plugins import Plugins
+    from dunnart.keys.certificate import Certificate
+    from dunnart.keys.private import PrivateKey
+
+_LOG = logging.getLogger("dunnart.daemon")
+_LARGEST_BANNER = 16 << 10  # one message, before any login
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the server is started with: the configuration, and all that had to be read or made for it."""
+
+    config: ServeConfig
+    algorithms: Algorithms
+    host_keys: tuple[PrivateKey, ...]
+    host_certificates: tuple[Certificate, ...]
+    admission: Admission
+    user: str
+    """Who runs this process; the only one who can log in, unless it is root."""
+    one_time_password: str | None = field(repr=False)
+    """Lets `user`, and nobody else, in as long as this process runs; None: there is no such password."""
+    way_in: bool
+    """Somebody can log in."""
+    plugins: Plugins = field(repr=False)
+    banner: str = ""
+
+
+def prepare(config: ServeConfig) -> Prepared:
+    """Read and make everything that the server needs before it listens.
+
+    Raises:
+        ConfigError: something configured cannot be used.
+    """
+    if not config.listen:
+        raise ConfigError("there is no address to listen on", key="listen")
+    algorithms = config.algorithms()
+    host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
+    certificates = load_host_certificates(config.host_certificate, host_keys)
+    usable = {name for key in host_keys for name in key.signature_algorithms} & set(algorithms.host_key)
+    if not usable:
+        raise ConfigError(
+            f"no host key can make one of the signatures that are offered: {', '.join(algorithms.host_key)}",
+            key="host_key" if config.host_key else "host_key_types",
+        )
+    user = this_user()
+    password, way_in = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    admission = Admission(
+        startups=config.max_startups,
+        per_source=config.max_startups_per_source,
+        source_bits=config.source_bits,
+        penalties=config.penalties,
+        exempt=config.penalty_exempt,
+        random=_random,
+    )
+    made = plugins.make(config, user.name, password)
+    banner = read_banner(config)
+    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made, banner)
+
+
+def read_banner(config: ServeConfig) -> str:
+    """Read the text that clients are shown before they log in; "" for none.
+
+    Raises:
+        ConfigError: the file cannot be read, or is too large.
+    """
+    if not config.banner:
+        return ""
+    from dunnart.keys.files import read_regular
+
+    try:
+        return read_regular(config.banner, _LARGEST_BANNER)[1].decode(errors="replace")
+    except OSError as error:
+        raise config.source.error(f"cannot be read: {error.strerror}", "banner") from error
+
+
+def check(config: ServeConfig) -> None:
+    """Find what is wrong with a configuration before it is served: make its plug-ins, and read the keys it names.
+
+    No key is made and no address listened on. An audit log that is not there is made, as the server would.
+
+    Raises:
+        ConfigError: something configured cannot be used.
+    """
+    if config.host_key:
+        load_host_certificates(config.host_certificate, load_host_keys(config.host_key, ()))
+    read_banner(config)
+    password, _ = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    plugins.make(config, this_user().name, password)
+
+
+def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
+    """Make the password for this run, if it is wanted and would let its user in; tell whether anybody can log in."""
+    methods = {method for chain in config.methods for method in chain.split(",")}
+    # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
+    usable = (not methods or "password" in methods) and not (root and config.permit_root_login == "no")
+    if ONE_TIME_PASSWORD in config.authenticators and config.password == "off":  # noqa: S105 - the option's value
+        raise ConfigError(f"authenticators names {ONE_TIME_PASSWORD}", key="password")
+    if ONE_TIME_PASSWORD in config.authenticators or config.password == "one-time":  # noqa: S105 - the option's value
+        if not usable:
+            raise ConfigError("methods or permit_root_login rules out the one-time password", key="password")
+        return new_password(), True
+    if config.authenticators:  # what they are good for they know themselves
+        return None, True
+    by_key = (not methods or "publickey" in methods) and (
+        bool(config.key_sources or config.authorized_keys_command or config.trusted_user_ca_keys)
+        or anyone_has_key(
+            config.authorized_keys, strict_modes=config.strict_modes, variables=config.permit_user_environment
+        )
+    )
+    asked_for = "password" in methods  # a chain that names it cannot do without
+    if config.password == "auto" and usable and (asked_for or not by_key):  # noqa: S105 - the option's value
+        return new_password(), True
+    if asked_for:
+        raise ConfigError('a chain wants a password, but password = "off" allows none', key="methods")
+    if not by_key:
+        _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
+    return None, by_key
+
+
+def _random() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
