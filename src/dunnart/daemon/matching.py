@@ -59,7 +59,7 @@ class Match:
         return all(_MEETS[name](values, login) for name, values in self.criteria.items())
 
 
-def _any_of(patterns: Sequence[str], names: Iterable[str]) -> bool:
+def any_of(patterns: Sequence[str], names: Iterable[str]) -> bool:
     """Tell whether a name fits one of the patterns, and none of the names one that begins with a !."""
     found = False
     for name in names:
@@ -77,8 +77,8 @@ def _addresses(patterns: tuple[str, ...]) -> AddressPatterns:
 
 
 _MEETS: dict[str, Callable[[tuple[str, ...], Login], bool]] = {
-    "user": lambda values, login: _any_of(values, (login.user,)),
-    "group": lambda values, login: _any_of(values, login.groups),
+    "user": lambda values, login: any_of(values, (login.user,)),
+    "group": lambda values, login: any_of(values, login.groups),
     "address": lambda values, login: login.address in _addresses(values),
     "local_address": lambda values, login: login.local_address in _addresses(values),
     "local_port": lambda values, login: str(login.local_port) in values,
