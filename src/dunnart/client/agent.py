@@ -39,7 +39,7 @@ class Agent:
         Raises:
             AgentError: there is none.
         """
-        where = _place(path)
+        where = agent_place(path)
         if not where:
             raise AgentError("there is no agent: SSH_AUTH_SOCK is not set")
         sock = socket.socket(socket.AF_UNIX)
@@ -108,5 +108,6 @@ class Agent:
         self.close()
 
 
-def _place(path: str | os.PathLike[str] | None) -> str:
+def agent_place(path: str | os.PathLike[str] | None) -> str:
+    """Give the path of an agent's socket, that in $SSH_AUTH_SOCK for None; "" if there is none."""
     return os.environ.get("SSH_AUTH_SOCK", "") if path is None else os.path.expanduser(path)

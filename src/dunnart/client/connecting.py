@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import os
 import socket
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dunnart.client.connection import Connection
+from dunnart.client.dialing import dial
 from dunnart.client.host_keys import HostKeyCheck, KnownHostsSource, UnknownHostCallback
-from dunnart.client.login import KeySource, Login, PassphraseCallback, PasswordCallback, PromptCallback
+from dunnart.client.login import METHODS, KeySource, Login, PassphraseCallback, PasswordCallback, PromptCallback
 from dunnart.crypto.profiles import PROFILES, Algorithms
-from dunnart.errors import ConfigError, ConnectionClosed
+from dunnart.errors import ConfigError
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Role
@@ -31,9 +31,13 @@ class Connecting:
     """A connection in the making: `await` it, or use it as an asynchronous context manager."""
 
     def __init__(
-        self, dial: Callable[[], Awaitable[socket.socket]], config: EngineConfig, host_key: HostKeyCheck, login: Login
+        self,
+        dialing: Callable[[], Awaitable[socket.socket]],
+        config: EngineConfig,
+        host_key: HostKeyCheck,
+        login: Login,
     ) -> None:
-        self._dial = dial
+        self._dial = dialing
         self._config = config
         self._host_key = host_key
         self._login = login
@@ -77,12 +81,17 @@ def connect(
     password: str | PasswordCallback | None = None,
     passphrase: str | PassphraseCallback | None = None,
     prompt: PromptCallback | None = None,
+    methods: Sequence[str] = METHODS,
+    identities_only: bool = False,
+    banner: Callable[[str], None] | None = None,
     known_hosts: KnownHostsSource | None = None,
     unknown_host: UnknownHostCallback | None = None,
+    host_key_alias: str | None = None,
     algorithms: Algorithms | str = "default",
     limits: Limits = CLIENT_LIMITS,
     connect_seconds: float = 30.0,
     family: int = socket.AF_UNSPEC,
+    bind: tuple[str, int] | None = None,
     sock: socket.socket | None = None,
     through: Connection | None = None,
 ) -> Connecting:
@@ -91,26 +100,31 @@ def connect(
         async with connect("example.org", user="alice") as connection:
             done = await connection.run("uname -a")
 
-    The way in is, in this order: the agent's keys, `keys`, the server's questions, the password.
+    The way in is, in this order: the agent's keys, `keys`, the server's questions, the password; or as `methods` says.
 
     Args:
         host: the server's name or address. It is also the name under which its key is known.
         port: its port.
         user: who to log in as; None for the user who runs this.
         keys: private keys, or the names of their files; None for `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa`,
-            as far as they are there.
+            as far as they are there. A certificate among them is shown in the place of its key, the agent's too.
         agent: True for the agent at $SSH_AUTH_SOCK if there is one, False for none, or the path of an agent's socket.
         password: the password, or a coroutine function that gives it, or None to give up. It is asked up to three
             times. It also answers a server that asks one question with hidden answer.
         passphrase: the passphrase of locked key files, or a coroutine function of the file's name that gives it.
         prompt: a coroutine function that answers the server's questions (keyboard-interactive), or None to give up.
+        methods: what is tried, in this order, of "publickey", "keyboard-interactive" and "password".
+        identities_only: of the agent's keys only those that `keys` names, by the public half beside each file.
+        banner: a function that is told what the server says before the login.
         known_hosts: where the servers' keys are known from: a file, files, or a `KnownHosts`; None for those that ssh
             reads. `TrustAnyHostKey()` switches the check off.
         unknown_host: a coroutine function that is asked whether to trust a server that is not known; None: it is not.
+        host_key_alias: the name under which the server's key is known, if it is not `host` and `port`.
         algorithms: the name of a profile, or the names themselves.
         limits: bounds put on the server; `login_grace_seconds` and `keepalive_seconds` are those for time.
         connect_seconds: how long the TCP connection may take.
         family: AF_INET or AF_INET6 for addresses of that kind only.
+        bind: the address, or "", and the port, or 0, to come from.
         sock: a connected socket to use, which now belongs to the connection.
         through: a connection to a server that is to connect to the host (ssh's jump host).
 
@@ -128,22 +142,22 @@ def connect(
             raise ConfigError(f"there is no profile {algorithms!r}; there are {', '.join(PROFILES)}", key="algorithms")
         algorithms = PROFILES[algorithms]
     user = this_user() if user is None else user
-    host_key = HostKeyCheck(host, port, known_hosts, unknown_host)
+    host_key = HostKeyCheck(host, port, known_hosts, unknown_host, alias=host_key_alias)
     offered = replace(algorithms, host_key=host_key.preferred(algorithms.host_key))
     config = EngineConfig(Role.CLIENT, offered, limits, user=user)
     login = Login(
         user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,
-        prompt=prompt,
+        prompt=prompt, order=tuple(methods), identities_only=identities_only, tell=banner,
     )  # fmt: skip
 
-    async def dial() -> socket.socket:
+    async def dialing() -> socket.socket:
         if sock is not None:
             return sock
         if through is not None:
             return await _tunnel(through, host, port)
-        return await _dial(host, port, connect_seconds, family)
+        return await dial(host, port, connect_seconds, family=family, bind=bind)
 
-    return Connecting(dial, config, host_key, login)
+    return Connecting(dialing, config, host_key, login)
 
 
 def this_user() -> str:
@@ -168,46 +182,3 @@ async def _tunnel(through: Connection, host: str, port: int) -> socket.socket:
         ours.close()
         raise
     return ours
-
-
-async def _dial(host: str, port: int, seconds: float, wanted: int) -> socket.socket:
-    """Try the host's addresses one after the other."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    failure: Exception = OSError("it has no address")
-    try:
-        async with asyncio.timeout(seconds):
-            found = await loop.getaddrinfo(host, port, family=wanted, type=socket.SOCK_STREAM)
-            for number, (family, kind, protocol, _, address) in enumerate(found):
-                # One that swallows everything must leave time for the others.
-                share = (loop.time() - deadline) / (number - len(found))
-                try:
-                    async with asyncio.timeout(share):
-                        return await _connected(socket.socket(family, kind, protocol), address)
-                except TimeoutError:
-                    failure = TimeoutError(f"no answer within {share:.3g} s")
-                except OSError as error:
-                    failure = error
-    except TimeoutError:
-        failure = TimeoutError(f"no answer within {seconds:g} s")
-    except (OSError, UnicodeError) as error:
-        failure = error
-    raise ConnectionClosed(f"{host} port {port} cannot be reached: {_reason(failure)}") from failure
-
-
-def _reason(failure: Exception) -> str:
-    """Say it in the system's words; those of asyncio are "Connect call failed"."""
-    if isinstance(failure, OSError) and failure.errno is not None:
-        return os.strerror(failure.errno) if failure.errno > 0 else failure.strerror or str(failure)
-    return str(failure)
-
-
-async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
-    try:
-        sock.setblocking(False)  # noqa: FBT003 - the name says it
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        await asyncio.get_running_loop().sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

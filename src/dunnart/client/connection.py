@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dunnart.client.agent import agent_place
 from dunnart.client.channel import Channel, StderrUse
 from dunnart.client.closing import Closing
 from dunnart.client.session import Completed, Session, Terminal, program_request
@@ -46,6 +48,7 @@ from dunnart.protocol.questions import (
     SignQuestion,
     WorkQuestion,
 )
+from dunnart.protocol.requests import UnknownGlobalRequest
 from dunnart.runtime.pump import ProtocolLoop, Pump
 from dunnart.wire.encoding import text, uint32
 
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Mapping
 
+    from dunnart.client.forwarding import Address, Forwards, Listener
     from dunnart.client.host_keys import HostKeyCheck
     from dunnart.client.login import Login
     from dunnart.client.sftp import Sftp
@@ -84,6 +88,8 @@ class Connection(Closing):
         self._crash: Exception | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._lost = asyncio.Event()
+        self._forwards: Forwards | None = None
+        self._global_answers: deque[asyncio.Future[bytes | None]] = deque()
         self.host = host_key.host
         self.port = host_key.port
         self.user = config.user
@@ -100,6 +106,7 @@ class Connection(Closing):
         terminal: Terminal | None = None,
         environment: Mapping[str, str] | None = None,
         stderr: StderrUse | None = None,
+        forward_agent: bool | str = False,
     ) -> Session:
         """Start a program at the server: a command, a subsystem, or the user's shell if neither is named.
 
@@ -110,17 +117,21 @@ class Connection(Closing):
             environment: variables to set; servers ignore those that they do not let in, mostly all but LANG and LC_*.
             stderr: "read" (by `Session.stderr`, the default), "join" (it comes with the rest), or "drop", the default
                 for a subsystem.
+            forward_agent: let the program use the agent at $SSH_AUTH_SOCK, or at that socket; whoever is root at the
+                server can use it too. A server need not take part in it.
 
         Raises:
             ChannelError: the server refuses it.
             ConnectionClosed: the connection is gone.
         """
         program = program_request(command, subsystem)
+        if forward_agent:
+            self._forwarding().agent = agent_place(None if forward_agent is True else forward_agent)
         use: StderrUse = stderr or ("read" if subsystem is None else "drop")
         session = Session(self, self._open("session"), use)
         await self._opened(session)
         try:
-            await session.begin(program, terminal, environment or {})
+            await session.begin(program, terminal, environment or {}, agent=bool(forward_agent))
         except BaseException:
             session.abandon()
             raise
@@ -160,17 +171,98 @@ class Connection(Closing):
 
         return await Sftp.begin(await self.session(subsystem="sftp"), requests=requests, chunk_bytes=chunk_bytes)
 
-    async def open_direct(self, host: str, port: int) -> Channel:
+    async def open_direct(self, host: str, port: int, *, origin: tuple[str, int] = ("127.0.0.1", 0)) -> Channel:
         """Have the server connect to a TCP port, and give the bytes both ways (RFC 4254 §7.2).
+
+        Args:
+            host: the port's host, as the server knows it.
+            port: the port.
+            origin: for whom it is, for the server's log.
 
         Raises:
             ChannelError: the server refuses it, or cannot connect.
             ConnectionClosed: the connection is gone.
         """
-        origin = text("127.0.0.1") + uint32(0)
-        channel = Channel(self, self._open("direct-tcpip", text(host) + uint32(port) + origin))
+        data = text(host) + uint32(port) + text(origin[0]) + uint32(origin[1])
+        channel = Channel(self, self._open("direct-tcpip", data))
         await self._opened(channel)
         return channel
+
+    async def open_unix(self, path: str) -> Channel:
+        """Have the server connect to a unix socket, and give the bytes both ways (OpenSSH PROTOCOL §2.4).
+
+        Raises:
+            ChannelError: the server refuses it, or cannot connect.
+            ConnectionClosed: the connection is gone.
+        """
+        from dunnart.client.forwarding import direct_unix
+
+        channel = Channel(self, self._open("direct-streamlocal@openssh.com", direct_unix(path)))
+        await self._opened(channel)
+        return channel
+
+    # What is forwarded.
+
+    async def forward_local(self, listen: Address, to: Address) -> Listener:
+        """Listen here; the server connects for whoever connects (`ssh -L`).
+
+        Args:
+            listen: a host and port, or the path of a unix socket. "localhost" is both loopback addresses, "" is every
+                address; port 0 lets the system choose.
+            to: a host and port as the server knows them, or the path of a unix socket there.
+
+        Raises:
+            ConfigError: it cannot be listened on.
+            ConnectionClosed: the connection is gone.
+        """
+        self.check()
+        forwards = self._forwarding()
+        return forwards.listen_here(listen, lambda sock, peer: forwards.connect_there(to, sock, peer))
+
+    async def forward_remote(self, listen: Address, to: Address) -> Listener:
+        """Have the server listen; what connects there is connected to `to` from here (`ssh -R`).
+
+        Args:
+            listen: a host and port at the server, or the path of a unix socket there. It is for the server to say
+                whether others than itself can connect. Port 0 lets it choose.
+            to: a host and port, or the path of a unix socket, here.
+
+        Raises:
+            ChannelError: the server does not listen there.
+            ConnectionClosed: the connection is gone.
+        """
+        self.check()
+        return await self._forwarding().listen_there(listen, to)
+
+    async def forward_dynamic(self, listen: Address) -> Listener:
+        """Be a SOCKS server (4, 4a, 5): the server connects to where each client wants (`ssh -D`).
+
+        Args:
+            listen: as for `forward_local`.
+
+        Raises:
+            ConfigError: it cannot be listened on.
+            ConnectionClosed: the connection is gone.
+        """
+        self.check()
+        forwards = self._forwarding()
+        return forwards.listen_here(listen, forwards.connect_where_asked)
+
+    def _forwarding(self) -> Forwards:
+        if self._forwards is None:
+            from dunnart.client.forwarding import Forwards
+
+            self._forwards = Forwards(self)
+        return self._forwards
+
+    async def ask_global(self, name: str, data: bytes) -> bytes | None:
+        """Send a global request, and wait for the answer; None if it is no."""
+        self.check()
+        self.pump.now().request_global(UnknownGlobalRequest(name, data), want_reply=True)
+        answer: asyncio.Future[bytes | None] = self._loop.create_future()
+        self._global_answers.append(answer)
+        self.pump.tick()
+        return await answer
 
     def _open(self, channel_type: str, data: bytes = b"") -> int:
         self.check()
@@ -262,7 +354,8 @@ class Connection(Closing):
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._login.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that ends with the connection at the latest."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -279,7 +372,7 @@ class Connection(Closing):
             self.pump.now().answer(question.token, reply)
             self.pump.tick()
 
-        self._spawn(run())
+        self.spawn(run())
 
     def _refuse(self, error: Exception) -> None:
         """The login cannot go on."""
@@ -314,7 +407,7 @@ class Connection(Closing):
         self._reply(question, asyncio.to_thread(question.work))
 
     def _banner(self, event: BannerReceived) -> None:
-        self._login.banner += event.text
+        self._login.hear(event.text)
 
     def _logged_in(self, _: LoggedIn) -> None:
         if not self._ready.done():
@@ -359,6 +452,13 @@ class Connection(Closing):
             self._ready.set_exception(error)
         if not self._ready.cancelled():
             self._ready.exception()  # nobody may be waiting any more
+        for answer in self._global_answers:
+            if not answer.done():
+                answer.set_exception(ConnectionClosed(str(error)))
+                answer.exception()  # nobody may be waiting any more
+        self._global_answers.clear()
+        if self._forwards is not None:
+            self._forwards.close()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.lost(error)
@@ -401,8 +501,13 @@ class Connection(Closing):
             channel.received_eof()
 
     def _channel_opened(self, event: ChannelOpened) -> None:
-        channel = self._channels[event.channel]
-        if channel.abandoned:
+        channel = self._channels.get(event.channel)
+        if channel is None:  # the server's
+            assert self._forwards is not None
+            channel = self._channels[event.channel] = Channel(self, event.channel)
+            channel.opened.set_result(None)
+            self._forwards.opened(channel)
+        elif channel.abandoned:
             self.pump.engine.close_channel(event.channel)
         else:
             channel.opened.set_result(None)
@@ -423,8 +528,11 @@ class Connection(Closing):
             channel.lost(None)
 
     def _answered(self, event: RequestAnswered) -> None:
-        channel = None if event.channel is None else self._channels.get(event.channel)
-        if channel is not None:
+        if event.channel is None:
+            answer = self._global_answers.popleft()
+            if not answer.done():
+                answer.set_result(event.data if event.success else None)
+        elif channel := self._channels.get(event.channel):
             channel.answered(success=event.success)
 
     def _requested(self, question: ChannelRequestQuestion) -> None:
@@ -433,7 +541,10 @@ class Connection(Closing):
         self.pump.engine.answer(question.token, understood)
 
     def _open_asked(self, question: ChannelOpenQuestion) -> None:
-        self.pump.engine.answer(question.token, Refusal())
+        if self._forwards is None:
+            self.pump.engine.answer(question.token, Refusal())
+        else:
+            self.spawn(self._forwards.answer(question))
 
     def _asked(self, question: GlobalRequestQuestion) -> None:
         self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument

@@ -87,16 +87,19 @@ class HostKeyCheck:
         source: files, which need not be there, what was read before, or the wish to trust anything; None for the files
             that ssh reads.
         unknown: asked when the host is not known; None: it is refused.
+        alias: the name under which its key is known, if that is another one.
 
     Raises:
         ConfigError: a file cannot be read.
     """
 
     def __init__(
-        self, host: str, port: int, source: KnownHostsSource | None, unknown: UnknownHostCallback | None
-    ) -> None:
+        self, host: str, port: int, source: KnownHostsSource | None, unknown: UnknownHostCallback | None,
+        *, alias: str | None = None,
+    ) -> None:  # fmt: skip
         self.host = host
         self.port = port
+        self._name, self._known_port = (host, port) if alias is None else (alias, 22)
         self._unknown = unknown
         self._trusts_any = isinstance(source, TrustAnyHostKey)
         self._known: list[tuple[str, KnownHosts]] = []
@@ -118,7 +121,7 @@ class HostKeyCheck:
         return (*certificates, *sorted(plain, key=lambda name: name not in known))
 
     def _keys(self, hosts: KnownHosts) -> tuple[PublicKey, ...]:
-        return hosts.keys(self.host, self.port) or hosts.keys(self.host, 22)
+        return hosts.keys(self._name, self._known_port) or hosts.keys(self._name, 22)
 
     @property
     def certified(self) -> bool:
@@ -126,7 +129,7 @@ class HostKeyCheck:
         return any(self._authorities(hosts) for _, hosts in self._known)
 
     def _authorities(self, hosts: KnownHosts) -> tuple[PublicKey, ...]:
-        return (*hosts.authorities(self.host, self.port), *hosts.authorities(self.host, 22))
+        return (*hosts.authorities(self._name, self._known_port), *hosts.authorities(self._name, 22))
 
     async def check(self, key: PublicKey | Certificate) -> None:
         """Return if the server may go on.
@@ -140,9 +143,9 @@ class HostKeyCheck:
             if self._certified(key):
                 return
             key = key.key  # by an authority that is not known here: it is as good as the key alone
-        verdicts = [hosts.check(self.host, self.port, key) for _, hosts in self._known]
+        verdicts = [hosts.check(self._name, self._known_port, key) for _, hosts in self._known]
         shown = f"{key.key_type} {key.fingerprint()}"
-        name = host_name(self.host, self.port)
+        name = host_name(self._name, self._known_port)
         if "revoked" in verdicts:
             where = self._known[verdicts.index("revoked")][0]
             raise HostKeyError(
@@ -153,7 +156,7 @@ class HostKeyCheck:
             return
         if "changed" in verdicts:
             raise HostKeyError(self._changed(self._known[verdicts.index("changed")], name, shown))
-        if self._unknown is None or not await self._unknown(UnknownHost(self.host, self.port, key)):
+        if self._unknown is None or not await self._unknown(UnknownHost(self._name, self._known_port, key)):
             refused = "" if self._unknown is None else " and was not accepted"
             raise HostKeyError(
                 f"the host key of {name} is not known{refused}: {shown}. Compare the fingerprint with what the host's "
@@ -162,9 +165,11 @@ class HostKeyCheck:
 
     def _certified(self, certificate: Certificate) -> bool:
         """Whether the certificate makes the server known (THREATS R17); False if nothing is known of its authority."""
-        name = host_name(self.host, self.port)
+        name = host_name(self._name, self._known_port)
         both = (certificate.key, certificate.authority)
-        if any(hosts.check(self.host, self.port, each) == "revoked" for _, hosts in self._known for each in both):
+        if any(
+            hosts.check(self._name, self._known_port, each) == "revoked" for _, hosts in self._known for each in both
+        ):
             raise HostKeyError(f"the certificate of {name}, or its authority's key, is marked @revoked")
         if not any(certificate.authority in self._authorities(hosts) for _, hosts in self._known):
             return False
@@ -178,7 +183,7 @@ class HostKeyCheck:
             reason = "it is a user's"
         elif certificate.critical_options:
             reason = f"its option {certificate.critical_options[0][0]!r} is not known"
-        elif not any(matches(each, self.host.lower()) for each in certificate.principals):  # patterns, as ssh has it
+        elif not any(matches(each, self._name.lower()) for each in certificate.principals):  # patterns, as ssh has it
             reason = f"it is for {', '.join(certificate.principals) or 'nobody'}"
         elif not certificate.valid_after <= now < certificate.valid_before:
             reason = "it is not valid at this time"
@@ -188,7 +193,7 @@ class HostKeyCheck:
 
     def _changed(self, where: tuple[str, KnownHosts], name: str, shown: str) -> str:
         path, hosts = where
-        names = (name, host_name(self.host, 22))
+        names = (name, host_name(self._name, 22))
         entry = next(entry for name in names for entry in hosts.entries if not entry.marker and entry.matches(name))
         place = f"{path}:{entry.line}" if entry.line else path
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+METHODS = ("publickey", "keyboard-interactive", "password")
+"""What is tried, in this order."""
 _ASKS = 3
 
-KeySource = PrivateKey | str | os.PathLike[str]
+KeySource = PrivateKey | Certificate | str | os.PathLike[str]
 PasswordCallback = Callable[[], Awaitable[str | None]]
 PassphraseCallback = Callable[[str], Awaitable[str | None]]
 PromptCallback = Callable[[Prompt], Awaitable[Sequence[str] | None]]
@@ -68,9 +71,9 @@ class Login:
         password: the password, or who knows it: asked up to three times, until it has no answer.
         passphrase: the passphrase of locked keys, or who knows it: asked with the file's name.
         prompt: who answers the server's questions.
-
-    Attributes:
-        banner: what the server has said before the login.
+        order: the methods that may be tried, in this order.
+        identities_only: of the agent's keys only those that `keys` names.
+        tell: who is told what the server says before the login.
     """
 
     def __init__(
@@ -84,9 +87,19 @@ class Login:
         password: str | PasswordCallback | None,
         passphrase: str | PassphraseCallback | None,
         prompt: PromptCallback | None,
+        order: tuple[str, ...] = METHODS,
+        identities_only: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self._who = f"{user}@{host}"
-        self._keys: Sequence[KeySource] = DEFAULT_KEYS if keys is None else keys
+        if wrong := set(order) - set(METHODS):
+            raise ConfigError(f"{min(wrong)!r} is none of {', '.join(METHODS)}", key="methods")
+        self._order = order
+        self._identities_only = identities_only
+        self._tell = tell
+        sources: Sequence[KeySource] = DEFAULT_KEYS if keys is None else keys
+        self._certificates = [source for source in sources if isinstance(source, Certificate)]
+        self._keys = [source for source in sources if not isinstance(source, Certificate)]
         self._keys_named = keys is not None
         self._wanted_agent = agent
         self._agent: Agent | None = None
@@ -102,7 +115,11 @@ class Login:
         self._passwords_left = asks if password is not None else 0
         self._tried: list[str] = []
         self._notes: list[str] = []
-        self.banner = ""
+
+    def hear(self, text: str) -> None:
+        """The server says something before the login."""
+        if self._tell is not None:
+            self._tell(text)
 
     async def close(self) -> None:
         """Let go of the agent."""
@@ -119,28 +136,37 @@ class Login:
         if partial and self._tried:
             self._tried[-1] += " (accepted, but more is wanted)"
         self._methods = methods = methods or self._methods
-        if "publickey" in methods:
+        for method in self._order:
+            if method in methods and (credential := await self._credential(method, extensions)) is not None:
+                return credential
+        return None
+
+    async def _credential(self, method: str, extensions: Mapping[str, bytes]) -> Credential | None:
+        if method == "publickey":
             listed = extensions.get("server-sig-algs")
-            accepted = None if listed is None else frozenset(listed.decode("ascii", "replace").split(","))
-            async for identity in self._identities:
-                shown_key = identity.certificate or identity.key
-                algorithm = self._algorithm(shown_key, accepted)
-                shown = f"{shown_key.key_type} {identity.key.fingerprint()}"
-                if algorithm is None:
-                    self._notes.append(f"no signature algorithm of {shown} is allowed on both sides")
-                    continue
-                self._identity = identity
-                self._tried.append(f"publickey {shown}")
-                return PublicKeyCredential(
-                    identity.key, algorithm, signed=not identity.ask_first, certificate=identity.certificate
-                )
-        if "keyboard-interactive" in methods and self._interactive_left:
+            return await self._key(None if listed is None else frozenset(listed.decode("ascii", "replace").split(",")))
+        if method == "keyboard-interactive" and self._interactive_left:
             self._interactive_left -= 1
-            self._tried.append("keyboard-interactive")
+            self._tried.append(method)
             return InteractiveCredential("", None)
-        if "password" in methods and (password := await self._ask_password()) is not None:
-            self._tried.append("password")
+        if method == "password" and (password := await self._ask_password()) is not None:
+            self._tried.append(method)
             return PasswordCredential(password)
+        return None
+
+    async def _key(self, accepted: frozenset[str] | None) -> PublicKeyCredential | None:
+        async for identity in self._identities:
+            shown_key = identity.certificate or identity.key
+            algorithm = self._algorithm(shown_key, accepted)
+            shown = f"{shown_key.key_type} {identity.key.fingerprint()}"
+            if algorithm is None:
+                self._notes.append(f"no signature algorithm of {shown} is allowed on both sides")
+                continue
+            self._identity = identity
+            self._tried.append(f"publickey {shown}")
+            return PublicKeyCredential(
+                identity.key, algorithm, signed=not identity.ask_first, certificate=identity.certificate
+            )
         return None
 
     def _algorithm(self, key: PublicKey | Certificate, accepted: frozenset[str] | None) -> str | None:
@@ -199,17 +225,18 @@ class Login:
     async def _find_identities(self) -> AsyncGenerator[Identity, None]:
         """All keys, each once: the agent's, then those in memory and in files; certificates before their keys."""
         seen: set[bytes] = set()
-        for identity in await self._from_agent():
-            seen.add((identity.certificate or identity.key).blob)
-            yield identity
+        for held in await self._from_agent():
+            for each in _with_certificates(held, self._certificates):
+                seen.add((each.certificate or each.key).blob)
+                yield each
         for source in self._keys:
             found = await self._load(source)
-            for each in () if found is None else (_Certified.of(found, source), found):
-                if each is not None and (blob := (each.certificate or each.key).blob) not in seen:
+            for each in () if found is None else _with_certificates(found, [*self._certificates, *_beside(source)]):
+                if (blob := (each.certificate or each.key).blob) not in seen:
                     seen.add(blob)
                     yield each
 
-    async def _from_agent(self) -> list[Identity]:
+    async def _from_agent(self) -> Sequence[Identity]:
         where = self._wanted_agent
         if where is False or (where is True and not os.environ.get("SSH_AUTH_SOCK")):
             return []
@@ -221,14 +248,20 @@ class Login:
                 raise
             self._notes.append(str(error))
             return []
-        return [_OfAgent(agent, each.key, several=len(held) > 1) for each in held]
+        found = [_OfAgent(agent, each.key, several=len(held) > 1) for each in held]
+        if self._identities_only:
+            named = [await asyncio.to_thread(_public_of, source) for source in self._keys]
+            return [each for each in found if each.key in named]
+        return found
 
-    async def _load(self, source: KeySource) -> Identity | None:
+    async def _load(self, source: PrivateKey | str | os.PathLike[str]) -> Identity | None:
         if isinstance(source, PrivateKey):
             return _InMemory(source)
         path, exists = _place(source)
         if not (exists or self._keys_named):
             return None
+        if _is_public(path, exists=exists):
+            return None  # the agent has its private half, or nobody
         try:
             return await self._open(path)
         except ConfigError as error:
@@ -296,25 +329,13 @@ class _Locked:
 
 
 class _Certified:
-    """A key in a file that has its certificate beside it."""
+    """A key that has a certificate."""
 
     def __init__(self, identity: Identity, certificate: Certificate) -> None:
         self._identity = identity
         self.key = identity.key
         self.ask_first = identity.ask_first
         self.certificate = certificate
-
-    @classmethod
-    def of(cls, identity: Identity, source: KeySource) -> _Certified | None:
-        """Look for a certificate; one of another key is none."""
-        if isinstance(source, PrivateKey):
-            return None
-        try:
-            with open(os.path.expanduser(f"{os.fspath(source)}-cert.pub"), encoding="utf-8", errors="replace") as file:
-                certificate = Certificate.decode(split_line(file.readline(1 << 16))[1])
-        except (OSError, KeyFormatError):
-            return None
-        return cls(identity, certificate) if certificate.key == identity.key else None
 
     async def sign(self, algorithm: str, data: bytes) -> bytes:
         return await self._identity.sign(algorithm, data)
@@ -332,6 +353,41 @@ class _OfAgent:
 
     async def sign(self, algorithm: str, data: bytes) -> bytes:
         return await self._agent.sign(self._held, algorithm, data)
+
+
+def _with_certificates(identity: Identity, certificates: Sequence[Certificate]) -> list[Identity]:
+    """Put the certificates that are a key's before it."""
+    if identity.certificate is not None:
+        return [identity]
+    return [*(_Certified(identity, each) for each in certificates if each.key == identity.key), identity]
+
+
+def _beside(source: PrivateKey | str | os.PathLike[str]) -> list[Certificate]:
+    """The certificate that is in a file beside a key's."""
+    if isinstance(source, PrivateKey):
+        return []
+    try:
+        with open(os.path.expanduser(f"{os.fspath(source)}-cert.pub"), encoding="utf-8", errors="replace") as file:
+            return [Certificate.decode(split_line(file.readline(1 << 16))[1])]
+    except (OSError, KeyFormatError):
+        return []
+
+
+def _public_of(source: PrivateKey | str | os.PathLike[str]) -> PublicKey | None:
+    """The public half, where it can be known without a passphrase."""
+    if isinstance(source, PrivateKey):
+        return source.public
+    path = os.path.expanduser(os.fspath(source))
+    found = _public_half(path) or _public_half(path.removesuffix(".pub"))
+    if found is None:
+        with contextlib.suppress(ConfigError):
+            found = read_private_key(path).public
+    return found
+
+
+def _is_public(path: str, *, exists: bool) -> bool:
+    """Whether only the public half of a key is there."""
+    return _public_half(path.removesuffix(".pub")) is not None and (path.endswith(".pub") or not exists)
 
 
 def _place(source: str | os.PathLike[str]) -> tuple[str, bool]:

@@ -20,6 +20,7 @@ from dunnart.protocol.requests import (
     ShellRequest,
     SignalRequest,
     SubsystemRequest,
+    UnknownRequest,
     WindowChange,
     encode_modes,
 )
@@ -137,8 +138,12 @@ class Session(Channel):
         """Tell the terminal's new size."""
         self.tell(WindowChange(columns, rows, width_pixels, height_pixels))
 
-    async def begin(self, program: ChannelRequest, terminal: Terminal | None, environment: Mapping[str, str]) -> None:
+    async def begin(
+        self, program: ChannelRequest, terminal: Terminal | None, environment: Mapping[str, str], *, agent: bool = False
+    ) -> None:
         """Ask for all that the session needs in one go, and wait for the answers."""
+        if agent:
+            self.tell(UnknownRequest("auth-agent-req@openssh.com", b""))
         for name, value in environment.items():
             self.tell(EnvironmentRequest(name, value))
         granted = None if terminal is None else self.send_request(_pty(terminal))
