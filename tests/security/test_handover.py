@@ -351,9 +351,9 @@ async def test_a_process_that_floods_with_questions_is_not_listened_to_meanwhile
             return Allow()
 
     fake = Fake(authenticator=Slow())
-    fake.process.send(opened())
     for token in range(1, 101):
-        fake.process.send(asked(token=token))
+        fake.process.send(opened(token))
+        fake.process.send(asked(token, token=token))
     await eventually(lambda: fake.link._paused)
     go.set()
     await eventually(lambda: len(fake.frames) == 100)

@@ -22,6 +22,7 @@ from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol import phases
 from dunnart.protocol.events import AuthFailed, AuthPartial, LoggedIn
 from dunnart.protocol.phases import Stage
+from dunnart.protocol.proofs import HOSTBOUND, SERVICE, signed_request, signed_with_mic, unproven
 from dunnart.protocol.questions import (
     Allow,
     AuthQuestion,
@@ -36,7 +37,7 @@ from dunnart.protocol.questions import (
     Prompt,
     PublicKeyCredential,
 )
-from dunnart.wire.encoding import Reader, boolean, string, text
+from dunnart.wire.encoding import Reader, boolean, text
 from dunnart.wire.messages import (
     GssapiData,
     GssapiKeyexData,
@@ -65,8 +66,6 @@ if TYPE_CHECKING:
     from dunnart.keys.certificate import Certificate
     from dunnart.protocol.core import Core
 
-_CONNECTION = "ssh-connection"
-_HOSTBOUND = "publickey-hostbound-v00@openssh.com"
 _WITH_MIC, _KEYEX = "gssapi-with-mic", "gssapi-keyex"
 _PARKED_BYTES = 64 * 1024
 _LONGEST_USER = 255
@@ -160,7 +159,7 @@ class ServerAuthentication:
     def _receive_request(self, payload: bytes | memoryview) -> None:
         request = UserauthRequest.decode(payload)
         core = self._core
-        if request.service != _CONNECTION:
+        if request.service != SERVICE:
             raise ServiceNotAvailable(f"service {request.service!r} asked for")
         if request.user != self._user:
             # RFC 4252 §5: another user starts from nothing.
@@ -196,7 +195,7 @@ class ServerAuthentication:
         if not _possible(request.user):
             self._refuse(request.method, "impossible user name")
             return
-        enabled = "publickey" if request.method == _HOSTBOUND else request.method
+        enabled = "publickey" if request.method == HOSTBOUND else request.method
         if enabled not in self._methods():
             self._refuse(request.method, "method not enabled")
             return
@@ -204,7 +203,7 @@ class ServerAuthentication:
             handler = {
                 "none": self._try_none,
                 "publickey": self._try_public_key,
-                _HOSTBOUND: self._try_public_key,
+                HOSTBOUND: self._try_public_key,
                 "password": self._try_password,
                 "keyboard-interactive": self._try_interactive,
                 _WITH_MIC: self._try_gssapi,
@@ -250,12 +249,12 @@ class ServerAuthentication:
 
     def _try_gssapi_keyex(self, request: UserauthRequest) -> None:
         mic = GssapiKeyexData.decode(request.method_data).mic
-        self._ask(GssapiCredential(mic=mic, signed=self._signed_with_mic(_KEYEX), method=_KEYEX))
+        self._ask(self._mic(mic, _KEYEX))
 
-    def _signed_with_mic(self, method: str) -> bytes:
-        """RFC 4462 §3.5, 4."""
+    def _mic(self, mic: bytes, method: str) -> GssapiCredential:
         assert self._user is not None
-        return string(self._core.session_id) + b"\x32" + text(self._user) + text(_CONNECTION) + text(method)
+        signed = signed_with_mic(self._core.session_id, self._user, method)
+        return GssapiCredential(mic=mic, signed=signed, method=method)
 
     def _receive_gssapi(self, number: int, payload: bytes | memoryview) -> None:
         try:
@@ -263,7 +262,7 @@ class ServerAuthentication:
                 self._ask(GssapiCredential(token=UserauthGssapiToken.decode(payload).token))
             elif number == UserauthGssapiMic.number:
                 mic = UserauthGssapiMic.decode(payload).mic
-                self._ask(GssapiCredential(mic=mic, signed=self._signed_with_mic(_WITH_MIC)))
+                self._ask(self._mic(mic, _WITH_MIC))
             elif number == UserauthGssapiExchangeComplete.number:
                 self._refuse(_WITH_MIC, "the mechanism does not protect integrity")
             else:  # RFC 4462 §3.9: the client goes on with its next request, and waits for no answer to this
@@ -273,19 +272,15 @@ class ServerAuthentication:
 
     def _try_public_key(self, request: UserauthRequest) -> None:
         core = self._core
-        hostbound = request.method == _HOSTBOUND
+        hostbound = request.method == HOSTBOUND
         data = request.method_data
         query: PublicKeyQuery | PublicKeySigned | HostboundQuery | HostboundSigned
-        signature = signed = b""
+        signature = b""
         if data[:1] == b"\0":
             query = HostboundQuery.decode(data) if hostbound else PublicKeyQuery.decode(data)
         else:
             query = HostboundSigned.decode(data) if hostbound else PublicKeySigned.decode(data)
             signature = query.signature
-            signed = b"".join((
-                string(core.session_id), b"\x32", text(request.user), text(request.service), text(request.method),
-                b"\1", text(query.algorithm), string(query.key), string(core.server_key) if hostbound else b"",
-            ))  # fmt: skip
         if isinstance(query, HostboundQuery | HostboundSigned) and query.host_key != core.server_key:
             self._refuse("publickey", "signed for another host key")
             return
@@ -297,17 +292,17 @@ class ServerAuthentication:
             self._refuse("publickey", f"a {shown.key_type} key cannot sign as {query.algorithm}")
             return
         key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
-        credential = PublicKeyCredential(key, query.algorithm, query.has_signature, certificate)
-        self._ask(credential, signature, signed)
+        bound = core.server_key if hostbound else None
+        self._ask(PublicKeyCredential(key, query.algorithm, query.has_signature, certificate, signature, bound))
 
-    def _ask(self, credential: Credential, signature: bytes = b"", signed: bytes = b"") -> None:
+    def _ask(self, credential: Credential) -> None:
         self._answering = True
         assert self._user is not None
-        self._core.ask(AuthQuestion, partial(self._answered, credential, signature, signed), self._user, credential)
+        self._core.ask(AuthQuestion, partial(self._answered, credential), self._user, credential)
 
     # The answers.
 
-    def _answered(self, credential: Credential, signature: bytes, signed: bytes, reply: object) -> None:
+    def _answered(self, credential: Credential, reply: object) -> None:
         core = self._core
         method = credential.method
         if isinstance(reply, Prompt) and isinstance(credential, InteractiveCredential):
@@ -339,7 +334,7 @@ class ServerAuthentication:
         elif isinstance(credential, PublicKeyCredential) and not credential.signed:
             core.send(UserauthPkOk(credential.algorithm, (credential.certificate or credential.key).blob).encode())
         elif isinstance(credential, PublicKeyCredential) and (
-            reason := _unproven(credential, signature, signed, reply)
+            reason := unproven(credential, signed_request(core.session_id, self._user or "", credential), reply)
         ):
             self._refuse(method, reason, detail_of=credential)
         else:
@@ -417,19 +412,6 @@ def _decoded(algorithm: str, blob: bytes) -> PublicKey | Certificate:
     from dunnart.keys.certificate import Certificate
 
     return Certificate.decode(blob)
-
-
-def _unproven(credential: PublicKeyCredential, signature: bytes, signed: bytes, reply: Allow) -> str:
-    """Why the signature does not prove the key, or "" when it does."""
-    try:
-        token = (credential.certificate or credential.key).verify(credential.algorithm, signature, signed)
-    except KeyFormatError as error:
-        return str(error)
-    if token is not None and reply.touch and not token.user_present:
-        return "the security key was not touched"
-    if token is not None and reply.verify and not token.user_verified:
-        return "the security key did not verify its user"
-    return ""
 
 
 _SHORT_NAMES = {

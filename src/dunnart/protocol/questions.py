@@ -6,7 +6,7 @@ A question that is never answered, or too late, counts as denied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from dunnart.keys.rights import Rights
@@ -66,12 +66,16 @@ class PublicKeyCredential:
         key: the public key, also where it comes with a certificate.
         algorithm: the signature algorithm, or a certificate's name of it.
         certificate: what the client logs in with in the place of the plain key.
+        signature: what was `signed`, over `dunnart.protocol.proofs.signed_request`.
+        host_key: the server's key, as it was shown, that the signature is bound to as well; None: to none.
     """
 
     key: PublicKey
     algorithm: str
     signed: bool
     certificate: Certificate | None = None
+    signature: bytes = field(default=b"", repr=False, compare=False)
+    host_key: bytes | None = field(default=None, repr=False, compare=False)
     method = "publickey"
 
 

@@ -231,6 +231,11 @@ class ServerConfig:
         return tuple(key for key in self.host_keys if isinstance(key, PrivateKey))
 
     @property
+    def decided_elsewhere(self) -> frozenset[str]:
+        """The methods that protocol processes decide on by themselves."""
+        return frozenset(each.method for each in self.authenticators if getattr(each, "travels", False))
+
+    @property
     def certificates(self) -> tuple[Certificate, ...]:
         """The host certificates, whatever they were given as."""
         return tuple(each for each in self.host_certificates if isinstance(each, Certificate))
@@ -252,12 +257,12 @@ class ServerConfig:
             auth_methods=tuple(tuple(chain.split(",")) for chain in chains),
             asks_methods=self.methods_for is not None,
             banner=self.banner,
+            identified=self.identified,
         )
 
 
 def _sequence(value: object, name: str) -> Iterable[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            identified=self.identified,
         raise ConfigError(f"{value!r} is no sequence: write [{value!r}]", key=name)
     return value
 

@@ -187,10 +187,16 @@ class ServerConnection:
 
     def _sign(self, question: SignQuestion) -> None:
         key = self.server.host_key(question.key)
-        if key.slow:
+        if key is None:
+            self.spawn(self._have_signed(question))
+        elif key.slow:
             self._off_loop(question, lambda: key.sign(question.algorithm, question.data))
         else:
             self.pump.engine.answer(question.token, key.sign(question.algorithm, question.data))
+
+    async def _have_signed(self, question: SignQuestion) -> None:
+        signature = await self.server.host.sign(self.id, question.key, question.algorithm, question.data)
+        self.answer(question, signature or None)
 
     def _work(self, question: WorkQuestion) -> None:
         self._off_loop(question, question.work)

@@ -31,6 +31,7 @@ from dunnart.server.raw import RawSession
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from dunnart.keys.public import PublicKey
     from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.logs import Context
     from dunnart.runtime.process import Call, Child, Command
@@ -52,6 +53,7 @@ _SESSION = logging.getLogger("dunnart.session")
 _CALLBACK_THREADS = 64  # started as they are needed: what hangs, a home on a network say, keeps its thread
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
+_RECORD_SECONDS = 1.0
 
 
 class Opening(NamedTuple):
@@ -77,6 +79,9 @@ class HostLink(Protocol):
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
+
+    async def sign(self, connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+        """Sign for a connection with the private half of a host key that only the application's process has."""
 
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened? May raise."""
@@ -141,6 +146,7 @@ class Host:
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._opened: dict[int, Application] = {}
         self._clients: dict[int, ClientLink] = {}
         self._prepared: dict[tuple[int, int], Scope] = {}
@@ -186,6 +192,13 @@ class Host:
         if isinstance(reply, Allow) and reply.rights is not None and reply.rights.expires is not None:
             return Deny("has expired") if reply.rights.expires < time.time() else reply
         return reply
+
+    async def sign(self, _connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+        """Sign with a host key."""
+        private = next(each for each in self.config.keys if each.public == key)
+        if private.slow:
+            return await self.callbacks.run(lambda: private.sign(algorithm, data))
+        return private.sign(algorithm, data)
 
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""
@@ -448,21 +461,44 @@ class Host:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+        if self._serving:  # the ends of logins are recorded
+            _, left = await asyncio.wait(self._serving, timeout=_RECORD_SECONDS)
+            for task in left:
+                task.cancel()
         if self._forks is not None:
             await self._forks.close()
 
-    def start(self, program: Command | Call) -> tuple[Child, Streams]:
+    def start(self, program: Command | Call, forks: ForkServer | None = None) -> tuple[Child, Streams]:
         """Start a program, or a function in a process of its own, on pipes; on the service loop. Raises OSError."""
         from dunnart.runtime import process
 
         if isinstance(program, process.Command):
             return process.spawn(program, None)
+        server = forks or self.forks()
+        return process.on_pipes(lambda streams: server.start(program, streams))
+
+    def forks(self) -> ForkServer:
+        """Give what forks processes for functions of Python."""
         if self._forks is None:
             from dunnart.runtime.fork_server import ForkServer
 
             self._forks = ForkServer(self.loop)
-        forks = self._forks
-        return process.on_pipes(lambda streams: forks.start(program, streams))
+        return self._forks
+
+    def serve(self, session: RawSession, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that serves a session, on the service loop; what it raises fails the session."""
+
+        async def serve() -> None:
+            try:
+                await contained(work)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it concerns this session alone
+                if not session.ended:
+                    session.exit(1)
+                self.failed(session.facts.connection, error)
+
+        task = self.loop.create_task(serve())
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     def start_beside(self, program: Command | Call, started: Callable[[OSError | None], None]) -> None:
         """Start a program that serves no session; `started` is called on the application's loop."""

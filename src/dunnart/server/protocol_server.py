@@ -274,8 +274,8 @@ class ProtocolServer:
             self._computing = ThreadPoolExecutor(1, "dunnart-computing")
         return self._computing
 
-    def host_key(self, public: PublicKey) -> PrivateKey:
-        """The private half of one of our host keys."""
+    def host_key(self, public: PublicKey) -> PrivateKey | None:
+        """The private half of one of our host keys; None: only the host has it."""
         return self._host_keys[public.blob]
 
     def shared(self, algorithms: Negotiated) -> Negotiated:

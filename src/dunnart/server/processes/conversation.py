@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
-from dunnart.protocol.questions import Allow, AuthReply, Deny, PublicKeyCredential, Refusal
+from dunnart.protocol.questions import AuthReply, Deny, Refusal
 from dunnart.protocol.requests import (
     BreakRequest,
     ExitSignal,
@@ -31,7 +31,7 @@ from dunnart.server.host import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
 from dunnart.server.processes.link import Link
-from dunnart.wire.encoding import Reader
+from dunnart.server.processes.verified import Terms, Verified
 
 if TYPE_CHECKING:
     import socket
@@ -60,9 +60,7 @@ class _Connection:
     """A connection that the process has spoken of.
 
     Attributes:
-        allowed: the logins that were allowed here: method, user, public key; and which of `granted` came with each.
-        chains: the user who was asked about last, and how that one may log in.
-        granted: what they granted, which the process knows by number.
+        verified: what was seen of it here.
         facts: once a user is in.
         sessions: those that run, by channel.
         openings: channels that may be opened, but are not yet.
@@ -71,12 +69,10 @@ class _Connection:
         gone: it is over.
     """
 
-    __slots__ = ("allowed", "chains", "facts", "gone", "granted", "openings", "prepared", "sessions", "wanted")
+    __slots__ = ("facts", "gone", "openings", "prepared", "sessions", "verified", "wanted")
 
-    def __init__(self) -> None:
-        self.allowed: dict[tuple[str, str, bytes], set[int]] = {}
-        self.chains: tuple[str, tuple[str, ...]] = ("", ())
-        self.granted: list[Allow] = []
+    def __init__(self, verified: Verified) -> None:
+        self.verified = verified
         self.facts: ConnectionFacts | None = None
         self.sessions: dict[int, RawSession] = {}
         self.openings: set[int] = set()
@@ -112,7 +108,7 @@ class Conversation:
         self._next_token = 1
         self._connections: dict[int, _Connection] = {}
         self._questions: set[asyncio.Task[None]] = set()
-        self._travelling = {each.method for each in host.config.authenticators if getattr(each, "travels", False)}
+        self._terms = Terms.of(host.config, host.config.decided_elsewhere)
         self._link = Link(sock, host.loop, self._receive, self._ended)
         self.ready = self._calls[0]
 
@@ -198,7 +194,7 @@ class Conversation:
         # Numbers come in order, so that no process can speak for the connections of another, nor use one twice.
         if frame.connection != self._next_number or len(self._connections) >= _MOST_CONNECTIONS:
             raise DecodeError(f"connection {frame.connection} is not the next one")
-        self._connections[frame.connection] = _Connection()
+        self._connections[frame.connection] = _Connection(Verified(self._terms, self._host.loop.time()))
         self._next_number += self._host.config.workers
 
     def _gone(self, frame: frames.Gone) -> None:
@@ -235,21 +231,7 @@ class Conversation:
         connection = self._known(frame.connection)
         if connection.facts is not None:
             raise DecodeError("a second user has logged in")
-        # What was decided by a copy over there cannot be known here; all else was.
-        login = (frame.method, frame.user, frame.key)
-        if frame.method not in self._travelling and login not in connection.allowed:
-            raise DecodeError("a user has logged in whom nobody has allowed in")
-        reader = Reader(frame.grants)
-        # 0 stands for nothing; queries of keys may have left more than what counts.
-        numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
-        if not self._went_through(connection, frame, numbers):
-            raise DecodeError("a user has logged in by less than a chain of methods, or without what one granted")
-        # The last is the last method's; a login cannot do without the rights that came with what allowed it.
-        if login in connection.allowed and (not numbers or numbers[-1] not in connection.allowed[login]):
-            raise DecodeError("a user has logged in without what was granted")
-        granted, connection.granted = connection.granted, []
-        connection.allowed.clear()
-        replies = [granted[number - 1] if 0 < number <= len(granted) else Allow() for number in numbers]
+        replies = connection.verified.logs_in(frame)
         try:
             rights = Rights.all_of(reply.rights for reply in replies if reply.rights is not None)
         except RightsConflict as error:  # which the process, that does not know commands, could not see
@@ -261,25 +243,6 @@ class Conversation:
             PublicKey.decode(frame.key) if frame.key else None, tuple(reply.grant for reply in replies),
             clean(frame.client_version), rights,
         )  # fmt: skip
-
-    def _went_through(self, connection: _Connection, frame: frames.UserIn, numbers: list[int]) -> bool:
-        """Whether all methods of a chain have allowed a user, the last of them being the login's, with these grants."""
-        config = self._host.config
-        chains = tuple(config.methods) or tuple(each.method for each in config.authenticators)
-        if config.methods_for is not None:
-            user, chains = connection.chains
-            chains = chains if user == frame.user else ()
-        granted = {method: {0} for method in self._travelling}
-        for (method, user, _), found in connection.allowed.items():
-            if user == frame.user:
-                granted[method] = granted.get(method, set()) | found
-        split = [chain.split(",") for chain in chains]
-        return any(
-            chain[-1] == frame.method
-            and len(chain) == len(numbers)
-            and all(number in granted.get(method, ()) for method, number in zip(chain, numbers, strict=True))
-            for chain in split
-        )
 
     def _serve(self, frame: frames.SessionAsked) -> None:
         connection = self._known(frame.connection)
@@ -363,6 +326,8 @@ class Conversation:
         connection = self._known(frame.connection)
         if self._host.config.methods_for is None:
             raise DecodeError("chains of methods that nobody gives")
+        connection.verified.seen_from(frame.peer_host, frame.peer_port, frame.local_host, frame.local_port)
+        connection.verified.tries(frame.user)
         self._ask(self._find_methods(frame, connection))
 
     async def _find_methods(self, frame: frames.MethodsAsked, connection: _Connection) -> None:
@@ -371,13 +336,21 @@ class Conversation:
         try:
             chains = await self._host.methods(Candidate(frame.user, peer, local, frame.connection))
         finally:
-            connection.chains = (frame.user, chains)
+            if connection.verified.user == frame.user:
+                connection.verified.chains = tuple(tuple(chain.split(",")) for chain in chains)
             instead = frames.MethodsAnswered(frame.token, b"")
             self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains)), instead)
 
     def _auth_asked(self, frame: frames.AuthAsked) -> None:
         connection = self._known(frame.connection)
-        self._ask(self._authenticate(frame, decisions.attempt_of(frame), connection))
+        if connection.facts is not None:
+            raise DecodeError("a login after the login")
+        connection.verified.seen_from(frame.address, frame.port, frame.local_host, frame.local_port)
+        attempt = connection.verified.attempts(decisions.attempt_of(frame))
+        if isinstance(attempt, Deny):
+            self.send(decisions.answered(frame.token, attempt))
+        else:
+            self._ask(self._authenticate(frame, attempt, connection))
 
     async def _authenticate(self, frame: frames.AuthAsked, attempt: Attempt, connection: _Connection) -> None:
         reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
@@ -390,16 +363,21 @@ class Conversation:
     def _decided(
         self, frame: frames.AuthAsked, attempt: Attempt, reply: AuthReply, connection: _Connection
     ) -> frames.AuthAnswered:
-        if not isinstance(reply, Allow):
-            return decisions.answered(frame.token, reply)
-        number = 0 if reply.grant is None and reply.rights is None else len(connection.granted) + 1
-        answer = decisions.answered(frame.token, reply, number)
-        if number:
-            connection.granted.append(reply)
-        credential = attempt.credential
-        login = (frame.method, frame.user, credential.key.blob if isinstance(credential, PublicKeyCredential) else b"")
-        connection.allowed.setdefault(login, set()).add(number)
-        return answer
+        return decisions.answered(frame.token, *connection.verified.decided(attempt, reply))
+
+    def _sign_asked(self, frame: frames.SignAsked) -> None:
+        connection = self._known(frame.connection)
+        self._ask(self._sign(frame, connection.verified.may_sign(frame, self._host.loop.time())))
+
+    async def _sign(self, frame: frames.SignAsked, seconds: float) -> None:
+        signature = b""
+        key = self._terms.keys[frame.key].public
+        try:
+            if seconds:
+                await asyncio.sleep(seconds)
+            signature = await self._host.sign(frame.connection, key, frame.algorithm, frame.data)
+        finally:
+            self.send(frames.Signed(frame.token, signature))
 
     def _open_asked(self, frame: frames.OpenAsked) -> None:
         connection = self._known(frame.connection)
@@ -488,6 +466,7 @@ class Conversation:
         frames.AcceptAsked: _accept_asked,
         frames.MethodsAsked: _methods_asked,
         frames.AuthAsked: _auth_asked,
+        frames.SignAsked: _sign_asked,
         frames.OpenAsked: _open_asked,
         frames.RequestAsked: _request_asked,
         frames.PrepareAsked: _prepare_asked,

@@ -37,8 +37,9 @@ def asked(token: int, attempt: Attempt) -> AuthAsked:
     if isinstance(credential, PasswordCredential):
         text = credential.password
     elif isinstance(credential, PublicKeyCredential):
-        algorithm, signed = credential.algorithm, credential.signed
-        data = (credential.certificate or credential.key).blob
+        algorithm, signed, answered = credential.algorithm, credential.signed, credential.host_key is not None
+        data = string((credential.certificate or credential.key).blob) + string(credential.signature)
+        data += credential.host_key or b""
     elif isinstance(credential, InteractiveCredential):
         text, answered = credential.submethods, credential.responses is not None
         data = join_texts(credential.responses or ())
@@ -67,9 +68,11 @@ def _credential(frame: AuthAsked) -> Credential:
         case "password":
             return PasswordCredential(frame.text)
         case "publickey":
-            shown = decode_public(frame.data)
+            reader = Reader(frame.data)
+            shown, signature, host_key = decode_public(reader.string()), reader.string(), reader.rest()
             key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
-            return PublicKeyCredential(key, frame.algorithm, frame.signed, certificate)
+            bound = host_key if frame.answered else None
+            return PublicKeyCredential(key, frame.algorithm, frame.signed, certificate, signature, bound)
         case "keyboard-interactive":
             responses = tuple(split_texts(frame.data)) if frame.answered else None
             return InteractiveCredential(frame.text, responses)

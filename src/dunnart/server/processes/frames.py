@@ -6,6 +6,7 @@ strangers talk to.
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
     MethodsAsked                a question         MethodsAnswered
+    SignAsked                   a question         Signed
     OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
     PrepareAsked                a question         Prepared
     Settled                     from its client    OpenWanted       ask the client for a channel
@@ -80,6 +81,17 @@ class AuthAsked(Frame):
     answered: Boolean
     local_host: Text
     local_port: UInt32
+
+
+@structure
+class SignAsked(Frame):
+    """Sign this for a connection, with the host key that has this public half."""
+
+    token: UInt32
+    connection: UInt64
+    key: String
+    algorithm: Text
+    data: Rest
 
 
 @structure
@@ -266,6 +278,14 @@ class AuthAnswered(Frame):
 
 
 @structure
+class Signed(Frame):
+    """The signature; empty: there is none."""
+
+    token: UInt32
+    signature: Rest
+
+
+@structure
 class OpenAnswered(Frame):
     """`opening` and `detail` are those of `SessionFacts`; `opening` 0 refuses for the reason that follows."""
 
@@ -395,7 +415,7 @@ FRAMES: tuple[type[Frame], ...] = (
     AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
     Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
     End, Call, Peer, Held, Dealt, Entered, Left, PrepareAsked, Unprepared, Settled, Prepared, OpenWanted,
-    MethodsAsked, MethodsAnswered,
+    MethodsAsked, MethodsAnswered, SignAsked, Signed,
 )  # fmt: skip
 """In the order of their numbers, which begin with 1."""
 for _number, _frame in enumerate(FRAMES, 1):

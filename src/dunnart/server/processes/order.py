@@ -23,7 +23,7 @@ class Order:
     Attributes:
         index: the process's number; 0 is the acceptor, `workers` is how many there are.
         options: those of `ServerConfig` that concern it.
-        host_keys: the private keys, in OpenSSH's format.
+        host_keys: the public halves; the private ones stay where they are.
         host_certificates: lines of certificates of them.
         asks_accept: the application wants to be asked about each client.
         asks_methods: the application wants to be asked how each user may log in.
@@ -38,7 +38,7 @@ class Order:
     index: int
     workers: int
     options: dict[str, Any] = field(repr=False)
-    host_keys: tuple[bytes, ...] = field(repr=False)
+    host_keys: tuple[bytes, ...]
     host_certificates: tuple[bytes, ...]
     asks_accept: bool
     asks_methods: bool
@@ -58,7 +58,7 @@ class Order:
             index=index,
             workers=config.workers,
             options={name: getattr(config, name) for name in _TRAVELS},
-            host_keys=tuple(key.openssh() for key in config.keys),
+            host_keys=tuple(key.public.blob for key in config.keys),
             host_certificates=tuple(each.line().encode() for each in config.certificates),
             asks_accept=config.accept is not None,
             asks_methods=config.methods_for is not None,

@@ -16,6 +16,7 @@ from dunnart.wire.encoding import uint32
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dunnart.keys.public import PublicKey
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
@@ -94,6 +95,12 @@ class RemoteHost:
             return reply
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
+
+    async def sign(self, connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+        """Have something signed with a host key; b"" if it is not."""
+        answer: frames.Signed = await self._ask(lambda token: frames.SignAsked(
+            token, connection, key.blob, algorithm, data))  # fmt: skip
+        return answer.signature
 
     async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened?"""

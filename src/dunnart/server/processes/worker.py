@@ -16,6 +16,8 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dunnart.keys.private import PrivateKey
+from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import AuthReply, Refusal
 from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
@@ -72,7 +74,7 @@ class Worker:
                 self._settle(frame.token, frame.yes)
             case (
                 frames.MethodsAnswered() | frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered()
-                | frames.Prepared()
+                | frames.Prepared() | frames.Signed()
             ):  # fmt: skip
                 self._settle(frame.token, frame)
             case frames.Begun():
@@ -285,7 +287,7 @@ class _WorkerServer(ProtocolServer):
         if order.index:
             options["admission"] = None  # the acceptor's business
         config = ServerConfig(
-            host_keys=order.host_keys,
+            host_keys=[PrivateKey(PublicKey.decode(blob), slow=False) for blob in order.host_keys],
             host_certificates=order.host_certificates,
             authenticators=[_Elsewhere(method) for method in order.methods],
             channel_types=dict.fromkeys(order.channel_types, _Elsewhere()),
@@ -302,6 +304,9 @@ class _WorkerServer(ProtocolServer):
         self._introduced = host.introduced
         self._worker = worker
         self._background: set[asyncio.Task[None]] = set()
+
+    def host_key(self, _public: PublicKey) -> None:
+        """The private halves are the application's process's: a stranger who takes this one over has none of them."""
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Keep a task until it is done."""
