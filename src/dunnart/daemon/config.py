@@ -6,7 +6,7 @@ Flags, the TOML reader, `dunnart config` and the table in the documentation are 
 # ruff: noqa: RUF009 - option() and its like are dataclasses.field(), as ruff cannot see
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -286,6 +286,9 @@ class ServeConfig:
     )  # fmt: skip
     match: tuple[Match, ...] = ()
     """The tables [[match]]: options for some logins."""
+    combined: Callable[[Sequence[Match]], Mapping[str, object]] | None = field(default=None, repr=False, compare=False)
+    """Gives the options of logins that fit several of `match`, where that is not for the tables to say; see
+    `dunnart.daemon.sshd_config`."""
     source: Source = field(default_factory=Source, repr=False, compare=False)
     """Where the values come from, for errors that show up later."""
 

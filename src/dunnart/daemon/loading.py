@@ -34,7 +34,16 @@ def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> 
         values[name] = _read_option(name, value, source, flag=True)
         if OPTIONS[name].tabular:
             values[name] = _read_option(name, _merged(source.values.get(name, {}), value), source, flag=True)
-    config = ServeConfig(**values, source=source)
+    return checked(ServeConfig(**values, source=source))
+
+
+def checked(config: ServeConfig) -> ServeConfig:
+    """See that the options go together; give the same.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    source = config.source
     try:
         config.algorithms()
     except ConfigError as error:
@@ -89,13 +98,16 @@ def effective(config: ServeConfig, login: Login) -> ServeConfig:
 def with_matches(config: ServeConfig, fitting: list[Match]) -> ServeConfig:
     """Give the configuration with these match tables applied, the first on top."""
     values: dict[str, Any] = {}
-    for match in reversed(fitting):
-        for name, value in match.options.items():
-            values[name] = _merged(values.get(name, getattr(config, name)), value)
+    if config.combined is not None:
+        values |= config.combined(fitting) if fitting else {}
+    else:
+        for match in reversed(fitting):
+            for name, value in match.options.items():
+                values[name] = _merged(values.get(name, getattr(config, name)), value)
     source = config.source
     if len(fitting) == 1:
         source = source.of_match(config.match.index(fitting[0]) + 1, fitting[0])
-    return replace(config, match=(), source=source, **values)
+    return replace(config, match=(), combined=None, source=source, **values)
 
 
 def _merged(below: object, above: object) -> object:

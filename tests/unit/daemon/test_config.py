@@ -60,6 +60,7 @@ force_command = "id"
 permit_open = ["*:80", "[::1]:*"]
 permit_listen = ["8080"]
 accept_env = ["LANG", "A?"]
+banner = "/etc/issue.net"
 shell = "greeter"
 exec = "off"
 middleware = ["recorder"]
@@ -145,8 +146,9 @@ def test_defaults() -> None:
 
 def test_every_option_is_read(tmp_path: Path) -> None:
     config = load(written(tmp_path, FULL))
-    assert [each.name for each in fields(config) if getattr(config, each.name) == declared_default(each)] == ["match"]
-    assert {each.name for each in fields(config)} == OPTIONS.keys() | {"match", "source"}
+    unread = [each.name for each in fields(config) if getattr(config, each.name) == declared_default(each)]
+    assert unread == ["match", "combined"]
+    assert {each.name for each in fields(config)} == OPTIONS.keys() | {"match", "combined", "source"}
     assert config.listen == (
         ListenAddress("0.0.0.0", 22), ListenAddress("::1", 2222), ListenAddress("", 0, '/run/a "b".sock'),
         ListenAddress("", 0),
@@ -372,7 +374,7 @@ def test_what_is_no_address(text: str) -> None:
         listen_address(text)
 
 
-@given(st.integers(0, 65535), st.sampled_from(["127.0.0.1", "::", "fe80::1%eth0", "host.example", "%eth0", "::%lo", ""]))
+@given(st.integers(0, 65535), st.sampled_from(["127.0.0.1", "::", "fe80::1%eth0", "example", "%eth0", "::%lo", ""]))
 def test_addresses_are_read_as_they_are_shown(port: int, host: str) -> None:
     address = ListenAddress(host, port)
     assert listen_address(str(address)) == address

@@ -1,0 +1,285 @@
+"""`sshd`: the server with the command line and the configuration of OpenSSH's.
+
+What sshd checks is checked in its order, and ends with its exit status: 255 for a configuration that cannot be used, 1
+for a wrong command line, a file that is not there, or a server without host keys.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from dunnart.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.handed import Handed
+    from dunnart.daemon.sshd_config.reading import Directives
+
+USAGE = """\
+usage: sshd [-46DdeGiqTtV] [-C connection_spec] [-c host_cert_file]
+            [-E log_file] [-f config_file] [-g login_grace_time]
+            [-h host_key_file] [-o option] [-p port] [-u len]
+"""
+CONFIGURATION = "/etc/ssh/sshd_config"
+_SWITCHES = frozenset("46DGQRTdeiqrtV")
+_VALUED = frozenset("CEbcfghkopu")
+_LONGEST_NAME = 256
+
+
+class WrongFlag(Exception):
+    """There is no such flag, or its value is missing: sshd prints its usage then."""
+
+
+@dataclass(slots=True)
+class Flags:
+    """What the command line says, but for what is a keyword of the configuration as well."""
+
+    file: str = CONFIGURATION
+    log_file: str = ""
+    log_to_errors: bool = False
+    debug: int = 0
+    quiet: bool = False
+    foreground: bool = False
+    inetd: bool = False
+    test: bool = False
+    report: bool = False
+    report_only: bool = False
+    connection: list[str] = field(default_factory=list)
+    extra: str = ""
+
+    @property
+    def tests(self) -> bool:
+        """Whether nothing is to be served."""
+        return self.test or self.report or self.report_only
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Print lines on standard error, but for -q."""
+        if not self.quiet:
+            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+
+    def take(self, flag: str, value: str) -> None:
+        """Take a flag."""
+        match flag:
+            case "":
+                self.extra = value
+            case "f":
+                self.file = value
+            case "E":
+                self.log_file = value
+            case "C":
+                self.connection.append(value)
+            case "d":
+                self.debug += 1
+            case _:
+                if flag in _SET:
+                    setattr(self, _SET[flag], True)
+
+
+_SET = {"e": "log_to_errors", "q": "quiet", "D": "foreground", "i": "inetd", "t": "test", "T": "report",
+        "G": "report_only"}  # fmt: skip
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the program; gives the exit status."""
+    from dunnart.daemon.sshd_config.reading import Directives, Unusable
+
+    directives = Directives()
+    flags = Flags()
+    handed = None
+    try:
+        if _read_flags(arguments, flags, directives):
+            _tell_version()
+            return 0
+        if flags.inetd and not flags.tests:
+            from dunnart.daemon.handed import by_inetd
+
+            handed = by_inetd()  # before anything is printed, which would go to the client
+        return _run(flags, directives, handed)
+    except WrongFlag as error:
+        if str(error):
+            print(error, file=sys.stderr)
+        else:
+            _tell_version()
+            print(USAGE, end="", file=sys.stderr)
+        return 1
+    except ConfigError as error:
+        flags.say([str(error)])
+        if handed is not None:
+            from dunnart.daemon.serve import log_failure
+
+            log_failure(error, "syslog")
+        return error.status if isinstance(error, Unusable) else 255
+
+
+def _tell_version() -> None:
+    from dunnart.tools.main import version
+
+    print(f"dunnart {version()}", file=sys.stderr)
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Give each flag with its value, and the first argument that is none with "" before it."""
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--" or not word.startswith("-") or word == "-":
+            left = rest if word == "--" else [word]
+            if left:
+                yield "", left[0]
+            return
+        for at, flag in enumerate(word[1:], 2):
+            if flag in _SWITCHES:
+                yield flag, ""
+                continue
+            if flag not in _VALUED or (at == len(word) and not rest):
+                raise WrongFlag
+            yield flag, word[at:] or rest.pop(0)
+            break
+
+
+def _read_flags(arguments: Sequence[str], flags: Flags, directives: Directives) -> bool:
+    """Read the command line; tells whether only the version is asked for.
+
+    Raises:
+        WrongFlag: it is none of sshd's.
+        ConfigError: a value cannot be used.
+    """
+    from dunnart.daemon.sshd_config import lexer
+
+    for flag, value in _pairs(arguments):
+        match flag:
+            case "V":
+                return True
+            case "4" | "6":
+                directives.add_flag("AddressFamily", "inet" if flag == "4" else "inet6")
+            case "c" | "h":
+                directives.add_flag("HostKey" if flag == "h" else "HostCertificate", lexer.joined([value]))
+            case "g":
+                directives.add_flag("LoginGraceTime", value)
+            case "p":
+                directives.ports_are_known = False
+                directives.add_flag("Port", value)
+                directives.ports_are_known = True
+            case "o":
+                directives.add_option(value)
+            case "u":
+                if not value.isdecimal() or int(value) > _LONGEST_NAME:
+                    raise WrongFlag("Invalid utmp length.")
+            case "R":
+                raise WrongFlag("-R not supported here")
+            case _:
+                flags.take(flag, value)
+    if flags.quiet or flags.debug:
+        level = "QUIET" if flags.quiet else f"DEBUG{min(flags.debug, 3)}"
+        directives.add_flag("LogLevel", level, first=True)
+    return False
+
+
+def _run(flags: Flags, directives: Directives, handed: Handed | None) -> int:
+    from dunnart.daemon.sshd_config.reading import Unusable
+
+    if flags.connection and not flags.report:
+        raise Unusable(["Config test connection parameter (-C) provided without test mode (-T)"])
+    if flags.file.lower() != "none":
+        directives.add_file(flags.file)
+    flags.say(directives.notes)
+    if flags.extra:
+        raise Unusable([f"Extra argument {flags.extra}."], 1)
+    if flags.report_only:
+        return _report(flags, directives)
+    try:
+        config = _config(flags, directives)
+    except ConfigError as error:
+        # What it means can be seen even if it cannot be served; without host keys sshd says nothing.
+        if flags.report and not (isinstance(error, Unusable) and error.status == 1):
+            _report(flags, directives)
+        raise
+    if flags.report:
+        return _report(flags, directives)
+    if flags.test:
+        from dunnart.daemon.preparing import check
+
+        check(config)
+        return 0
+    return _serve(config, handed)
+
+
+def _report(flags: Flags, directives: Directives) -> int:
+    from dunnart.daemon.matching import groups_of
+    from dunnart.daemon.sshd_config.conditions import Connection
+    from dunnart.daemon.sshd_config.effective import settings
+    from dunnart.daemon.sshd_config.lexer import Refused
+    from dunnart.daemon.sshd_config.reading import Unusable
+    from dunnart.daemon.sshd_config.report import report
+    from dunnart.daemon.sshd_config.translate import effective_algorithms
+
+    try:
+        connection = Connection.of(",".join(flags.connection), groups_of)
+    except Refused as error:
+        raise Unusable([str(error)], 1) from error
+    found = settings(directives.found, lambda chain: all(each.meets(connection) for each in chain))
+    print(report(found, effective_algorithms(found)), end="")
+    return 0
+
+
+def _config(flags: Flags, directives: Directives) -> ServeConfig:
+    """Make the configuration, with the host keys that can be used.
+
+    Raises:
+        ConfigError: it cannot be served.
+    """
+    from dunnart.daemon.sshd_config.configuration import configuration, this_machine
+
+    made = configuration(directives.found, this_machine())
+    flags.say(made.notes)
+    return replace(made.config, host_key=_host_keys(made.config, flags), **_starting(flags))
+
+
+def _host_keys(config: ServeConfig, flags: Flags) -> tuple[str, ...]:
+    """Give the files that hold host keys; those that cannot be used are named and left out, as sshd does.
+
+    Raises:
+        Unusable: none is left.
+    """
+    from dunnart.daemon.host_keys import load_host_keys
+    from dunnart.daemon.sshd_config.reading import Unusable
+
+    usable = []
+    for path in config.host_key:
+        try:
+            load_host_keys([path], ())
+            usable.append(path)
+        except ConfigError as error:
+            flags.say([f"Unable to load host key: {error}"])
+    if not usable:
+        raise Unusable(["sshd: no hostkeys available -- exiting."], 1)
+    return tuple(usable)
+
+
+def _starting(flags: Flags) -> dict[str, Any]:
+    """Give the options that say how the server starts."""
+    errors = flags.log_to_errors or (flags.debug and not flags.inetd)
+    found: dict[str, Any] = {
+        "log_to": os.path.abspath(flags.log_file) if flags.log_file else "stderr" if errors else "syslog",
+        "inetd": flags.inetd,
+        "background": not (flags.foreground or flags.inetd or flags.debug),
+        # The machine's sshd can be asked by `dunnart status`; one with a configuration of its own beside it is silent.
+        "control_socket": "auto" if flags.file == CONFIGURATION else "off",
+    }
+    return found | ({"pid_file": ""} if flags.debug or flags.inetd else {})
+
+
+def _serve(config: ServeConfig, handed: Handed | None) -> int:
+    from dunnart.daemon.serve import run as serve
+    from dunnart.tools.main import without_tls
+
+    without_tls()
+    if handed is None:  # sshd prints nothing there
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+    return serve(config, handed)
