@@ -264,11 +264,16 @@ def serve(
     pytest.fail(f"the server did not start: {(folder / 'log').read_text()}")
 
 
-# The user's ~/.bashrc and the like are no part of these tests, and his authorized_keys is not theirs to write.
+# The user's ~/.bashrc and the like are no part of these tests, and his authorized_keys is not theirs to write. Neither
+# are the system's records of logins.
 _LIVING_ELSEWHERE = """\
 import os, pwd, sys
+from dunnart.plugins import os_login
 from dunnart.tools.main import main
 
+folder = os.path.dirname(sys.argv[1])
+os_login.NOLOGIN, os_login.MOTD, os_login.SYSTEM_RC = (f"{folder}/{name}" for name in ("nologin", "motd", "sshrc"))
+os_login.RECORDS = tuple(f"{folder}/{name}" for name in ("utmp", "wtmp", "lastlog"))
 home, shell, find, find_number = sys.argv[1], sys.argv[2], pwd.getpwnam, pwd.getpwuid
 
 def moved(entry):

@@ -72,7 +72,8 @@ def test_a_login_shell_that_refuses(start: Serve, user: str) -> None:
 def test_a_shell_that_does_not_exist(start: Serve) -> None:
     server = start(shell="/nonexistent/shell")
     done = log_in(server, OTHERS[0], "id")
-    assert (done.returncode, done.stdout) == (255, "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/nonexistent/shell cannot be started: No such file or directory" in done.stderr
     assert "/nonexistent/shell cannot be started: No such file or directory" in server.log
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from dunnart.plugins import os_account
+from dunnart.errors import ConnectionClosed
+from dunnart.plugins import os_account, os_login
 from dunnart.plugins.os_account import Account
-from dunnart.server import Call, Command, clean, report
+from dunnart.plugins.os_login import Found, Options
+from dunnart.server import Call, Command, clean, plugin, report
+from dunnart.server.raw import TEMPORARY_FAILURE
 
 if TYPE_CHECKING:
     from dunnart.server import RawSession
     from dunnart.server.plugins import Context
 
 _LOG = logging.getLogger("dunnart.session")
+_Groups = TypeVar("_Groups")
+_UMASK = 0o022
+_PRELUDE = "dunnart.plugins.login_process:main"
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -22,30 +28,28 @@ _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class OsShell:
     """Serves sessions by the user's login shell: its name begins with a dash."""
 
+    def __init__(self, options: Options | None = None) -> None:
+        self._login = OsLogin(options or Options())
+
     def begin(self, session: RawSession) -> bool:
         """Start it."""
-        account = account_of(session)
-        return run(session, account, ("-" + os.path.basename(account.shell),), account.shell)
+        return self._login.begin(session)
 
 
-class OsExec:
+class OsExec(OsShell):
     """Serves sessions by a command, which the user's shell interprets."""
 
-    def begin(self, session: RawSession) -> bool:
-        """Start it."""
-        account = account_of(session)
-        assert session.facts.command is not None
-        return run(session, account, (os.path.basename(account.shell), "-c", session.facts.command), account.shell)
 
-
-def shell(_context: Context[None]) -> OsShell:
+@plugin(Options)
+def shell(context: Context[Options]) -> OsShell:
     """Serves sessions by the user's login shell."""
-    return OsShell()
+    return OsShell(context.options)
 
 
-def commands(_context: Context[None]) -> OsExec:
+@plugin(Options)
+def commands(context: Context[Options]) -> OsExec:
     """Serves sessions by the command, which the user's shell interprets."""
-    return OsExec()
+    return OsExec(context.options)
 
 
 def account_of(session: RawSession) -> Account:
@@ -57,20 +61,96 @@ def account_of(session: RawSession) -> Account:
     return os_account.of_login(session.user, session.grants)
 
 
-def run(session: RawSession, account: Account, argv: tuple[str | bytes, ...], executable: str) -> bool:
-    """Serve a session by a program with the user's rights, in the user's home, or in "/" if that is not there.
+class OsLogin:
+    """Serves sessions by programs with the user's rights, and does what a login wants beside.
 
     Args:
-        session: the session.
-        account: whose rights the program has.
-        argv: the arguments; the first is the name that the program sees.
-        executable: the program's path.
-
-    Returns:
-        Whether it could be started; if not, the log says why.
+        options: the plug-in's.
     """
-    directory = account.home if os.path.isdir(account.home) else "/"
-    return _start(session, Command(argv, executable, environment(session, account), directory, _other(account)))
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        umask = os.umask(_UMASK)  # there is no other way to see it
+        os.umask(umask)
+        self._umask = umask | _UMASK
+
+    def begin(self, session: RawSession) -> bool:
+        """Begin; what is in the way is told to the user, as sshd does it."""
+        session.spawn(self._serve(session))
+        return True
+
+    async def _serve(self, session: RawSession) -> None:
+        try:
+            account, found = await session.in_thread(self._look, session)
+        except PermissionError as error:
+            _refuse(session, str(error), 1)
+            return
+        except TimeoutError:
+            _refuse(session, "the user's folder does not answer", TEMPORARY_FAILURE)
+            return
+        if found.refused:
+            _refuse(session, found.refused, os_login.NOLOGIN_STATUS)
+            return
+        recorded = self._options.record_logins and session.terminal is not None and os.geteuid() == 0
+        program = self._program(session, account, found, recorded=recorded)
+        try:
+            session.run(program)
+        except ConnectionClosed:
+            return
+        except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
+            _refuse(session, f"{account.shell} cannot be started: {error.strerror}", 1)
+            return
+        if recorded:
+            await _record(session, account, begun=isinstance(program, Call))
+
+    def _look(self, session: RawSession) -> tuple[Account, Found]:
+        """Look at what may be slow; in a thread."""
+        account = account_of(session)
+        interactive = session.terminal is not None and session.facts.command is None
+        return account, os_login.look(account, self._options, interactive=interactive, user_rc=session.rights.user_rc)
+
+    def _program(self, session: RawSession, account: Account, found: Found, *, recorded: bool) -> Command | Call:
+        name, command = os.path.basename(account.shell), session.facts.command
+        argv: tuple[str | bytes, ...] = (f"-{name}",) if command is None else (name, "-c", command)
+        variables, last = _variables(session, account)
+        if not found.prelude:
+            greeting = found.greeting.encode(errors="surrogateescape")
+            user = _other(account, found.groups)
+            return Command(argv, account.shell, variables | last, found.directory, user, self._umask, greeting=greeting)
+        from dunnart.plugins.login_process import Wanted
+
+        wanted = Wanted(
+            tuple(map(os.fsdecode, argv)), account.shell, variables, last, self._options.user_environment, account.home,
+            self._umask, account.name, account.uid, account.gid, keep_groups=False,
+            greeting=found.greeting, host=session.peer.host, records=os_login.RECORDS if recorded else (),
+            rc=session.rights.user_rc and self._options.permit_user_rc, system_rc=os_login.SYSTEM_RC,
+        )  # fmt: skip
+        return Call(_PRELUDE, wanted.arguments(), {}, "/", preload=(_PRELUDE.partition(":")[0],), terminal=True)
+
+
+async def _record(session: RawSession, account: Account, *, begun: bool) -> None:
+    """Keep record of a login on a terminal, from its beginning to its end."""
+    from dunnart.plugins import login_records
+
+    files = login_records.Files(*os_login.RECORDS)
+    login = login_records.Login(session.tty, session.process, account.name, account.uid, session.peer.host)
+    try:
+        if not begun:
+            await session.in_thread(login_records.begin, login, files)
+        await session.over()
+        await session.in_thread(login_records.end, login._replace(pid=session.process), files)
+    except (OSError, BufferError) as error:
+        _warn(session, f"the login cannot be recorded: {error}")
+
+
+def _refuse(session: RawSession, reason: str, status: int) -> None:
+    _warn(session, reason)
+    text = reason.rstrip("\n")
+    session.refuse(text if session.terminal is None else text.replace("\n", "\r\n"), status)
+
+
+def _warn(session: RawSession, text: str) -> None:
+    report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s", session.channel, clean(text))
 
 
 def call(
@@ -90,26 +170,24 @@ def call(
     Returns:
         Whether it could be started; if not, the log says why.
     """
+    if reason := os_login.nologin(account):
+        _refuse(session, reason, os_login.NOLOGIN_STATUS)
+        return True
     variables = {"USER": account.name, "LOGNAME": account.name, "HOME": account.home}
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
-    return _start(session, Call(target, arguments, variables, account.home, _other(account), passed, preload))
-
-
-def _other(account: Account) -> tuple[int, int, tuple[int, ...]] | None:
-    """Who to become; None to stay who we are."""
-    return None if os.geteuid() == account.uid else (account.uid, account.gid, account.groups())
-
-
-def _start(session: RawSession, program: Command | Call) -> bool:
+    user = _other(account, account.name)
     try:
-        session.run(program)
-    except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
-        what = program.executable if isinstance(program, Command) else program.target
-        report(_LOG, logging.WARNING, session.facts.connection, "session %d: %s cannot be started: %s", session.channel,
-               clean(what), error.strerror)  # fmt: skip
+        session.run(Call(target, arguments, variables, account.home, user, passed, preload))
+    except OSError as error:
+        _warn(session, f"{target} cannot be started: {error.strerror}")
         return False
     return True
+
+
+def _other(account: Account, groups: _Groups) -> tuple[int, int, _Groups] | None:
+    """Who to become; None to stay who we are."""
+    return None if os.geteuid() == account.uid else (account.uid, account.gid, groups)
 
 
 def environment(session: RawSession, account: Account) -> dict[str, str]:
@@ -117,6 +195,12 @@ def environment(session: RawSession, account: Account) -> dict[str, str]:
 
     What the login's rights set can, but for those that say where the login comes from and what it has asked for.
     """
+    variables, last = _variables(session, account)
+    return variables | last
+
+
+def _variables(session: RawSession, account: Account) -> tuple[dict[str, str], dict[str, str]]:
+    """Give those that the user's own file may replace, and those that nothing may."""
     variables = dict(session.environment)
     variables |= {
         "USER": account.name,
@@ -130,15 +214,15 @@ def environment(session: RawSession, account: Account) -> dict[str, str]:
         variables["TZ"] = zone
     if session.terminal is not None:
         variables["TERM"] = session.terminal.term
-    variables |= dict(session.rights.environment)
+    last = dict(session.rights.environment)
     if (original := session.environment.get("SSH_ORIGINAL_COMMAND")) is not None:
-        variables["SSH_ORIGINAL_COMMAND"] = original
+        last["SSH_ORIGINAL_COMMAND"] = original
     address, port = session.peer
     local_address, local_port = session.local
     if address:
-        variables["SSH_CLIENT"] = f"{address} {port} {local_port}"
-        variables["SSH_CONNECTION"] = f"{address} {port} {local_address} {local_port}"
+        last["SSH_CLIENT"] = f"{address} {port} {local_port}"
+        last["SSH_CONNECTION"] = f"{address} {port} {local_address} {local_port}"
     else:
-        variables["SSH_CLIENT"] = "UNKNOWN 65535 65535"
-        variables["SSH_CONNECTION"] = "UNKNOWN 65535 UNKNOWN 65535"
-    return variables
+        last["SSH_CLIENT"] = "UNKNOWN 65535 65535"
+        last["SSH_CONNECTION"] = "UNKNOWN 65535 UNKNOWN 65535"
+    return variables, last

@@ -65,7 +65,7 @@ class ForkServer:
         if len(call.passed) > MOST_DESCRIPTORS - len(streams) - 1:
             raise OSError(errno.EMFILE, "too many descriptors to pass")
         self._orders += 1
-        user = None if call.user is None else [call.user[0], call.user[1], list(call.user[2])]
+        user = None if call.user is None else [*call.user[:2], _groups(call.user[2])]
         order = {
             "number": self._orders, "target": call.target, "arguments": list(call.arguments), "user": user,
             "environment": dict(call.environment), "directory": call.directory,
@@ -160,6 +160,10 @@ class ForkServer:
             return
         if not self._rest:
             self._loop.remove_writer(self._control)
+
+
+def _groups(groups: tuple[int, ...] | str) -> list[int] | str:
+    return groups if isinstance(groups, str) else list(groups)
 
 
 class Forked:

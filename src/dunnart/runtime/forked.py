@@ -178,7 +178,10 @@ def _child(order: dict[str, object], target: object, found: list[int]) -> int:
     assert isinstance(arguments, list)
     if isinstance(user, list):
         uid, gid, groups = user
-        os.setgroups(groups)
+        if isinstance(groups, str):  # whose look-up may take its time
+            os.initgroups(groups, gid)
+        else:
+            os.setgroups(groups)
         os.setgid(gid)
         os.setuid(uid)
     os.environ.clear()

@@ -45,6 +45,7 @@ class Command:
         user: (uid, gid, groups), or None to stay what we are.
         umask: for what it makes; -1: ours.
         passed: descriptors that it gets beside its streams, by the same numbers.
+        greeting: what its terminal shows before; nothing without a terminal.
     """
 
     argv: tuple[str | bytes, ...]
@@ -54,6 +55,7 @@ class Command:
     user: tuple[int, int, tuple[int, ...]] | None = None
     umask: int = -1
     passed: tuple[int, ...] = ()
+    greeting: bytes = b""
 
     def with_variable(self, name: str, value: str) -> Command:
         """The same with one more variable."""
@@ -69,18 +71,21 @@ class Call:
         arguments: bytes that are no UTF-8 as `os.fsdecode` gives them.
         environment: all of it.
         directory: where it starts.
-        user: (uid, gid, groups), or None to stay what we are.
+        user: (uid, gid, groups), or None to stay what we are; a name in the place of the groups: that user's, looked
+            up in the new process.
         passed: descriptors that it gets beside its streams, as 3, 4, …
         preload: modules to be loaded before, once for all calls that name them.
+        terminal: it is served on a terminal where the client asked for one; without this never.
     """
 
     target: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     directory: str
-    user: tuple[int, int, tuple[int, ...]] | None = None
+    user: tuple[int, int, tuple[int, ...] | str] | None = None
     passed: tuple[int, ...] = ()
     preload: tuple[str, ...] = ()
+    terminal: bool = False
 
 
 class Child(Protocol):
@@ -149,7 +154,10 @@ def spawn(command: Command, terminal: Terminal | None) -> tuple[Child, Streams]:
         OSError: it could not be started; nothing is left open but the terminal.
     """
     if terminal is not None:
-        return _spawn_on_terminal(command, terminal)
+        from dunnart.runtime.terminal import take_terminal
+
+        terminal.show(command.greeting)
+        return on_terminal(terminal, lambda streams: Spawned(_popen(command, *streams, take_terminal)))
     return on_pipes(lambda streams: Spawned(_popen(command, *streams)))
 
 
@@ -173,16 +181,10 @@ def on_pipes(start: Callable[[tuple[int, int, int]], Child]) -> tuple[Child, Str
     return process, Streams(parent[0], parent[1], parent[2])
 
 
-def _spawn_on_terminal(command: Command, terminal: Terminal) -> tuple[Child, Streams]:
-    def take_terminal() -> None:
-        # In the child, after setsid: make the pty its controlling terminal.
-        import fcntl
-        import termios
-
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
+def on_terminal(terminal: Terminal, start: Callable[[tuple[int, int, int]], Child]) -> tuple[Child, Streams]:
+    """Start a process on a terminal; `start` gets the descriptors of the child's side, and may raise."""
     try:
-        process = Spawned(_popen(command, terminal.slave, terminal.slave, terminal.slave, take_terminal))
+        process = start((terminal.slave, terminal.slave, terminal.slave))
     finally:
         terminal.close_slave()
     return process, Streams.of_terminal(terminal)

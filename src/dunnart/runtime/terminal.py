@@ -104,15 +104,20 @@ class Terminal:
         return True
 
     def give_to(self, uid: int, gid: int) -> None:
-        """Make the slave the user's (mode 620 when its group is tty's, as login does)."""
-        import grp
+        """Make the slave the user's."""
+        give(self.name, uid, gid)
 
+    def show(self, text: bytes) -> None:
+        """Write what is to be read there before the child's output, as far as the system keeps it: some 8 KiB."""
+        if not text:
+            return
+        fd = os.open(self.name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            group, mode = grp.getgrnam("tty").gr_gid, 0o620
-        except KeyError:
-            group, mode = gid, 0o600
-        os.chown(self.name, uid, group)
-        os.chmod(self.name, mode)
+            with contextlib.suppress(BlockingIOError):
+                while text := text[os.write(fd, text) :]:
+                    pass
+        finally:
+            os.close(fd)
 
     def close_slave(self) -> None:
         """Close our copy of the child's side."""
@@ -135,3 +140,51 @@ def _set_flag(settings: list[object], opcode: int, value: int, termios: object) 
             current = settings[index]
             if isinstance(flag, int) and isinstance(current, int):
                 settings[index] = current | flag if value else current & ~flag
+
+
+def give(terminal: str | int, uid: int, gid: int) -> None:
+    """Make a slave, by its path or descriptor, a user's: mode 620 when its group is tty's, as login does."""
+    import grp
+
+    try:
+        group, mode = grp.getgrnam("tty").gr_gid, 0o620
+    except KeyError:
+        group, mode = gid, 0o600
+    os.chown(terminal, uid, group)
+    os.chmod(terminal, mode)
+
+
+def take_terminal() -> None:
+    """Make the terminal on descriptor 0 the controlling one. In a child that leads a session of its own."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Ownership:
+    """Who a terminal belongs to until its session ends: then it is root's again, whatever still has it open.
+
+    It is kept by a descriptor, for by then the name may be another session's.
+
+    Args:
+        name: the slave's path.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, name: str) -> None:
+        self._fd = os.open(name, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def end(self) -> None:
+        """Give it back."""
+        path = f"/proc/self/fd/{self._fd}"
+        try:
+            with contextlib.suppress(OSError):  # it is gone, as usually
+                os.chown(path, 0, 0)
+                os.chmod(path, 0o600)
+        finally:
+            os.close(self._fd)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import os
 import time
 from socket import SHUT_RD, SHUT_WR, socketpair
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dunnart.errors import ConnectionClosed, LocalProtocolError
 from dunnart.protocol.requests import ExitSignal, ExitStatus, WindowChange
@@ -15,18 +17,21 @@ from dunnart.runtime.streams import Streams
 from dunnart.server.facts import Address, Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from socket import socket as Socket  # noqa: N812 - RawSession has a method of the other name
 
     from dunnart.keys.public import PublicKey
     from dunnart.keys.rights import Rights
     from dunnart.protocol.requests import ChannelRequest
+    from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.process import Call, Child, Command, Program
+    from dunnart.runtime.terminal import Ownership
     from dunnart.server.channel import ChannelControl
     from dunnart.server.facts import SessionFacts
     from dunnart.server.host import Host
     from dunnart.server.server import Server
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger("dunnart.session")
 TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _LARGEST_STATUS = 0xFFFFFFFF
@@ -141,11 +146,13 @@ class RawSession(Facts):
             anything came of it.
         on_close: called there once, when the channel is gone.
         gone: the channel is gone.
+        tty: the path of the pty that a child process serves it on, or "".
         host: what runs applications; not for them.
     """
 
     __slots__ = (
-        "_control", "_ended", "_joined", "_program", "_sock", "_stderr", "gone", "host", "on_close", "on_request",
+        "_control", "_ended", "_joined", "_over", "_ownership", "_program", "_sock", "_stderr", "gone", "host",
+        "on_close", "on_request", "tty",
     )  # fmt: skip
 
     def __init__(self, host: Host, facts: SessionFacts, control: ChannelControl) -> None:
@@ -155,8 +162,11 @@ class RawSession(Facts):
         self._program: Program | None = None
         self._sock: Socket | None = None
         self._stderr: Socket | None = None
+        self._over: asyncio.Event | None = None
+        self._ownership: Ownership | None = None
         self._ended = self._joined = False
         self.gone = False
+        self.tty = ""
         self.on_request: Callable[[ChannelRequest], bool] | None = None
         self.on_close: Callable[[], None] | None = None
 
@@ -216,42 +226,79 @@ class RawSession(Facts):
         self.host.call(self._control.add_stderr, ours.detach())
         return theirs
 
-    def run(self, program: Command | Call) -> None:
+    def run(self, program: Command | Call, forks: ForkServer | None = None) -> None:
         """Serve the session by a child process. On the protocol's loop only.
 
         Args:
-            program: a `Command`, on a pty if the client asked for one; or a `Call`, never on a pty.
+            program: a `Command`, on a pty if the client asked for one; or a `Call`, on a pty only if it says so.
+            forks: what forks the process of a `Call`, in the place of the server's own.
 
         Raises:
+            ConnectionClosed: the session has ended.
             LocalProtocolError: the session is served already.
             OSError: the process could not be started.
         """
         from dunnart.runtime import process
 
         self._check_free()
-        if self.terminal is not None and isinstance(program, process.Command):
-            child, streams = self._on_terminal(program, self.terminal)
+        if self.terminal is not None and (isinstance(program, process.Command) or program.terminal):
+            child, streams = self._on_terminal(program, self.terminal, forks)
         else:
-            child, streams = self.host.start(program)
+            child, streams = self.host.start(program, forks)
         self.host.programs += 1
         self._program = process.Program(child, self.host.loop, self._program_ended)
         self._control.attach(streams)
 
-    @staticmethod
-    def _on_terminal(command: Command, terminal: Terminal) -> tuple[Child, Streams]:
+    def _on_terminal(
+        self, program: Command | Call, terminal: Terminal, forks: ForkServer | None
+    ) -> tuple[Child, Streams]:
         from dunnart.runtime import process
+        from dunnart.runtime.terminal import Ownership
         from dunnart.runtime.terminal import Terminal as Pty
 
         pty = Pty()
+        ownership: Ownership | None = None
         try:
             pty.resize(terminal.columns, terminal.rows, terminal.width_pixels, terminal.height_pixels)
             pty.apply(terminal.modes)
-            if command.user is not None:
-                pty.give_to(command.user[0], command.user[1])
-            return process.spawn(command.with_variable("SSH_TTY", pty.name), pty)
+            if os.geteuid() == 0:
+                ownership = Ownership(pty.name)
+            if isinstance(program, process.Command):
+                if program.user is not None:
+                    pty.give_to(program.user[0], program.user[1])
+                child, streams = process.spawn(program.with_variable("SSH_TTY", pty.name), pty)
+            else:
+                server, call = forks or self.host.forks(), program
+                child, streams = process.on_terminal(pty, lambda sides: server.start(call, sides))
         except BaseException:
             pty.close()
+            if ownership is not None:
+                ownership.end()
             raise
+        self.tty, self._ownership = pty.name, ownership
+        return child, streams
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a coroutine serve the session, on the protocol's loop: it must not block. On that loop only.
+
+        What it raises ends the session with status 1, and is logged.
+        """
+        self.host.serve(self, work)
+
+    async def in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Call a function that may block, in a thread; for a coroutine that `spawn` was given.
+
+        Raises:
+            TimeoutError: it took longer than the server's `callback_seconds`.
+            BufferError: all threads are busy, and many more calls wait for one.
+        """
+        return await self.host.callback(function, *arguments)
+
+    async def over(self) -> None:
+        """Wait for the end of the child process that `run` has started; for a coroutine that `spawn` was given."""
+        if self._over is None:
+            self._over = asyncio.Event()
+        await self._over.wait()
 
     def exit(self, status: int = 0) -> None:
         """End the session with an exit status; what was written before goes out first. Later calls do nothing.
@@ -335,7 +382,12 @@ class RawSession(Facts):
         shown = f"status {how.status}" if isinstance(how, ExitStatus) else f"signal {how.signal}"
         report(_LOG, logging.INFO, self.facts.connection, "session %d: process ended with %s", self.channel, shown)
         self._ended = True
+        if self._ownership is not None:
+            self._ownership.end()
         self._control.end(how)
+        if self._over is None:
+            self._over = asyncio.Event()
+        self._over.set()
         host.program_ended()
 
     # For the server: as the counterpart of its streams, on the protocol's loop.

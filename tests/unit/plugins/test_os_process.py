@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import struct
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dunnart.plugins import os_account, os_process
+from dunnart.plugins import os_account, os_login, os_process
 from dunnart.plugins.os_account import Account
 from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, PtyRequest, ShellRequest
 from tests.runtime.driver import USER, Client, serving
@@ -23,6 +26,15 @@ def account(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
     found = [Account(USER, os.geteuid(), os.getegid(), "/nonexistent", "/bin/sh")]
     monkeypatch.setattr(os_account, "find", lambda name: found[0] if found and name == USER else None)
     return found
+
+
+@pytest.fixture(autouse=True)
+def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder in the place of this system's files."""
+    monkeypatch.setattr(os_login, "RECORDS", tuple(str(tmp_path / name) for name in ("utmp", "wtmp", "lastlog")))
+    for name in ("NOLOGIN", "MOTD", "SYSTEM_RC"):
+        monkeypatch.setattr(os_login, name, str(tmp_path / name.lower()))
+    return tmp_path
 
 
 async def environment(client: Client, *, terminal: bool = False, **variables: str) -> dict[str, str]:
@@ -90,12 +102,15 @@ async def test_a_user_removed_since_the_login_gets_no_session(account: list[Acco
         client = await server.login()
         account.clear()
         channel = await client.session()
-        assert not await client.ask(channel, ShellRequest())
+        await client.ask(channel, ShellRequest())
+        await client.until(lambda: channel.closed)
+        assert channel.status == 1
+        assert b"is no user that can be served" in channel.err
         assert server.server.connections == 1
 
 
 @pytest.mark.parametrize("reason", ["no shell", "too long"])
-async def test_what_cannot_be_started_is_a_warning_and_a_refusal(
+async def test_what_cannot_be_started_is_a_warning_and_told(
     account: list[Account], caplog: pytest.LogCaptureFixture, reason: str
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -105,7 +120,10 @@ async def test_what_cannot_be_started_is_a_warning_and_a_refusal(
         client = await server.login()
         channel = await client.session()
         command = b"true" if reason == "no shell" else b": " + b"x" * 150_000
-        assert not await client.ask(channel, ExecRequest(command))
+        await client.ask(channel, ExecRequest(command))
+        await client.until(lambda: channel.closed)
+        assert channel.status == 1
+        assert b"cannot be started" in channel.err
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "cannot be started" in caplog.messages[0]
         assert server.server.counters["failures"] == 0
@@ -121,3 +139,69 @@ async def test_root_becomes_the_user(account: list[Account]) -> None:
         assert (uid, gid) == ("65534", "65534")
         assert "0" not in groups.split() or groups == "65534"
         assert int(capabilities.split()[-1], 16) == 0
+
+
+async def shown(client: Client, command: str = "") -> str:
+    """What a terminal shows before a shell's own output, or a command's."""
+    channel = await client.session()
+    assert await client.ask(channel, PtyRequest("xterm", 80, 24, 0, 0, b""))
+    await client.ask(channel, ExecRequest(command.encode()) if command else ShellRequest())
+    if not command:
+        client.send(channel, b"exit 3\n")
+    await client.until(lambda: channel.closed)
+    return channel.out.decode()
+
+
+async def test_what_a_login_is_greeted_with(system: Path, account: list[Account]) -> None:
+    home = system / "home"
+    home.mkdir()
+    account[0] = Account(USER, os.geteuid(), os.getegid(), str(home), "/bin/sh")
+    (system / "motd").write_text("Mind the gap.\nAll is well.\n")
+    record = struct.pack("=i32s256s", 1_000_000_000, b"pts/7", b"192.0.2.7")
+    with (system / "lastlog").open("wb") as file:
+        file.seek(os.geteuid() * len(record))
+        file.write(record)
+    when = time.ctime(1_000_000_000)
+    quiet = os_process.OsShell(os_login.Options(print_motd=False, print_last_log=False, record_logins=False))
+    async with serving(shell=quiet) as server:
+        assert "Mind" not in (first := await shown(await server.login()))
+        assert "Last" not in first
+    async with serving(**BUILT_IN) as server:
+        client = await server.login()
+        first = await shown(client)
+        if os.uname().machine == "x86_64":
+            assert first.startswith(f"Last login: {when} from 192.0.2.7\r\nMind the gap.\r\nAll is well.\r\n")
+        assert first.count("Mind the gap.\r\nAll is well.\r\n") == 1
+        assert await shown(client, "echo only this") == "only this\r\n"
+        (home / ".hushlogin").touch()
+        assert "gap" not in await shown(client)
+
+
+async def test_nologin_keeps_others_out(system: Path, account: list[Account]) -> None:
+    (system / "nologin").write_text("Down until noon.\nSorry.\n")
+    async with serving(**BUILT_IN) as server:
+        client = await server.login()
+        if os.geteuid() == 0:
+            assert (await client.run("echo root may")).out == b"root may\n"
+        account[0] = Account(USER, os.geteuid() or 65534, os.getegid() or 65534, "/", "/bin/sh")
+        channel = await client.run("echo in")
+        assert (channel.out, channel.err, channel.status) == (b"", b"Down until noon.\nSorry.\r\n", 254)
+
+
+async def test_files_of_the_users_own(system: Path, account: list[Account]) -> None:
+    folder = system / "home/.ssh"
+    folder.mkdir(parents=True)
+    account[0] = Account(USER, os.geteuid(), os.getegid(), str(folder.parent), "/bin/sh")
+    (folder / "rc").write_text("read proto cookie; echo rc $proto $cookie in $PWD with $COLOUR\n")
+    (folder / "environment").write_text("# of mine\n COLOUR=blue\nHOME=/evil\nSSH_CLIENT=evil\nnonsense\nX=1\n")
+    (system / "system_rc").write_text("echo the system\n")
+    options = os_login.Options(user_environment=("C*", "SSH_*"))
+    async with serving(exec=os_process.OsExec(options), shell=os_process.OsShell(options)) as server:
+        client = await server.login()
+        channel = await client.run("echo $COLOUR $HOME ${SSH_CLIENT%% *} $X; trap; kill -PIPE $$; echo alive")
+        ours = folder.parent
+        assert channel.out.decode() == f"rc in {ours} with blue\nblue {ours} {client.sock.getsockname()[0]}\n"
+        assert channel.signal == "PIPE"
+        assert "-sh" in await shown(client, "echo $0; test -t 0 && exec 3</dev/tty && echo -sh")
+    async with serving(exec=os_process.OsExec(os_login.Options(permit_user_rc=False))) as server:
+        assert (await (await server.login()).run("echo $COLOUR")).out == b"the system\n\n"
