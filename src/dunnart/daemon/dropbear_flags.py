@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dunnart.daemon.uses import FORWARDS
 from dunnart.errors import ConfigError
@@ -14,7 +15,8 @@ from dunnart.protocol.limits import KIB, Limits
 
 FOLDER = "/etc/dropbear"
 """Where the host keys are that no flag names."""
-KINDS = ("rsa", "ecdsa", "ed25519")
+Kind = Literal["rsa", "ecdsa", "ed25519"]
+KINDS: tuple[Kind, ...] = ("ed25519", "ecdsa", "rsa")
 """Their types; what stands in a `dropbear_dss_host_key` no client of today takes."""
 PID_FILE = "/var/run/dropbear.pid"
 
@@ -42,11 +44,13 @@ class DropbearFlags:
     Attributes:
         options: the values by the options' names, as `loading.load` takes them.
         notes: what Dropbear warns of and goes on.
+        names_keys: -r: host keys are named.
         makes_keys: -R: host keys that are missing in `FOLDER` are to be made there, and named in `host_key`.
     """
 
     options: Mapping[str, object]
     notes: Sequence[str]
+    names_keys: bool
     makes_keys: bool
 
 
@@ -110,7 +114,7 @@ def translate(arguments: Sequence[str], *, root: bool, environment: Mapping[str,
     }
     if "b" in given and (banner := _banner(given["b"], notes)):
         options["banner"] = banner
-    return DropbearFlags(options, notes, "R" in given)
+    return DropbearFlags(options, notes, bool(keys), "R" in given)
 
 
 def _starting(given: Mapping[str, str], ports: Sequence[str], notes: list[str]) -> dict[str, object]:
@@ -125,7 +129,7 @@ def _starting(given: Mapping[str, str], ports: Sequence[str], notes: list[str]) 
     path = _at_home(given.get("P", PID_FILE))
     if "P" in given or os.access(os.path.dirname(path), os.W_OK):
         options["pid_file"] = os.path.abspath(path)
-    return options | {"listen": listen, "background": "F" not in given}
+    return options | {"listen": [*dict.fromkeys(listen)], "background": "F" not in given}
 
 
 def _address(value: str, interface: str) -> str:
@@ -181,9 +185,11 @@ def _logging_in(given: Mapping[str, str], *, root: bool) -> dict[str, object]:
 
 
 def _in_sessions(given: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, object]:
-    options: dict[str, object] = {"accept_env": []}
-    if "m" in given:
-        options["print_motd"] = False
+    # What clients say of their language, the last login and ~/.ssh/rc are sshd's ways.
+    system = {"print_motd": "m" not in given, "print_last_log": False, "permit_user_rc": False}
+    options: dict[str, object] = {"accept_env": [], "plugin": {"os": system}}
+    if "a" in given and "k" not in given:
+        options["plugin"] = {"os": system, "tcpip-forward": {"gateway_ports": "client"}}
     if "c" in given:
         options["force_command"] = given["c"]
     if "e" in given:
@@ -204,8 +210,6 @@ def _forwarding(given: Mapping[str, str]) -> dict[str, object]:
         for flag, name in (("j", "channel_types"), ("k", "global_requests")):
             if flag not in given:
                 options[name] = {entry: plugin for kind in kinds for entry, plugin in FORWARDS[kind][name].items()}
-    if "a" in given and "k" not in given:
-        options["plugin"] = {"tcpip-forward": {"gateway_ports": "client"}}
     return options
 
 

@@ -119,6 +119,10 @@ def comment_of(data: bytes, passphrase: str | None = None) -> str:
         data: the file's content.
         passphrase: what unlocks it.
     """
+    if data[:6] == b"PuTTY-":
+        from dunnart.keys.putty import putty_comment
+
+        return putty_comment(data)
     begin, end = data.find(_BEGIN_OPENSSH), data.find(_END_OPENSSH)
     if begin < 0 or end < begin:
         return ""

@@ -12,6 +12,8 @@ from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.private import PrivateKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dunnart.keys.certificate import Certificate
 
 _LARGEST = 1 << 20
@@ -67,8 +69,15 @@ def read_certificate(path: str, *, key: str | None = None) -> Certificate:
         raise ConfigError(str(error), path=path, key=key) from error
 
 
-def read_or_make_private_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"]) -> PrivateKey:
+def read_or_make_private_key(
+    path: str, kind: Literal["ed25519", "rsa", "ecdsa"], make: Callable[[], bytes] | None = None
+) -> PrivateKey:
     """Read a private key file, made first if it is missing.
+
+    Args:
+        path: the file.
+        kind: what kind of key to make.
+        make: gives the content of the file; None: a key of that kind in OpenSSH's format.
 
     The file appears whole and under its name at once or not at all, so that two first starts at the same time end up
     with the same key: who comes second finds the first one's.
@@ -77,7 +86,7 @@ def read_or_make_private_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"]
         ConfigError: the file cannot be made, or not be used.
     """
     if not os.path.lexists(path):
-        data = PrivateKey.generate(kind).openssh("dunnart")
+        data = PrivateKey.generate(kind).openssh("dunnart") if make is None else make()
         folder, name = os.path.split(path)
         aside = os.path.join(folder, f".{name}.{os.urandom(8).hex()}")
         try:

@@ -86,12 +86,17 @@ class PrivateKey:
             key = _plain_ed25519(data)
             if key is not None:
                 return key
+        password = passphrase.encode() if isinstance(passphrase, str) else passphrase
         if data[:3] == b"\0\0\0":
             from dunnart.keys.dropbear import from_dropbear, is_dropbear
 
             if is_dropbear(data):
                 return from_dropbear(data)
-        return _load_by_library(data, passphrase.encode() if isinstance(passphrase, str) else passphrase)
+        if data[:6] == b"PuTTY-":
+            from dunnart.keys.putty import from_putty
+
+            return from_putty(data, password)
+        return _load_by_library(data, password)
 
     @classmethod
     def load_or_generate(
@@ -307,7 +312,7 @@ def _load_by_library(data: bytes, passphrase: bytes | None) -> PrivateKey:
     from cryptography.utils import CryptographyDeprecationWarning
 
     if b"PRIVATE KEY-----" not in data:
-        raise KeyFormatError("not a private key: neither OpenSSH's format nor PEM")
+        raise KeyFormatError("not a private key: neither OpenSSH's format nor PEM, PuTTY's or Dropbear's")
     load = serialization.load_ssh_private_key if _BEGIN in data else serialization.load_pem_private_key
     try:
         with warnings.catch_warnings():

@@ -25,6 +25,10 @@ usage: dunnart COMMAND [FLAGS]
   keygen           make keys, certificates and lists of revoked keys
   passwd           set a user's password in a file of passwords
   totp             make the secret of an app that shows codes for logins
+  sshd             run the SSH server by sshd's flags and sshd_config
+  dropbear         run the SSH server by Dropbear's flags
+  dropbearkey      make keys in Dropbear's format
+  dropbearconvert  convert keys between Dropbear's, OpenSSH's, PuTTY's and PEM's formats
   sftp-server      serve SFTP on standard input and output
   status           ask the server that runs on this machine, or have it do something
   version          print the version
@@ -35,7 +39,8 @@ dunnart COMMAND --help tells more.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit status: 0, 1 for a failure, 2 for a wrong command line or configuration."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = [*applet(sys.argv[0]), *sys.argv[1:]]
     command = arguments[0] if arguments else ""
     if command in {"-h", "--help", "help"}:
         print(USAGE, end="")
@@ -62,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return done
 
 
+def applet(path: str) -> list[str]:
+    """Give the command that a program is whose path, perhaps that of a symbolic link, ends in its name; else none."""
+    name = path.rpartition("/")[2]
+    name = _OTHER_NAMES.get(name, name)
+    return [name] if name in _PROGRAMS else []
+
+
 def _run(command: str, arguments: Sequence[str]) -> int:
     if command in _COMMANDS:
         return _COMMANDS[command](arguments)
@@ -84,10 +96,7 @@ def version() -> str:
 
 def serve(arguments: Sequence[str]) -> int:
     """Run the server."""
-    # asyncio loads `ssl` if it can, and with it OpenSSL's TLS half: 4.5 MB that SSH has no use for. None in
-    # sys.modules makes the import fail, for which asyncio is prepared. A module that is loaded already stays.
-    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
-    modules.setdefault("ssl", None)
+    without_tls()
     handed = None
     if {"-i", "--inetd"} & {*arguments}:  # before anything is printed, which would go to the client
         from dunnart.daemon.handed import by_inetd
@@ -104,6 +113,15 @@ def serve(arguments: Sequence[str]) -> int:
     from dunnart.daemon.serve import run
 
     return run(configuration, handed)
+
+
+def without_tls() -> None:
+    """Keep asyncio from loading `ssl`, and with it OpenSSL's TLS half: 4.5 MB that SSH has no use for.
+
+    None in sys.modules makes the import fail, for which asyncio is prepared. A module that is loaded already stays.
+    """
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
+    modules.setdefault("ssl", None)
 
 
 def config(arguments: Sequence[str]) -> int:
@@ -162,8 +180,12 @@ _COMMANDS = {"serve": serve, "config": config, "plugins": plugins}
 _PROGRAMS = {
     "authorized-keys": "authorized_keys", "sftp": "sftp.program", "scp": "scp", "keygen": "keygen.program",
     "passwd": "passwd", "totp": "totp", "sftp-server": "sftp_server", "status": "status",
+    "sshd": "sshd", "dropbear": "dropbear", "dropbearkey": "dropbearkey", "dropbearconvert": "dropbearconvert",
 }  # fmt: skip
-"""The modules of this package whose `run` takes the arguments and gives the exit status, by command."""
+"""The modules of this package whose `run` takes the arguments and gives the exit status, by command.
+
+A symbolic link to dunnart that has the name of one of them is that program."""
+_OTHER_NAMES = {"ssh-keygen": "keygen"}
 
 
 if __name__ == "__main__":

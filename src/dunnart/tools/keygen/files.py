@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from dunnart.errors import ConfigError, KeyFormatError, KeyLocked
 from dunnart.keys.certificate import Certificate, decode_public
+from dunnart.keys.dropbear import is_dropbear
 from dunnart.keys.files import read_private_key
 from dunnart.keys.public import PublicKey, split_line
+from dunnart.keys.putty import is_putty
 from dunnart.tools.keygen.flags import Flags, KeygenError
 from dunnart.tools.terminal import ask, failure, shown
 
@@ -82,7 +84,7 @@ def key_in(line: str) -> tuple[PublicKey | Certificate, str]:
 def public_in(path: str) -> tuple[PublicKey | Certificate, str]:
     """Read a public key file, or a private key's public half; and the comment."""
     data = read(path)
-    if PRIVATE_MARK in data:
+    if PRIVATE_MARK in data or is_dropbear(data) or is_putty(data):
         beside = f"{path}.pub"
         if os.path.exists(beside):
             return public_in(beside)
