@@ -119,6 +119,9 @@ class ServeConfig:
         "Files with revoked keys: key revocation lists, as `dunnart keygen -k` makes them, or public keys. One that "
         "cannot be used lets no key in.",
     )  # fmt: skip
+    required_rsa_size: int = option(
+        2048, at_least(2048), "BITS", "How large RSA keys must be at least, of hosts and of users.",
+    )  # fmt: skip
     permit_user_environment: tuple[str, ...] = list_option(
         (), converted(variable_pattern), "PATTERN",
         "Variables that environment= in authorized_keys may set; a line that sets others lets nobody in.",

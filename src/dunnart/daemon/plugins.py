@@ -19,6 +19,7 @@ from dunnart.daemon.options import BadValue, field_types, table, unknown_name
 from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD, Use, uses
 from dunnart.daemon.values import LOG_LEVEL
 from dunnart.errors import ConfigError, DunnartError, PluginError
+from dunnart.keys.public import RSA_BITS_MIN
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import LEVELS, clean
@@ -305,6 +306,11 @@ class _Maker:
 
             lists = _lists_of_revoked_keys(self._config)
             made = [(name, NotRevoked(each, lists) if each.method == "publickey" else each) for name, each in made]
+        if self._config.required_rsa_size > RSA_BITS_MIN:
+            from dunnart.plugins.key_size import LargeEnough
+
+            size = self._config.required_rsa_size
+            made = [(name, LargeEnough(each, size) if each.method == "publickey" else each) for name, each in made]
         permit = self._config.permit_root_login
         return tuple(
             NamedAuthenticator(name, each, empty=self._config.permit_empty_passwords, root=permit == "yes" or (

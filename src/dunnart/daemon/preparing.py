@@ -55,6 +55,9 @@ def prepare(config: ServeConfig) -> Prepared:
         raise ConfigError("there is no address to listen on", key="listen")
     algorithms = config.algorithms()
     host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
+    for key in host_keys:
+        if 0 < key.public.rsa_bits < config.required_rsa_size:
+            raise config.source.error(f"a host key has {key.public.rsa_bits} bits", "required_rsa_size")
     certificates = load_host_certificates(config.host_certificate, host_keys)
     usable = {name for key in host_keys for name in key.signature_algorithms} & set(algorithms.host_key)
     if not usable:

@@ -103,6 +103,11 @@ class PublicKey:
         """The signature algorithms such a key can make, best first."""
         return (self.key_type,)
 
+    @property
+    def rsa_bits(self) -> int:
+        """How large an RSA key is; 0 for other keys."""
+        return 0
+
     def verify(self, algorithm: str, signature: bytes, data: bytes) -> SkDetails | None:
         """Check a signature in wire form ("string label, string signature, …") over `data`.
 
@@ -220,6 +225,12 @@ class _Rsa(PublicKey):
     @property
     def signature_algorithms(self) -> tuple[str, ...]:
         return RSA_ALGORITHMS
+
+    @property
+    def rsa_bits(self) -> int:
+        fields = self._fields()
+        fields.mpint()
+        return fields.mpint().bit_length()
 
     def _verify(self, algorithm: str, value: bytes, data: bytes, _details: SkDetails | None) -> None:
         from cryptography.hazmat.primitives.asymmetric import padding, rsa

@@ -47,6 +47,7 @@ authorized_principals_file = "%h/principals"
 authorized_principals_command = "/bin/principals %i %T"
 authorized_principals_command_user = "nobody"
 revoked_keys = ["/etc/ssh/revoked"]
+required_rsa_size = 3072
 ca_signature_algorithms = "-rsa*"
 host_certificate = ["/etc/ssh/host-cert.pub"]
 permit_root_login = "no"
