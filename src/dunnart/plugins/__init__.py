@@ -30,6 +30,7 @@ BUILT_IN = {
         "status": "dunnart.plugins.status:status_shell",
     },
     "dunnart.subsystems": {
+        "command": "dunnart.plugins.subsystem_command:SubsystemCommand",
         "sftp": "dunnart.plugins.sftp:Sftp",
         "status": "dunnart.plugins.status:status_shell",
     },
