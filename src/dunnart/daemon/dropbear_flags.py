@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dunnart.daemon.uses import FORWARDS
+from dunnart.daemon.values import OFF
 from dunnart.errors import ConfigError
 from dunnart.protocol.limits import KIB, Limits
 
@@ -205,11 +206,9 @@ def _forwarding(given: Mapping[str, str]) -> dict[str, object]:
     # Beside a forced command a unix socket could be a way to another one.
     kinds = ("tcp",) if "c" in given else ("tcp", "unix")
     options: dict[str, object] = {"forwards": [*kinds, "agent"]}
-    if "j" in given or "k" in given:
-        options["forwards"] = ["agent"]
-        for flag, name in (("j", "channel_types"), ("k", "global_requests")):
-            if flag not in given:
-                options[name] = {entry: plugin for kind in kinds for entry, plugin in FORWARDS[kind][name].items()}
+    for flag, name in (("j", "channel_types"), ("k", "global_requests")):
+        if flag in given:
+            options[name] = {entry: OFF for kind in kinds for entry in FORWARDS[kind][name]}
     return options
 
 

@@ -11,9 +11,8 @@ import pytest
 from dunnart.daemon import dropbear_flags
 from dunnart.daemon.dropbear_flags import DropbearFlags, WrongFlag
 from dunnart.daemon.loading import load
+from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
-
-UNIX = {"direct-streamlocal@openssh.com", "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com"}
 
 ENVIRONMENT = {"A": "1", "HOME": "/", "SSH_X": "2", "no name": "3"}
 SYSTEM = {"print_motd": True, "print_last_log": False, "permit_user_rc": False}
@@ -94,16 +93,17 @@ def test_inetd() -> None:
 
 
 def test_directions_of_forwarding() -> None:
-    for line, channel_types, global_requests in [
-        ("-j", set(), {"tcpip-forward", "cancel-tcpip-forward", *UNIX} - {"direct-streamlocal@openssh.com"}),
-        ("-k", {"direct-tcpip", "direct-streamlocal@openssh.com"}, set()),
-        ("-jk", set(), set()),
-        ("-kc x", {"direct-tcpip"}, set()),
-    ]:
-        options = translated(line).options
-        assert options["forwards"] == ["agent"]
-        found = [options.get(name, {}) for name in ("channel_types", "global_requests")]
-        assert [{*each} for each in found if isinstance(each, dict)] == [channel_types, global_requests]
+    to_hosts = {"direct-tcpip", "direct-streamlocal@openssh.com"}
+    from_clients = {
+        "tcpip-forward", "cancel-tcpip-forward", "streamlocal-forward@openssh.com",
+        "cancel-streamlocal-forward@openssh.com",
+    }  # fmt: skip
+    for line, served in [
+        ("", to_hosts | from_clients), ("-j", from_clients), ("-k", to_hosts), ("-jk", set()),
+        ("-kc x", {"direct-tcpip"}), ("-jc x", {"tcpip-forward", "cancel-tcpip-forward"}),
+    ]:  # fmt: skip
+        found = uses(load(None, translated(line).options))
+        assert {use.entry for use in found if use.option in {"channel_types", "global_requests"}} == served, line
     assert translated("-ak").options["plugin"] == {"os": SYSTEM}  # nothing uses the other
 
 
