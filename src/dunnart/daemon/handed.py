@@ -3,7 +3,8 @@
 A socket says itself what it is: connections come to a listening one, and a connected one is the only one to be served,
 so that inetd's `nowait` and `wait`, and systemd's `Accept=yes` and `Accept=no`, need no options.
 
-This is loaded before anything else, so that a client that inetd has accepted waits no longer than it must.
+This is loaded before anything else, and sends a connection the server's version line at once: it is the same whatever
+the configuration says, clients wait for it, and the rest takes a while to load.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import os
 import socket
 import stat
-import threading
 from collections.abc import Sequence
 
 from dunnart.errors import ConfigError
@@ -23,7 +23,7 @@ _READ_BYTES = 64 * 1024
 
 
 class Handed:
-    """What was handed over.
+    """What was handed over; a connection has been sent the version line.
 
     Args:
         sockets: listening ones, or one that is connected.
@@ -43,9 +43,6 @@ class Handed:
             raise ConfigError("only stream sockets can be served: listening ones, or one that is connected")
         if self.connection and len(sockets) > 1:
             raise ConfigError("only one connection can be served at a time")
-
-    def identify(self) -> None:
-        """Send a connection the server's version line: clients wait for it, and it is the same for all."""
         if self.connection:
             with contextlib.suppress(OSError):  # it has gone already, as will be seen
                 self.sockets[0].sendall(SOFTWARE_VERSION + b"\r\n")
@@ -109,6 +106,8 @@ def _aside(number: int) -> int:
 
 def _piped(source: int, sink: int) -> socket.socket:
     """Give a socket whose bytes come from one pipe and go to another."""
+    import threading
+
     ours, theirs = socket.socketpair()
 
     def inwards() -> None:

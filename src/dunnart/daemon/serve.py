@@ -1,9 +1,9 @@
 """`dunnart serve`: how the server starts, in this order.
 
-    sockets that were handed over, by inetd or systemd        dunnart.daemon.handed
+    sockets that were handed over, by inetd or systemd; the
+    version line to one that is a connection                  dunnart.daemon.handed
     fork into the background                                  dunnart.daemon.background
     the log                                                   dunnart.runtime.logs
-    the version line, to a connection that was handed over
     host keys, plug-ins, who may log in                       dunnart.daemon.preparing
     listen, serve, reload, end                                dunnart.daemon.running
 
@@ -48,7 +48,6 @@ def run(config: ServeConfig, handed: Handed | None = None) -> int:
         background = Background()
     start_log(config)
     try:
-        handed.identify()
         from dunnart.daemon.preparing import prepare
         from dunnart.daemon.running import serve
 
