@@ -153,7 +153,8 @@ def test_started_by_inetd_as_the_seed_has_it(folder: Folder, tmp_path: Path) -> 
 
         def accept() -> None:
             with listener.accept()[0] as sock:
-                process = subprocess.Popen(command, stdin=sock, stdout=sock, stderr=sock, env=env)
+                number = sock.fileno()
+                process = subprocess.Popen(command, stdin=number, stdout=number, stderr=number, env=env)
             statuses.append(process.wait(SECONDS))
 
         thread = threading.Thread(target=accept)

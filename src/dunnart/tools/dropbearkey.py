@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, cast
 
-from dunnart.errors import DunnartError
+from dunnart.errors import ConfigError, DunnartError
 from dunnart.tools.terminal import failure, shown
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _VALUED = frozenset("ftsCN")
 _SWITCHES = frozenset("yhvq")
 _DEFAULT_BITS = {"ed25519": 256, "ecdsa": 256, "rsa": 2048}
 _MOST_RSA_BITS = 4096
+_NO_KEY = 255
 
 
 class _UsageError(Exception):
@@ -38,7 +39,7 @@ class _UsageError(Exception):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run; gives the exit status, 0 or 1."""
+    """Run; gives the exit status: 0, 1, or with -y 255 if there is no key."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
     try:
         given = _flags(arguments)
@@ -118,7 +119,11 @@ def _bits(kind: str, given: str | None) -> int:
 def _show(path: str) -> int:
     from dunnart.keys.files import read_private_key
 
-    key = read_private_key(path)
+    try:
+        key = read_private_key(path)
+    except ConfigError as error:
+        print(f"dropbearkey: {shown(str(error))}", file=sys.stderr)
+        return _NO_KEY
     _print(key, key.public.line(_comment()))
     return 0
 
