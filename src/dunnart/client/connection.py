@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dunnart.client.agent import agent_place
-from dunnart.client.channel import Channel, StderrUse
+from dunnart.client.channel import Bell, Channel, StderrUse
 from dunnart.client.closing import Closing
 from dunnart.client.session import Completed, Session, Terminal, program_request
 from dunnart.errors import (
@@ -89,6 +89,7 @@ class Connection(Closing):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._lost = asyncio.Event()
         self._forwards: Forwards | None = None
+        self._channel_left = Bell()
         self._global_answers: deque[asyncio.Future[bytes | None]] = deque()
         self.host = host_key.host
         self.port = host_key.port
@@ -254,6 +255,27 @@ class Connection(Closing):
 
             self._forwards = Forwards(self)
         return self._forwards
+
+    @property
+    def open_channels(self) -> tuple[tuple[int, str], ...]:
+        """The channels that are open: their numbers and types."""
+        engine = self.pump.engine
+        return tuple((number, engine.channel(number).channel_type) for number in self._channels)
+
+    async def wait_idle(self) -> None:
+        """Wait until no channel is open any more, or the connection is over."""
+        while self._channels:
+            await self._channel_left.wait()
+
+    def rekey(self) -> None:
+        """Exchange keys anew, unless that is going on.
+
+        Raises:
+            ConnectionClosed: the connection is gone.
+        """
+        self.check()
+        self.pump.now().rekey()
+        self.pump.tick()
 
     async def ask_global(self, name: str, data: bytes) -> bytes | None:
         """Send a global request, and wait for the answer; None if it is no."""
@@ -462,6 +484,7 @@ class Connection(Closing):
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.lost(error)
+        self._channel_left.ring()
 
     def _ended(self, event: ConnectionEnded) -> None:
         reason = event.text or "no reason given"
@@ -518,6 +541,7 @@ class Connection(Closing):
         if not channel.opened.done():
             channel.opened.set_exception(error)
         channel.lost(None)
+        self._channel_left.ring()
 
     def _close_received(self, event: CloseReceived) -> None:
         if channel := self._channels.get(event.channel):
@@ -526,6 +550,7 @@ class Connection(Closing):
     def _channel_closed(self, event: ChannelClosed) -> None:
         if channel := self._channels.pop(event.channel, None):
             channel.lost(None)
+        self._channel_left.ring()
 
     def _answered(self, event: RequestAnswered) -> None:
         if event.channel is None:

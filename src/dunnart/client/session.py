@@ -49,6 +49,10 @@ class Terminal:
     modes: Mapping[int, int] = field(default_factory=dict)
 
 
+class TerminalRefused(ChannelError):
+    """The server gives no terminal; it may give a session without one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a program ended.
@@ -149,7 +153,7 @@ class Session(Channel):
         granted = None if terminal is None else self.send_request(_pty(terminal))
         begun = self.send_request(program)
         if granted is not None and not await granted:
-            raise ChannelError("the server refuses a terminal")
+            raise TerminalRefused("the server refuses a terminal")
         if not await begun:
             raise ChannelError(f"the server refuses the {_described(program)}")
 

@@ -188,3 +188,31 @@ class Ownership:
                 os.chmod(path, 0o600)
         finally:
             os.close(self._fd)
+
+
+def modes_of(fd: int) -> dict[int, int]:
+    """A terminal's modes, as a client sends them (RFC 4254 §8): opcode → value.
+
+    Raises:
+        OSError: it is no terminal.
+    """
+    import termios
+
+    try:
+        settings = termios.tcgetattr(fd)
+    except termios.error as error:
+        raise OSError(*error.args) from error
+    modes: dict[int, int] = {}
+    for opcode, name in _CHARACTERS.items():
+        index = getattr(termios, name, None)
+        if index is not None:
+            value = settings[6][index]
+            modes[opcode] = (value if isinstance(value, int) else value[0]) or _DISABLED
+    for field, names in _FLAGS.items():
+        for opcode, name in names.items():
+            flag = _IUTF8 if name == "IUTF8" else getattr(termios, name, None)
+            if flag is not None:
+                modes[opcode] = int(bool(settings[field] & flag))
+    for opcode, name in _SIZES.items():
+        modes[opcode] = int(settings[2] & termios.CSIZE == getattr(termios, name))
+    return modes

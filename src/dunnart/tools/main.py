@@ -22,6 +22,8 @@ usage: dunnart COMMAND [FLAGS]
   authorized-keys  explain the lines of an authorized_keys file, and whom they let in
   sftp             fetch and send files, and look after those at a server
   scp              copy files to and from servers
+  ssh              a shell or a command at another machine, and forwarded connections
+  dbclient         the same by Dropbear's flags
   keygen           make keys, certificates and lists of revoked keys
   passwd           set a user's password in a file of passwords
   totp             make the secret of an app that shows codes for logins
@@ -179,6 +181,7 @@ def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConf
 _COMMANDS = {"serve": serve, "config": config, "plugins": plugins}
 _PROGRAMS = {
     "authorized-keys": "authorized_keys", "sftp": "sftp.program", "scp": "scp", "keygen": "keygen.program",
+    "ssh": "ssh.program", "dbclient": "ssh.dbclient",
     "passwd": "passwd", "totp": "totp", "sftp-server": "sftp_server", "status": "status",
     "sshd": "sshd", "dropbear": "dropbear", "dropbearkey": "dropbearkey", "dropbearconvert": "dropbearconvert",
 }  # fmt: skip

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from dunnart.client.program import Program
 from dunnart.errors import ConfigError
-from dunnart.tools.transfer.destinations import jump
+from dunnart.tools.ssh.configuration import quoted
 
 if TYPE_CHECKING:
-    from dunnart.client.connection import Connection
     from dunnart.client.scp import CommandStream
     from dunnart.client.sftp import ByteStream
+    from dunnart.tools.ssh.route import Route
     from dunnart.tools.transfer.destinations import Host
     from dunnart.tools.transfer.foreground import Foreground
 
@@ -32,6 +32,7 @@ class ConnectionOptions:
         identities: the files of private keys.
         options: those of -o, each a name and a value.
         passed: flags for the ssh program alone.
+        file: the configuration file to read in the place of the user's and the system's; "none" for none.
         jump: the hosts to go through, with commas between them.
         kilobits: how much may flow each second, in kbit; 0: all.
     """
@@ -44,6 +45,7 @@ class ConnectionOptions:
     identities: list[str] = field(default_factory=list)
     options: list[tuple[str, str]] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
+    file: str | None = None
     jump: str = ""
     compress: bool = False
     batch: bool = False
@@ -122,6 +124,7 @@ class _SshProgram:
     def __init__(self, options: ConnectionOptions, host: Host) -> None:
         line: list[str | bytes] = [options.program, "-x", "-oPermitLocalCommand=no", "-oClearAllForwardings=yes"]
         line += ["-oRemoteCommand=none", "-oRequestTTY=no", *options.passed]
+        line += [] if options.file is None else ["-F", options.file]
         line += [f"-o{name}={value}" for name, value in options.options]
         line += [part for path in options.identities for part in ("-i", path)]
         line += ["-J", options.jump] if options.jump else []
@@ -149,28 +152,23 @@ class _SshProgram:
 class _Client:
     """A connection of dunnart's own, perhaps through others."""
 
-    def __init__(self, connections: list[Connection], subsystem: str) -> None:
-        self._connections = connections
-        self._connection = connections[-1]
+    def __init__(self, route: Route, subsystem: str) -> None:
+        self._route = route
+        self._connection = route.connection
         self._subsystem = subsystem
 
     @classmethod
     async def connect(cls, options: ConnectionOptions, host: Host, front: Foreground) -> _Client:
-        from dunnart.client import connect
-        from dunnart.tools.transfer.ssh_options import client_arguments
+        from dunnart.tools.ssh.reading import hop_options, read_options
+        from dunnart.tools.ssh.route import connect
 
         if options.passed:
             raise ConfigError(f"{options.passed[0][:2]} is for an ssh program: say -S ssh")
-        hops = [jump(text) for text in options.jump.split(",")] if options.jump else []
-        opened: list[Connection] = []
-        try:
-            for each in [*hops, host]:
-                arguments = client_arguments(options, each, front, hop=each is not host)
-                opened.append(await connect(**arguments, through=opened[-1] if opened else None))
-        except BaseException:
-            await _close(opened)
-            raise
-        return cls(opened, options.subsystem)
+        given = given_options(options)
+        ports = [("Port", str(options.port))] if options.port else []
+        jumps = [("ProxyJump", options.jump)] if options.jump else []
+        found = read_options(host, [*ports, *jumps, *given], options.file)
+        return cls(await connect(found, front, hop_options(given, options.file)), options.subsystem)
 
     async def sftp(self) -> ByteStream:
         if "/" in self._subsystem:
@@ -181,9 +179,13 @@ class _Client:
         return await self._connection.session(command, stderr="drop")
 
     async def close(self) -> None:
-        await _close(self._connections)
+        await self._route.close()
 
 
-async def _close(connections: list[Connection]) -> None:
-    for connection in reversed(connections):
-        await connection.close()
+def given_options(options: ConnectionOptions) -> list[tuple[str, str]]:
+    """What the command line says about connections, as options of ssh_config."""
+    found = [("IdentityFile", quoted(path)) for path in options.identities]
+    found += [("Compression", "yes")] * options.compress + [("BatchMode", "yes")] * options.batch
+    found += [("LogLevel", "quiet")] * options.quiet
+    found += [("AddressFamily", options.family)] if options.family != "any" else []
+    return found + options.options

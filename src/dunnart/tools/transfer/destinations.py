@@ -84,6 +84,18 @@ def jump(text: str) -> Host:
     return _host(found[2].strip("[]"), found[1], port)
 
 
+def login(text: str) -> Host:
+    """What ssh means by its argument: `[user@]host`, or `ssh://[user@]host[:port]`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if text.startswith("ssh://"):
+        return jump(text.removesuffix("/"))
+    user, _, name = text.rpartition("@")
+    return _host(name.strip("[]"), user)
+
+
 def uri(text: str, default: str = ".") -> Place:
     """What a URI of scp or sftp means; its path is relative, as OpenSSH has it.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dunnart.errors import ConfigError, DunnartError
 from dunnart.sftp.messages import DATA_BYTES
+from dunnart.tools.ssh.configuration import option
 from dunnart.tools.terminal import failure, shown
 from dunnart.tools.transfer.connections import ConnectionOptions
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_FOR_SSH = "cF"
 _DIGITS = 9
 
 
@@ -92,8 +92,10 @@ class TransferFlags:
             port=self.number("P", 0, largest=65535) or None,
             family="inet" if "4" in self else "inet6" if "6" in self else "any",
             identities=self._values("i"),
-            options=[_option(text) for text in self._values("o")],
-            passed=[f"-{flag}{value}" for flag, value in self._given if flag in _FOR_SSH],
+            options=[
+                ("Ciphers", value) if flag == "c" else option(value) for flag, value in self._given if flag in "co"
+            ],
+            file=self.value("F"),
             jump=self.value("J") or "",
             compress="C" in self,
             batch=batch,
@@ -129,12 +131,3 @@ class TransferFlags:
         if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or not 1 <= int(text) <= largest:
             raise ConfigError(f"-{flag} wants a number from 1 to {largest}, not {text!r}")
         return int(text)
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        name, _, value = text.strip().partition(" ")
-    if not name.strip() or not value.strip():
-        raise ConfigError(f"-o wants Name=value, not {text!r}")
-    return name.strip(), value.strip().strip('"')

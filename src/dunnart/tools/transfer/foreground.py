@@ -33,6 +33,11 @@ class Foreground:
     def __exit__(self, *_: object) -> None:
         self._thread.end()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in the background."""
+        return self._thread.loop
+
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine in the background, and wait for its result; control-C cancels it, and waits for its end."""
         questions = self._questions = queue.SimpleQueue()

@@ -23,16 +23,29 @@ class LoginQuestions:
         front: where the terminal is.
         user: who is to be logged in, as the questions name it.
         host: the server, as the questions name it.
-        remember: the known_hosts file that a host is added to which the person trusts.
+        remember: the known_hosts file that a host is added to which the person trusts; "" for none.
         trust: take hosts that are not known without asking.
+        hashed: do not show the host's name in the file.
+        asks: how often a password is asked.
+        quiet: do not say what the server says, nor that a host is remembered.
     """
 
-    def __init__(self, front: Foreground, user: str, host: str, *, remember: str, trust: bool = False) -> None:
+    def __init__(
+        self, front: Foreground, user: str, host: str, *, remember: str, trust: bool = False, hashed: bool = False,
+        asks: int = 3, quiet: bool = False,
+    ) -> None:  # fmt: skip
         self._front = front
         self._who = f"{shown(user)}@{shown(host)}"
         self._remember = remember
         self._trust = trust
-        self._gave_password = False
+        self._hashed = hashed
+        self._asks = asks
+        self._quiet = quiet
+        self._passwords = 0
+
+    def banner(self, text: str) -> None:
+        """The server says something before the login."""
+        print(*map(shown, text.splitlines()), sep="\n", file=sys.stderr, flush=True)
 
     async def unknown_host(self, host: UnknownHost) -> bool:
         """Whether to trust a host, which is then remembered."""
@@ -47,13 +60,20 @@ class LoginQuestions:
                     break
             if given is None or given.strip() == "no":
                 return False
-        host.remember(self._remember)
+        if self._remember:
+            host.remember(self._remember, hashed=self._hashed)
+            if self._trust and not self._quiet:
+                print(
+                    f"{shown(host.name)} is known from now on: {host.key.key_type} {host.fingerprint}", file=sys.stderr
+                )
         return True
 
     async def password(self) -> str | None:
         """The password; who is asked again has given a wrong one."""
-        question = f"{'Permission denied. ' if self._gave_password else ''}Password of {self._who}: "
-        self._gave_password = True
+        if self._passwords >= self._asks:
+            return None
+        question = f"{'Permission denied. ' if self._passwords else ''}Password of {self._who}: "
+        self._passwords += 1
         return await self._front.ask(lambda: ask(question, hidden=True))
 
     async def passphrase(self, path: str) -> str | None:
