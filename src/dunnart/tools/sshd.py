@@ -27,7 +27,6 @@ usage: sshd [-46DdeGiqTtV] [-C connection_spec] [-c host_cert_file]
 CONFIGURATION = "/etc/ssh/sshd_config"
 _SWITCHES = frozenset("46DGQRTdeiqrtV")
 _VALUED = frozenset("CEbcfghkopu")
-_LONGEST_NAME = 256
 
 
 class WrongFlag(Exception):
@@ -149,6 +148,7 @@ def _read_flags(arguments: Sequence[str], flags: Flags, directives: Directives) 
         ConfigError: a value cannot be used.
     """
     from dunnart.daemon.sshd_config import lexer
+    from dunnart.daemon.sshd_config.reading import Unusable
 
     for flag, value in _pairs(arguments):
         match flag:
@@ -166,11 +166,8 @@ def _read_flags(arguments: Sequence[str], flags: Flags, directives: Directives) 
                 directives.ports_are_known = True
             case "o":
                 directives.add_option(value)
-            case "u":
-                if not value.isdecimal() or int(value) > _LONGEST_NAME:
-                    raise WrongFlag("Invalid utmp length.")
             case "R":
-                raise WrongFlag("-R not supported here")
+                raise Unusable(["-R not supported here"])
             case _:
                 flags.take(flag, value)
     if flags.quiet or flags.debug:
@@ -222,7 +219,10 @@ def _report(flags: Flags, directives: Directives) -> int:
     except Refused as error:
         raise Unusable([str(error)], 1) from error
     found = settings(directives.found, lambda chain: all(each.meets(connection) for each in chain))
-    print(report(found, effective_algorithms(found)), end="")
+    try:
+        print(report(found, effective_algorithms(found)), end="")
+    except OSError as error:
+        raise Unusable([f"bad addr or host: {error.strerror}"]) from error
     return 0
 
 

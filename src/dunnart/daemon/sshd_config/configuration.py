@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dunnart.daemon.config import OPTIONS, ServeConfig
-from dunnart.daemon.loading import checked
-from dunnart.daemon.matching import MAY_MATCH, Match, criterion
+from dunnart.daemon.loading import checked, with_matches
+from dunnart.daemon.matching import MAY_MATCH, Login, Match, criterion
 from dunnart.daemon.options import BadValue
 from dunnart.daemon.source import Source
 from dunnart.daemon.sshd_config.conditions import Condition
@@ -17,14 +17,18 @@ from dunnart.daemon.sshd_config.effective import Settings, settings
 from dunnart.daemon.sshd_config.keywords import KEYWORDS
 from dunnart.daemon.sshd_config.reading import Directive, Unusable
 from dunnart.daemon.sshd_config.translate import HOST_KEYS, Machine, Options, options_of
+from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
 from dunnart.keys.patterns import AddressPatterns
 
 Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",
              "localport": "local_port", "host": "address"}  # fmt: skip
-_COSMETIC = frozenset({"log_level", "banner", "print_motd", "print_last_log"})
-"""Options that no login has for itself, and that are no reason to stop."""
+_NO_CRITERIA = {"rdomain": "there are no routing domains here", "invalid-user": "is not supported"}
+_OF_ALL = frozenset({"plugin.tcpip-forward", "plugin.streamlocal-forward", "plugin.x11-forwarding"})
+"""Plug-ins that serve all logins alike."""
+_COSMETIC = frozenset({"log_level", "banner", "print_motd", "print_last_log", "x11displayoffset"})
+"""Options that no login has for itself, and that are no reason to stop; of a plug-in, the keyword."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,16 @@ class Block(Match):
     Attributes:
         chain: its lines.
         source: where its options come from.
+        further: criteria that have to be met beside `criteria`, where one is asked for twice.
     """
 
     chain: Chain
     source: Source
+    further: tuple[Match, ...] = ()
+
+    def fits(self, login: Login) -> bool:
+        """Tell whether a login meets all criteria."""
+        return all(each.fits(login) for each in (Match(self.criteria, {}), *self.further))
 
 
 def this_machine() -> Machine:
@@ -94,14 +104,14 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         made = options_of(_of_login(directives, {chain}), there)
         notes |= dict.fromkeys(made.notes)
         wrong |= dict.fromkeys(made.wrong)
-        criteria = _criteria(chain, wrong)
+        criteria, *further = _criteria(chain, wrong)
         _check_options(base, made, notes, wrong)
         if not wrong:
-            differing = {
-                name: value for name, value in made.values.items()
-                if name in MAY_MATCH and value != base.values.get(name)
-            }  # fmt: skip
-            blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made)))
+            differing = _differing(base.values, {name: each for name, each in made.values.items() if name in MAY_MATCH})
+            if isinstance(plugins := differing.get("plugin"), dict):
+                differing["plugin"] = {key: value for key, value in plugins.items() if f"plugin.{key}" not in _OF_ALL}
+            blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made),
+                                tuple(Match(each, {}) for each in further)))  # fmt: skip
     if wrong:
         raise Unusable(list(wrong))
 
@@ -112,7 +122,24 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
 
     config = ServeConfig(**_read(base.values, base), match=tuple(blocks), combined=combined if blocks else None,
                          source=SshdSource(base))  # fmt: skip
-    return Made(checked(config), tuple(notes))
+    variants = [config, *(with_matches(config, [block]) for block in blocks)]
+    used = {use.plugin for variant in variants for use in uses(variant)}
+    plugins = {name: table for name, table in config.plugin.items() if name in used}
+    return Made(checked(replace(config, plugin=plugins)), tuple(notes))
+
+
+def _differing(base: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+    """Give the values that are not the same, of tables the entries."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        before = base.get(name)
+        if value == before:
+            continue
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found[name] = _differing(before, value)
+        else:
+            found[name] = value
+    return found
 
 
 def _of_login(directives: Iterable[Directive], chains: set[Chain]) -> Settings:
@@ -127,7 +154,7 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
     """Read values as those of a TOML file are read."""
     found = {}
     for name, value in values.items():
-        if name not in OPTIONS:
+        if name not in OPTIONS:  # of the options that are to come
             continue
         if name not in made.values:
             found[name] = value  # a default
@@ -141,41 +168,46 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
 
 def _check_options(base: Options, made: Options, notes: dict[str, None], wrong: dict[str, None]) -> None:
     """See that a block sets only what single logins can have."""
-    for name, value in made.values.items():
-        before = base.values.get(name)
-        if name in MAY_MATCH or value == before:
+    for name, value in _differing(base.values, made.values).items():
+        plugins = {f"{name}.{each}" for each in value} & _OF_ALL if isinstance(value, Mapping) else set()
+        if name in MAY_MATCH and not plugins:
             continue
-        entries = [name]
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            entries = [f"{name}.{key}" for key in value if value[key] != before.get(key)]
-        for keyword in dict.fromkeys(made.keywords[entry] for entry in entries):
+        for option, keyword in made.keywords.items():
+            changed = option.startswith(f"{name}.") if isinstance(value, Mapping) else option == name
+            if plugins:
+                changed = option.rpartition(".")[0] in plugins
             setting = made.settings[keyword]
+            if not changed or setting == base.settings[keyword]:
+                continue
             where = f"{setting.file} line {setting.line}: {KEYWORDS[keyword].name}"
-            if name in _COSMETIC:
+            if name in _COSMETIC or keyword in _COSMETIC:
                 notes[f"{where}: ignored: it is the same for all logins"] = None
             elif keyword != "maxsessions" or made.number("maxsessions"):
                 wrong[f"{where}: is supported outside Match blocks, not in them"] = None
 
 
-def _criteria(chain: Chain, wrong: dict[str, None]) -> dict[str, tuple[str, ...]]:
-    """Make what a match table asks for of Match lines one within the other."""
-    found: dict[str, tuple[str, ...]] = {}
+def _criteria(chain: Chain, wrong: dict[str, None]) -> list[dict[str, tuple[str, ...]]]:
+    """Make what match tables ask for of Match lines one within the other: one, or several that must all be met."""
+    found: list[dict[str, tuple[str, ...]]] = [{}]
     for line in chain:
         for name, value in line.criteria:
             if name in {"all", "version"}:  # those that are never met have been left out
                 continue
-            why = _unsupported(name, value)
             option = _CRITERIA.get(name, name)
-            if not why and option in found:
-                why = f"{name} twice is not supported"
+            why = _unsupported(name, value)
+            read: tuple[str, ...] = ()
+            try:
+                read = () if why else criterion(option, value)
+            except BadValue as error:
+                why = str(error)
             if why:
                 wrong[f"{line.file} line {line.line}: Match {name}: {why}"] = None
                 continue
-            try:
-                found[option] = criterion(option, value)
-            except BadValue as error:
-                wrong[f"{line.file} line {line.line}: Match {name}: {error}"] = None
-    return found or {"all": ()}
+            place = next((each for each in found if option not in each), None)
+            if place is None:
+                found.append(place := {})
+            place[option] = read
+    return found if found[0] else [{"all": ()}]
 
 
 def _unsupported(name: str, value: str) -> str:
@@ -185,8 +217,4 @@ def _unsupported(name: str, value: str) -> str:
         except ValueError:
             plain = False
         return "" if plain else "hosts' names are not looked up; use Address"
-    if name == "rdomain":
-        return "there are no routing domains here"
-    if name == "invalid-user":
-        return "is not supported"
-    return ""
+    return _NO_CRITERIA.get(name, "")

@@ -237,16 +237,10 @@ def command(line: Line) -> Value:
     return NONE if value.lower() == NONE else value
 
 
-def forced_command(line: Line) -> Value:
-    """A command, or none."""
+def text(line: Line) -> Value:
+    """All that stands there, or none."""
     value = line.rest()
     return NONE if value.lower() == NONE else value
-
-
-def version_addendum(line: Line) -> Value:
-    """A text up to a comment, or none."""
-    value = line.rest().partition("#")[0].rstrip()
-    return NONE if value.lower() == NONE or not value else value
 
 
 def subsystem(line: Line) -> Value:
@@ -418,15 +412,16 @@ def quality_of_service(line: Line) -> Value:
     return " ".join(found)
 
 
-_LEVELS = ("quiet", "fatal", "error", "info", "verbose", "debug1", "debug2", "debug3")
+_LEVELS = ("silent", "fatal", "error", "info", "verbose", "debug", "debug2", "debug3")
 
 
 def log_level(line: Line) -> Value:
     """How much is logged."""
     value = line.word() if line.more() else "<NONE>"
-    if value.lower() not in {*_LEVELS, "debug"}:
+    level = {"quiet": "silent", "debug1": "debug"}.get(value.lower(), value.lower())
+    if level not in _LEVELS:
         raise Refused(f"unsupported log level '{value}'")
-    return "DEBUG1" if value.lower() == "debug" else value.upper()
+    return level.upper()
 
 
 _FACILITIES = ("daemon", "user", "auth", "authpriv", *(f"local{n}" for n in range(8)))

@@ -19,7 +19,7 @@ HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "
 """Those that are used where none is named, if they are there."""
 RSA_BITS_MIN = 2048  # dunnart's own
 _UNLIMITED = (1 << 31) - 1
-_LEVELS = {"QUIET": "error", "FATAL": "error", "ERROR": "error", "INFO": "info", "VERBOSE": "info"}
+_LEVELS = {"SILENT": "error", "FATAL": "error", "ERROR": "error", "INFO": "info", "VERBOSE": "info"}
 _DIRECTIONS = {"yes": ("connect", "listen"), "all": ("connect", "listen"), "local": ("connect",), "remote": ("listen",),
                "no": ()}  # fmt: skip
 _PENALTIES = {
@@ -357,16 +357,15 @@ def _forwards(made: Options) -> None:
     if len(tcp) == 1 or len(unix) == 1:
         rules = [*(f"{each} *:*" for each in tcp), *(f"{each}-unix *" for each in unix), "agent", "x11"]
         made.put("plugin.allow-list.rules", rules, "allowtcpforwarding")
-    if "tcp" in kinds and (ports := made.word("gatewayports")) != "no":
+    if (ports := made.word("gatewayports")) != "no":
         made.put(
             "plugin.tcpip-forward.gateway_ports", "client" if ports == "clientspecified" else ports, "gatewayports"
         )
-    if "unix" in kinds:
-        if (mask := made.word("streamlocalbindmask")) != "0177":
-            made.put("plugin.streamlocal-forward.mask", mask, "streamlocalbindmask")
-        if made.yes("streamlocalbindunlink"):
-            made.put("plugin.streamlocal-forward.replace", value=True, keyword="streamlocalbindunlink")
-    if x11 and (offset := made.number("x11displayoffset")) != KEYWORDS["x11displayoffset"].default:
+    if (mask := made.word("streamlocalbindmask")) != "0177":
+        made.put("plugin.streamlocal-forward.mask", mask, "streamlocalbindmask")
+    if made.yes("streamlocalbindunlink"):
+        made.put("plugin.streamlocal-forward.replace", value=True, keyword="streamlocalbindunlink")
+    if (offset := made.number("x11displayoffset")) != KEYWORDS["x11displayoffset"].default:
         made.put("plugin.x11-forwarding.display_offset", offset, "x11displayoffset")
     for keyword, option in (("permitopen", "permit_open"), ("permitlisten", "permit_listen")):
         rules = list(made.list(keyword))
