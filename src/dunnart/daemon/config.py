@@ -124,7 +124,8 @@ class ServeConfig:
     )  # fmt: skip
     permit_user_environment: tuple[str, ...] = list_option(
         (), converted(variable_pattern), "PATTERN",
-        "Variables that environment= in authorized_keys may set; a line that sets others lets nobody in.",
+        "Variables that ~/.ssh/environment and environment= in authorized_keys may set; a line of the latter that sets "
+        "others lets nobody in.",
     )  # fmt: skip
     strict_modes: bool = option(
         True, switch, "", "Refuse authorized keys in files or folders that others can write.", "switch",  # noqa: FBT003
@@ -174,6 +175,15 @@ class ServeConfig:
         {}, variables, "NAME=VALUE", "Environment variables of sessions, whatever the client or a key sets.", "names",
     )  # fmt: skip
     banner: str = option("", text, "FILE", "A text file that clients are shown before they log in; empty: none.")
+    permit_user_rc: bool = option(
+        True, switch, "", "~/.ssh/rc is run before what a session runs; else /etc/ssh/sshrc.", "switch",  # noqa: FBT003
+    )  # fmt: skip
+    print_motd: bool = option(
+        True, switch, "", "Shells on terminals show /etc/motd, unless there is a ~/.hushlogin.", "switch",  # noqa: FBT003
+    )  # fmt: skip
+    print_last_log: bool = option(
+        True, switch, "", "They show when and from where the user was here last, too.", "switch",  # noqa: FBT003
+    )  # fmt: skip
     permit_tty: bool = option(True, switch, "", "Sessions may have terminals.", "switch")  # noqa: FBT003
     force_command: str = option(
         "", text, "COMMAND",
@@ -246,7 +256,21 @@ class ServeConfig:
     )  # fmt: skip
     workers: int = option(
         1, at_least(1), "COUNT",
-        "Processes that serve the protocol. With one it is served by the main process itself, which is smallest.",
+        "Processes that serve the protocol. With one it is served by the main process itself, but not as root.",
+    )  # fmt: skip
+    unprivileged_user: str = option(
+        "", text, "USER",
+        "As root: the user that the processes which meet the network run as, who should own nothing. Empty: the first "
+        "of dunnart, sshd and nobody that there is.",
+    )  # fmt: skip
+    empty_folder: str = option(
+        "/run/dunnart/empty", path, "FOLDER",
+        "As root: the empty folder that those processes are locked in; it is made when missing.",
+    )  # fmt: skip
+    sandbox: bool = option(
+        True, switch, "",  # noqa: FBT003
+        "As root: confine those processes by chroot, rlimits, no_new_privs, Landlock and seccomp, as far as the kernel "
+        "has them.", "switch",
     )  # fmt: skip
     max_startups_per_source: int = option(
         100, count, "COUNT", "Connections without a login from one source; 0: no bound.",

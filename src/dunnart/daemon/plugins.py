@@ -16,7 +16,7 @@ from dunnart.daemon import rules
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.loading import with_matches
 from dunnart.daemon.options import BadValue, field_types, table, unknown_name
-from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD, Use, uses
+from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD, OS_LOGINS, Use, uses
 from dunnart.daemon.values import LOG_LEVEL
 from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.keys.public import RSA_BITS_MIN
@@ -164,6 +164,11 @@ def _given(config: ServeConfig, user: str, one_time_password: str | None) -> dic
             "ca_algorithms": config.algorithms().ca_signature,
         },
     }  # fmt: skip
+    for name in OS_LOGINS:
+        given[name] = {
+            "print_motd": config.print_motd, "print_last_log": config.print_last_log,
+            "permit_user_rc": config.permit_user_rc, "user_environment": config.permit_user_environment,
+        }  # fmt: skip
     if one_time_password is not None:
         given[ONE_TIME_PASSWORD] = {"user": user, "password": one_time_password}
     return given

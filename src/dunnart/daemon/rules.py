@@ -48,6 +48,7 @@ def rights_of(config: ServeConfig) -> Rights:
     """Give what the configuration leaves to a login."""
     return Rights(
         pty=config.permit_tty,
+        user_rc=not config.force_command,  # as sshd has it; a key's command runs after the file
         command=config.force_command.encode() or None,
         environment=tuple(config.set_env.items()),
         permit_open=_permits("permitopen", config.permit_open),

@@ -29,6 +29,8 @@ GROUPS = {
 }  # fmt: skip
 """The options that name plug-ins, and the entry-point groups that those stand in."""
 AUTHORIZED_KEYS = "authorized-keys"
+OS_LOGINS = ("os", "command")
+"""The plug-ins that serve sessions as logins of the system's users."""
 ONE_TIME_PASSWORD = "one-time-password"  # noqa: S105 - a plug-in's name
 FORWARDS: dict[str, dict[str, dict[str, str]]] = {
     "tcp": {

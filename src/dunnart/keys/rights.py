@@ -39,7 +39,7 @@ class Rights:
         port_forwarding: may have TCP ports and unix sockets forwarded.
         agent_forwarding: may have its agent forwarded.
         x11_forwarding: may have its display forwarded.
-        user_rc: ~/.ssh/rc is run for it. Nothing runs that file yet.
+        user_rc: ~/.ssh/rc is run for it.
         command: runs in the place of whatever a session asks for, by the exec handler; what was asked for is in
             $SSH_ORIGINAL_COMMAND. "internal-sftp" stands for the subsystem sftp.
         environment: variables for its sessions, (name, value).

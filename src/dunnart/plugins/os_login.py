@@ -83,14 +83,14 @@ def look(account: Account, options: Options, *, interactive: bool, user_rc: bool
         account: whose login it is.
         options: the plug-in's.
         interactive: it is for a shell on a terminal.
-        user_rc: the login may have its own rc file run.
+        user_rc: the user's own rc file may be run.
     """
     refused = nologin(account)
     if refused:
         return Found(refused, "/", (), "", prelude=False)
     directory, out_of_reach = _home(account.home)
     files = [SYSTEM_RC]
-    if user_rc and options.permit_user_rc:
+    if user_rc:
         files.append(f"{account.home}/{USER_RC}")
     if options.user_environment:
         files.append(f"{account.home}/{USER_ENVIRONMENT}")

@@ -107,7 +107,11 @@ class OsLogin:
         """Look at what may be slow; in a thread."""
         account = account_of(session)
         interactive = session.terminal is not None and session.facts.command is None
-        return account, os_login.look(account, self._options, interactive=interactive, user_rc=session.rights.user_rc)
+        user_rc = self._may_run_rc(session)
+        return account, os_login.look(account, self._options, interactive=interactive, user_rc=user_rc)
+
+    def _may_run_rc(self, session: RawSession) -> bool:
+        return self._options.permit_user_rc and session.rights.user_rc and session.kind != "subsystem"
 
     def _program(self, session: RawSession, account: Account, found: Found, *, recorded: bool) -> Command | Call:
         name, command = os.path.basename(account.shell), session.facts.command
@@ -123,7 +127,7 @@ class OsLogin:
             tuple(map(os.fsdecode, argv)), account.shell, variables, last, self._options.user_environment, account.home,
             self._umask, account.name, account.uid, account.gid, keep_groups=False,
             greeting=found.greeting, host=session.peer.host, records=os_login.RECORDS if recorded else (),
-            rc=session.rights.user_rc and self._options.permit_user_rc, system_rc=os_login.SYSTEM_RC,
+            rc=self._may_run_rc(session), system_rc=os_login.SYSTEM_RC,
         )  # fmt: skip
         return Call(_PRELUDE, wanted.arguments(), {}, "/", preload=(_PRELUDE.partition(":")[0],), terminal=True)
 
