@@ -187,10 +187,11 @@ def _logging_in(given: Mapping[str, str], *, root: bool) -> dict[str, object]:
 
 def _in_sessions(given: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, object]:
     # What clients say of their language, the last login and ~/.ssh/rc are sshd's ways.
-    system = {"print_motd": "m" not in given, "print_last_log": False, "permit_user_rc": False}
-    options: dict[str, object] = {"accept_env": [], "plugin": {"os": system}}
+    options: dict[str, object] = {
+        "accept_env": [], "print_motd": "m" not in given, "print_last_log": False, "permit_user_rc": False,
+    }  # fmt: skip
     if "a" in given and "k" not in given:
-        options["plugin"] = {"os": system, "tcpip-forward": {"gateway_ports": "client"}}
+        options["plugin"] = {"tcpip-forward": {"gateway_ports": "client"}}
     if "c" in given:
         options["force_command"] = given["c"]
     if "e" in given:

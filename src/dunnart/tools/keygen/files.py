@@ -72,6 +72,11 @@ def write(path: str, data: bytes | str, mode: int) -> None:
         raise KeygenError(f"{shown(path)}: {error.strerror}") from error
 
 
+def is_private(data: bytes) -> bool:
+    """Whether a file looks like a private key's."""
+    return PRIVATE_MARK in data or is_dropbear(data) or is_putty(data)
+
+
 def key_in(line: str) -> tuple[PublicKey | Certificate, str]:
     """Read the line of a .pub file: a key or a certificate, and the comment."""
     key_type, blob, comment = split_line(line)
@@ -84,7 +89,7 @@ def key_in(line: str) -> tuple[PublicKey | Certificate, str]:
 def public_in(path: str) -> tuple[PublicKey | Certificate, str]:
     """Read a public key file, or a private key's public half; and the comment."""
     data = read(path)
-    if PRIVATE_MARK in data or is_dropbear(data) or is_putty(data):
+    if is_private(data):
         beside = f"{path}.pub"
         if os.path.exists(beside):
             return public_in(beside)

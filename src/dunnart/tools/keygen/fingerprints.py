@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.errors import KeyFormatError
 from dunnart.keys.certificate import Certificate
-from dunnart.tools.keygen.files import PRIVATE_MARK, key_in, private_in, read, wanted_file
+from dunnart.tools.keygen.files import is_private, key_in, private_in, read, wanted_file
 from dunnart.tools.keygen.flags import Flags, KeygenError
 from dunnart.tools.terminal import shown
 from dunnart.wire.encoding import Reader
@@ -28,7 +28,7 @@ def show(flags: Flags) -> int:
     """-l and -B: show the fingerprint of each key in a file."""
     path = wanted_file(flags, "Enter file in which the key is", "~/.ssh/id_ed25519")
     data = read(path)
-    if PRIVATE_MARK in data:
+    if is_private(data):
         if not os.path.exists(f"{path}.pub"):
             key, comment, _ = private_in(path, flags.value("P"))
             print(line(flags, key.public, comment))
