@@ -5,19 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from typing import Any
 
 from dunnart.daemon.config import OPTIONS, ServeConfig
 from dunnart.daemon.options import Word, declared_default, scalar
 from dunnart.daemon.source import flag_of
 
 
-def to_toml(config: ServeConfig) -> str:
-    """Write a configuration as a TOML file that gives the same one when it is read."""
+def to_toml(config: ServeConfig, *, changed: bool = False) -> str:
+    """Write a configuration as a TOML file that gives the same one when it is read.
+
+    Args:
+        config: what is written.
+        changed: leave out what is as it is by default.
+    """
     lines, tables = [], []
+    default = ServeConfig()
     for name, declared in OPTIONS.items():
         value = getattr(config, name)
+        if changed and value == getattr(default, name):
+            continue
         if declared.tabular:
-            entries = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            entries = _entries(value)
+            if changed:
+                usual = _entries(getattr(default, name))
+                entries = {key: each for key, each in entries.items() if key not in usual or usual[key] != each}
             tables.append(f"\n[{name}]")
             if declared.shape == "tables":
                 for inner, values in entries.items():
@@ -37,6 +49,13 @@ def to_toml(config: ServeConfig) -> str:
             tables.append(f"\n[match.plugin.{_toml_key(inner)}]")
             tables += [f"{_toml_key(entry)} = {toml(each)}" for entry, each in values.items()]
     return "\n".join([*lines, *tables, ""])
+
+
+def _entries(value: object) -> Mapping[str, Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    assert isinstance(value, Mapping)
+    return value
 
 
 def _toml_key(name: str) -> str:

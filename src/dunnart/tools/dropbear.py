@@ -86,6 +86,25 @@ def configuration(arguments: Sequence[str]) -> ServeConfig:
     return load(None, {**given.options, "host_key": _host_keys(given)})
 
 
+def imported(arguments: Sequence[str]) -> tuple[ServeConfig, Sequence[str]]:
+    """Give the configuration that a command line means for root's server, and what is to be known of it.
+
+    Raises:
+        ConfigError: something in it is wrong.
+    """
+    from dunnart.daemon.loading import load
+
+    given = dropbear_flags.translate(arguments, root=True, environment={})
+    notes = [*given.notes]
+    flags = {flag for flag, _ in dropbear_flags.pairs(arguments)}
+    if "e" in flags:
+        notes.append("-e: sessions get no environment of the server's; name variables in [set_env]")
+    if given.makes_keys:
+        files = given.options["host_key"]
+        notes.append("-R: " + ("only the host keys that are there are named" if files else "keys go to state_folder"))
+    return load(None, given.options), notes
+
+
 def _asked(arguments: Sequence[str]) -> int | None:
     """Print what -h, -V or -Q ask for, and give the exit status; None: a server is wanted."""
     query = None

@@ -128,6 +128,10 @@ def without_tls() -> None:
 
 def config(arguments: Sequence[str]) -> int:
     """Print the effective configuration as TOML, or with --check only say whether it can be used."""
+    if arguments[:1] == ["import"]:
+        from dunnart.tools import config_import
+
+        return config_import.run(arguments[1:])
     from dunnart.tools.login_flags import split
 
     check = "--check" in arguments
@@ -135,7 +139,7 @@ def config(arguments: Sequence[str]) -> int:
     description = (
         "Print the configuration that serve would have, as TOML. With --check, print only what is wrong. With --user, "
         "print what the match tables make of it for a login: --user NAME [--address ADDRESS] [--local-address ADDRESS] "
-        "[--local-port PORT]."
+        "[--local-port PORT]. `dunnart config import` makes one of another server's."
     )
     configuration = _load("config", description, rest)
     if login is not None:
