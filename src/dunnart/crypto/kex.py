@@ -40,6 +40,8 @@ _EXPONENT_BYTES = 64
 _MIN_GROUP_BITS = 2048
 _MAX_GROUP_BITS = 8192
 _GOOD_GROUP_BITS = 3072
+HASH_BYTES = {name: algorithm.digest_size for name, algorithm in _HASHES.items()}
+"""How long an exchange hash is."""
 
 
 class KeyAgreement(Protocol):

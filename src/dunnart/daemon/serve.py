@@ -4,10 +4,11 @@
     version line to one that is a connection                  dunnart.daemon.handed
     fork into the background                                  dunnart.daemon.background
     the log                                                   dunnart.runtime.logs
+    as root: fork what will meet the network                  dunnart.daemon.separation
     host keys, plug-ins, who may log in                       dunnart.daemon.preparing
     listen, serve, reload, end                                dunnart.daemon.running
 
-Each is loaded when it is needed, the large ones after the version line.
+Each is loaded when it is needed: until a child is forked there is little, and the version line waits for nothing.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ def run(config: ServeConfig, handed: Handed | None = None) -> int:
         background = Background()
     start_log(config)
     try:
+        from dunnart.daemon.separation import separate
+
+        separation = separate(config)
         from dunnart.daemon.preparing import prepare
         from dunnart.daemon.running import serve
 
-        return serve(prepare(config), handed, background)
+        return serve(prepare(config), handed, background, separation)
     except ConfigError as error:
         log_failure(error, log_place(config))
         raise

@@ -67,3 +67,20 @@ class LoopThread:
         """As `stop`, for where no loop runs."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+
+
+class RunningLoop:
+    """The event loop that runs already, in the place of one in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        """It runs already."""
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine, and give its result."""
+        return await work
+
+    async def stop(self) -> None:
+        """It goes on: it is somebody else's."""

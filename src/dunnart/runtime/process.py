@@ -72,7 +72,7 @@ class Call:
         environment: all of it.
         directory: where it starts.
         user: (uid, gid, groups), or None to stay what we are; a name in the place of the groups: that user's, looked
-            up in the new process.
+            up in the new process; None there: those of the process that forks it.
         passed: descriptors that it gets beside its streams, as 3, 4, …
         preload: modules to be loaded before, once for all calls that name them.
         terminal: it is served on a terminal where the client asked for one; without this never.
@@ -82,7 +82,7 @@ class Call:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     directory: str
-    user: tuple[int, int, tuple[int, ...] | str] | None = None
+    user: tuple[int, int, tuple[int, ...] | str | None] | None = None
     passed: tuple[int, ...] = ()
     preload: tuple[str, ...] = ()
     terminal: bool = False
@@ -238,12 +238,22 @@ def widen(fd: int) -> None:
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _WIDE_PIPE_BYTES)
 
 
+class Waitable(Protocol):
+    """What `Spawned` needs of a `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self) -> int:
+        """Wait for its end, and reap it."""
+
+
 class Spawned:
     """A child of this process."""
 
     __slots__ = ("_process",)
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: Waitable | subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @property

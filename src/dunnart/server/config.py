@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
     from dunnart.server.authentication import Authenticator
     from dunnart.server.interfaces import (
+        AccountCheck,
         AuditSink,
         ChannelType,
         ForwardingPolicy,
         GlobalRequestHandler,
         SessionRequestHandler,
     )
+    from dunnart.server.processes.separation import Separation
 
 METHODS = ("none", "publickey", "password", "keyboard-interactive", "gssapi-with-mic", "gssapi-keyex")
 _STACK_BYTES = 32 * 1024
@@ -74,6 +76,7 @@ class ServerConfig:
         forwarding: who decides what may be forwarded; all of them must allow it, and without one nothing is.
         audit: who keeps a record of logins and sessions.
         accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
+        account: has the last word on users who have proved who they are, whatever the method.
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
         methods_for: asked whenever a client tries another user: gives that user's chains, in the place of `methods`. It
             may name no method without an authenticator; one that is late or fails lets nobody in.
@@ -89,6 +92,9 @@ class ServerConfig:
             "process" Python's switch interval (`sys.setswitchinterval`) is 0.5 ms at most while the server runs, so
             that handlers that compute delay the others little.
         workers: how many protocol processes there are.
+        separation: has these processes forked and confined, and decides nothing in them, as `dunnart serve` does as
+            root; the application then shares its event loop with what talks to them. None: they are executed, as what
+            this process is.
         application_threads: how many blocking handlers and event methods may run at once.
         application_queue: how many more may wait for a thread; then sessions are refused with a reason.
         callback_seconds: an authenticator or callback that takes longer denies.
@@ -116,6 +122,7 @@ class ServerConfig:
     forwarding: Sequence[ForwardingPolicy] = ()
     audit: Sequence[AuditSink] = ()
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
+    account: AccountCheck | None = None
     methods: Sequence[str] = ()
     methods_for: Callable[[Candidate], Sequence[str]] | Callable[[Candidate], Awaitable[Sequence[str]]] | None = None
     accept_env: Sequence[str] = ("LANG", "LC_*", "COLORTERM", "NO_COLOR")
@@ -126,6 +133,7 @@ class ServerConfig:
     identified: bool = False
     placement: Literal["thread", "process", "loop"] = "thread"
     workers: int = 1
+    separation: Separation | None = None
     application_threads: int = 64
     application_queue: int = 64
     callback_seconds: float = 10.0
@@ -172,6 +180,8 @@ class ServerConfig:
         for layer in self.middleware:
             if not callable(layer):
                 raise ConfigError(f"{layer!r} is no function of the next handler", key="middleware")
+        if self.account is not None and not callable(getattr(self.account, "admit", None)):
+            raise ConfigError(f"{self.account!r} has no method admit", key="account")
         for name, method in _METHODS_OF.items():
             made = getattr(self, name)
             for each in made.values() if isinstance(made, Mapping) else made:
@@ -233,6 +243,10 @@ class ServerConfig:
     @property
     def decided_elsewhere(self) -> frozenset[str]:
         """The methods that protocol processes decide on by themselves."""
+        if self.account is not None:  # who has the last word hears of no decision there
+            return frozenset()
+        if self.separation is not None:  # they would be a stranger's decisions, should one take such a process over
+            return frozenset()
         return frozenset(each.method for each in self.authenticators if getattr(each, "travels", False))
 
     @property
@@ -341,6 +355,8 @@ def _check_types(config: ServerConfig) -> None:
             raise ConfigError(f"{value!r} is no {_KINDS[name].__name__}", key=name)
     if config.placement not in ("thread", "process", "loop"):
         raise ConfigError(f"{config.placement!r} is none of thread, process, loop", key="placement")
+    if config.separation is not None and config.placement != "process":
+        raise ConfigError('separation needs placement="process"', key="separation")
     if config.workers > 1 and config.placement != "process":
         raise ConfigError('more than one worker needs placement="process"', key="workers")
     if 0 < config.thread_stack_bytes < _STACK_BYTES:

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dunnart.crypto.kex import GSSAPI_METHODS, KEX_METHODS
 from dunnart.runtime import logs
 from dunnart.runtime.admission import Outcome
 from dunnart.runtime.listeners import listens
@@ -79,11 +80,17 @@ class ProtocolServer:
 
     # Life.
 
+    def prepare(self) -> None:
+        """Make ready on the running event loop what `start` needs, as far as it needs files."""
+        if self._context is None:
+            loop = asyncio.get_running_loop()
+            self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+
     def start(self, listeners: Iterable[socket.socket]) -> None:
         """Accept connections on bound and listening sockets, from the running event loop; serve connected ones."""
-        loop = asyncio.get_running_loop()
-        self._context = ProtocolLoop(loop, channel_packet_bytes=self.config.limits.channel_packet_bytes)
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self.prepare()
+        loop = self.context.loop
         for listener in listeners:
             listener.setblocking(False)  # noqa: FBT003 - the name says it
             if listener.family in (socket.AF_INET, socket.AF_INET6):
@@ -114,9 +121,6 @@ class ProtocolServer:
                 connection.pump.close()
         if self._computing is not None:
             self._computing.shutdown(wait=False, cancel_futures=True)
-        if self._spare >= 0:
-            os.close(self._spare)
-            self._spare = -1
 
     def stop_listening(self) -> None:
         """Accept no more connections."""
@@ -124,6 +128,9 @@ class ProtocolServer:
             self.context.loop.remove_reader(listener.fileno())
             listener.close()
         self._listeners.clear()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     async def until(self, done: Callable[[], bool], seconds: float) -> None:
         """Wait until something is so, at most so long; it is looked at when a connection or channel goes."""
@@ -145,6 +152,11 @@ class ProtocolServer:
     def connections(self) -> int:
         """How many connections there are now."""
         return len(self._connections)
+
+    @property
+    def next_number(self) -> int:
+        """The next connection's number."""
+        return self._next_number
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -247,9 +259,12 @@ class ProtocolServer:
                 refused, name = listener.accept()
                 refused.close()
                 _LOG.error("closed the connection from %s at once", name[0] if isinstance(name, tuple) else "UNKNOWN")
-            with contextlib.suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY)
+            self._keep_spare(listener)
         self._rest(listener, self.config.retry_seconds)
+
+    def _keep_spare(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = os.dup(listener.fileno())  # no file: perhaps none can be opened here
 
     def _rest(self, listener: socket.socket, seconds: float) -> None:
         loop = self.context.loop
@@ -259,8 +274,7 @@ class ProtocolServer:
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self._listeners:
             if self._spare < 0:
-                with contextlib.suppress(OSError):
-                    self._spare = os.open(os.devnull, os.O_RDONLY)
+                self._keep_spare(listener)
             self.context.loop.add_reader(listener.fileno(), self._accept, listener)
 
     # For connections.
@@ -273,6 +287,12 @@ class ProtocolServer:
 
             self._computing = ThreadPoolExecutor(1, "dunnart-computing")
         return self._computing
+
+    def start_computing(self) -> None:
+        """Start that thread where it may be needed: later there may be none to be had."""
+        methods = (KEX_METHODS.get(name) or GSSAPI_METHODS[name] for name in self.engine_config.algorithms.kex)
+        if any(getattr(method, "expensive", True) for method in methods):
+            self.computing.submit(int).result()
 
     def host_key(self, public: PublicKey) -> PrivateKey | None:
         """The private half of one of our host keys; None: only the host has it."""

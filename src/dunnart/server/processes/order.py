@@ -64,7 +64,7 @@ class Order:
             asks_methods=config.methods_for is not None,
             audited=bool(config.audit),
             methods=tuple(each.method for each in config.authenticators),
-            authenticators=tuple(each for each in config.authenticators if getattr(each, "travels", False)),
+            authenticators=tuple(each for each in config.authenticators if each.method in config.decided_elsewhere),
             channel_types=tuple(config.channel_types),
             global_requests=tuple(config.global_requests),
             session_requests=tuple(config.session_requests),

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConnectionClosed
-from dunnart.runtime.logs import PARTS
+from dunnart.runtime.logs import PARTS, clean
+from dunnart.runtime.process import Spawned
 from dunnart.server.processes.conversation import Conversation
 from dunnart.server.processes.order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dunnart.runtime.process import Child
     from dunnart.server.host import Host
     from dunnart.server.processes.frames import Frame
 
+_LOG = logging.getLogger("dunnart.server")
 _END_SECONDS = 5.0
 _BOOT = """\
 import json, sys
@@ -39,17 +44,19 @@ class ProtocolProcess:
         host: what answers its questions.
         index: its number among the server's; 0 is the acceptor.
         listeners: what the acceptor listens on.
+        first: the first connection's number, of all processes together.
 
     Attributes:
         on_lost: called once it has ended unexpectedly.
     """
 
-    def __init__(self, host: Host, index: int, listeners: list[socket.socket]) -> None:
+    def __init__(self, host: Host, index: int, listeners: list[socket.socket], first: int = 1) -> None:
         self._host = host
         self._listeners = listeners
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
+        self._ended = asyncio.Event()
         self._conversation: Conversation | None = None
-        self._first = index + 1
+        self._first = first + index
         self.index = index
         self.on_lost: Callable[[ProtocolProcess], None] = lambda _: None
 
@@ -69,6 +76,11 @@ class ProtocolProcess:
         return self._conversation is None or self._conversation.over
 
     @property
+    def next_number(self) -> int:
+        """Its next connection's number."""
+        return self._first if self._conversation is None else self._conversation.next_number
+
+    @property
     def connections(self) -> int:
         """How many it serves."""
         return 0 if self._conversation is None else self._conversation.connections
@@ -79,19 +91,20 @@ class ProtocolProcess:
         Raises:
             ConnectionClosed: it ended instead.
             OSError: it cannot be started.
+            PluginError: it cannot be confined.
         """
-        ours, theirs = socket.socketpair()
+        separation = self._host.config.separation
+        self._process, ours = _executed() if separation is None else separation.start(self._host.forks())
         try:
-            with theirs:
-                command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)]
-                self._process = subprocess.Popen(  # noqa: ASYNC220 - vfork and exec take a millisecond
-                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
-                )
+            self._ended = ended = asyncio.Event()
+            self._process.watch(self._host.loop, lambda _: ended.set())
             self._order(ours)
         except BaseException:
             ours.close()
             raise
-        await self._talk(ours).ready
+        confined = await self._talk(ours).ready
+        if confined:
+            _LOG.info("protocol process %d (%d) is confined: %s", self.index, self.pid, clean(", ".join(confined)))
 
     def _order(self, sock: socket.socket) -> None:
         config = self._host.config
@@ -132,9 +145,23 @@ class ProtocolProcess:
         if self._conversation is not None:
             self._conversation.end()
         self.on_lost = on_lost
-        if self._process is not None:
-            try:
-                await asyncio.to_thread(self._process.wait, _END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._process is not None and not self._ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._ended.wait()
+            if not self._ended.is_set():
+                self._process.signal(signal.SIGKILL)
+                await self._ended.wait()
+
+
+def _executed() -> tuple[Child, socket.socket]:
+    """Start an interpreter of its own for a protocol process; gives what leads to it too."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)]
+    try:
+        with theirs:
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0)
+    except BaseException:
+        ours.close()
+        raise
+    return Spawned(process), ours

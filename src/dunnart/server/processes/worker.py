@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dunnart.keys.private import PrivateKey
@@ -26,6 +27,7 @@ from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
 from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
+from dunnart.server.processes.loading import load_what_is_offered
 from dunnart.server.processes.remote import RemoteHost
 from dunnart.server.protocol_server import ProtocolServer
 from dunnart.server.raw import TEMPORARY_FAILURE
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
     from dunnart.server.processes.order import Order
 
+Confine = Callable[[Callable[[], None]], list[str]]
 _LOG = logging.getLogger("dunnart.server")
 _ATTACHED = (1, 3)
 
@@ -59,10 +62,19 @@ class Worker:
             logging.getLogger(name).setLevel(level)
         self._server = _WorkerServer(order, self._host, self)
 
-    async def run(self) -> None:
+    async def run(self, confine: Confine | None) -> None:
         """Serve until the application's process says it is enough, or is gone."""
+        self._server.prepare()
+        in_force: list[str] | None = None
+        try:
+            if confine is not None:
+                load_what_is_offered(self._server.engine_config.algorithms)
+                in_force = confine(self._server.start_computing)
+        except OSError as error:  # one that is not confined must not serve
+            self._link.send(frames.Returned(0, failed=True, result=json.dumps(f"not confined: {error}").encode()))
+            return
         self._server.start(self._listeners)
-        self._link.send(frames.Returned(0, failed=False, result=b"null"))
+        self._link.send(frames.Returned(0, failed=False, result=json.dumps(in_force).encode()))
         await self._ended.wait()
         await self._server.close(seconds=0)
 
@@ -363,8 +375,14 @@ class _LinkHandler(logging.Handler):
             self.handleError(record)
 
 
-def main(control: int) -> None:
-    """Run a protocol process; `control` is the descriptor of its link."""
+def main(control: int, confine: Confine | None = None) -> None:
+    """Run a protocol process.
+
+    Args:
+        control: the descriptor of its link.
+        confine: gives up what the process may not have while it serves, and says what is given up; what it gets
+            starts the threads that will be needed.
+    """
     sock = socket.socket(fileno=control)
     # The first thing that comes is no frame: the length of the order, with the listening sockets, and the order.
     data, descriptors, _, _ = socket.recv_fds(sock, 4, 64)
@@ -379,7 +397,7 @@ def main(control: int) -> None:
     listeners = [socket.socket(fileno=fd) for fd in descriptors]
 
     async def run() -> None:
-        await Worker(order, sock, listeners).run()
+        await Worker(order, sock, listeners).run(confine)
 
     gc.collect()
     gc.freeze()

@@ -1,0 +1,74 @@
+"""Privilege separation: root stays with the monitor, and who meets the network is forked, and confined.
+
+    monitor (root)         reads keys, decides on logins, starts users' programs
+     ├ workers             the protocol, as a user who owns nothing: `dunnart.daemon.confinement`
+     └ fork server (root)  only while it is needed: forks what serves files, as the users who have logged in
+
+Not root: there is one process, and the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from dunnart.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dunnart.daemon.config import ServeConfig
+    from dunnart.server.processes.separation import Separation
+
+USERS = ("dunnart", "sshd", "nobody")
+"""Who is looked for where the configuration names nobody."""
+
+
+def separate(config: ServeConfig) -> Separation | None:
+    """Fork the workers, as root; to be called before keys are read and threads started. None: not root.
+
+    Raises:
+        ConfigError: there is nobody to run workers as, or no folder for them.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    from dunnart.daemon.confinement import Confinement
+    from dunnart.server.processes.separation import Separation
+
+    uid, gid, user = _user(config.unprivileged_user)
+    folder = ""
+    if config.sandbox:
+        folder = config.empty_folder
+        _prepare(folder)
+    confinement = Confinement(user, uid, gid, folder)
+    return Separation.begin(
+        "dunnart.daemon.confinement:run_worker", (json.dumps(confinement.arguments()),), config.workers
+    )
+
+
+def _user(name: str) -> tuple[int, int, str]:
+    import pwd
+
+    for each in (name,) if name else USERS:
+        try:
+            found = pwd.getpwnam(each)
+        except KeyError:
+            continue
+        if found.pw_uid == 0 or found.pw_gid == 0:
+            raise ConfigError(f"{each} is root, or in root's group", key="unprivileged_user")
+        return found.pw_uid, found.pw_gid, each
+    raise ConfigError(f"there is no user {name or ', '.join(USERS)}", key="unprivileged_user")
+
+
+def _prepare(folder: str) -> None:
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        found = os.stat(folder)
+        filled = os.listdir(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot be used: {error.strerror}", path=folder, key="empty_folder") from error
+    if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o022:
+        raise ConfigError("others than root can write to it", path=folder, key="empty_folder")
+    if filled:
+        raise ConfigError("is not empty", path=folder, key="empty_folder")

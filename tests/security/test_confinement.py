@@ -1,0 +1,286 @@
+"""A confined process, taken over: its own code, run by a stranger, and what the system refuses it.
+
+`hostile` runs in a process that was confined as a worker is, and says what it could do. The other tests look at a real
+worker of a real daemon. All of it needs root, and Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dunnart.daemon.confinement import Confinement, program
+from dunnart.daemon.separation import _prepare, _user
+from dunnart.keys.private import PrivateKey
+from tests.interop.support import Keys, Served, eventually, serve
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root can confine its processes"
+)
+
+_HOSTILE = """\
+import ctypes, errno, fcntl, json, mmap, os, resource, signal, socket, subprocess, sys, threading
+from dunnart.daemon.confinement import Confinement
+
+monitor, listener = int(sys.argv[2]), int(sys.argv[3])
+link = socket.socket(fileno=int(sys.argv[4]))
+libc = ctypes.CDLL(None, use_errno=True)
+memory = open(f"/proc/{monitor}/mem", "rb")  # as its descriptor proves, it could have
+memory.close()
+
+def call(number, *arguments):
+    result = libc.syscall(number, *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return result
+
+def try_thread():
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+
+path = ctypes.create_string_buffer(b"/etc/passwd")
+vector = (ctypes.c_char_p * 2)(b"sh", None)
+ATTEMPTS = {
+    "open": lambda: os.open("/", os.O_RDONLY),
+    "open a file": lambda: open("/etc/passwd").read(),
+    "make a file": lambda: open("/made", "w"),
+    "make a folder": lambda: os.mkdir("/made"),
+    "leave the root": lambda: os.chroot(".."),
+    "list": lambda: os.listdir("/"),
+    "execute": lambda: os.execv("/bin/sh", ["sh"]),
+    "execute a descriptor": lambda: os.execve(0, ["sh"], {}),
+    "execute anew": lambda: call(322, -100, ctypes.create_string_buffer(b"/bin/sh"), vector, None, 0),
+    "fork": os.fork,
+    "spawn": lambda: subprocess.run(["true"]),
+    "start a thread": try_thread,
+    "clone a namespace": lambda: call(272, 0x10000000),
+    "a TCP socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "a UDP socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    "a unix socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+    "a netlink socket": lambda: socket.socket(16, socket.SOCK_RAW),
+    "a pair of sockets": lambda: socket.socketpair(),
+    "connect": lambda: link.connect("/run/x"),
+    "bind": lambda: link.bind("\\0hostile"),
+    "be root": lambda: os.setuid(0),
+    "be root again": lambda: os.setresuid(-1, 0, -1),
+    "have groups": lambda: os.setgroups([0]),
+    "signal the monitor": lambda: os.kill(monitor, 0),
+    "kill the monitor": lambda: os.kill(monitor, signal.SIGKILL),
+    "signal its own kind": lambda: os.kill(os.getpid(), 0),
+    "signal a thread of the monitor": lambda: call(234, monitor, monitor, 0),
+    "trace the monitor": lambda: call(101, 16, monitor, 0, 0),
+    "read the monitor": lambda: call(310, monitor, None, 0, None, 0, 0),
+    "steal its descriptors": lambda: call(438, os.getpid(), 0, 0),
+    "more open files": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)),
+    "more processes": lambda: resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)),
+    "executable memory": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
+    "a dump": lambda: call(157, 4, 1, 0, 0, 0),
+    "privileges by prctl": lambda: call(157, 28, 0, 0, 0, 0),
+    "mount": lambda: call(165, path, path, path, 0, None),
+    "a module": lambda: __import__("xml.dom.minidom"),
+    "bpf": lambda: call(321, 0, None, 0),
+    "keys of the kernel": lambda: call(250, 0, 0, 0, 0, 0),
+    "an asynchronous ring": lambda: call(425, 8, path),
+    "type into a terminal": lambda: fcntl.ioctl(0, 0x5412, b"x"),
+    "be told of input": lambda: fcntl.fcntl(link, fcntl.F_SETOWN, monitor),
+    "watch": lambda: call(253),
+    "time": lambda: call(227, 0, path),
+}
+ALLOWED = {
+    "random": lambda: os.urandom(16),
+    "write": lambda: link.send(b"x"),
+    "duplicate": lambda: os.close(os.dup(0)),
+    "blocking": lambda: os.set_blocking(link.fileno(), False),
+    "memory": lambda: len(bytes(64 << 20)),
+}
+started = []
+in_force = Confinement(**json.loads(sys.argv[1])).enter(lambda: started.append(True))
+found = {"in force": in_force, "started": started, "uid": [os.getuid(), os.geteuid()],
+         "gid": [os.getgid(), os.getegid()], "done": {}, "allowed": {}}
+for kind, attempts in (("done", ATTEMPTS), ("allowed", ALLOWED)):
+    for name, attempt in attempts.items():
+        if sys.argv[5:] and name not in sys.argv[5:]:
+            continue
+        try:
+            attempt()
+            found[kind][name] = "done"
+        except (OSError, ImportError, RuntimeError, ValueError) as error:
+            found[kind][name] = type(error).__name__
+print(json.dumps(found), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def confinement(tmp_path_factory: pytest.TempPathFactory) -> Confinement:
+    folder = tmp_path_factory.mktemp("empty")
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+    _prepare(str(folder))
+    uid, gid, name = _user("")
+    return Confinement(name, uid, gid, str(folder))
+
+
+def hostile(confinement: Confinement, *attempts: str) -> dict[str, Any]:
+    """Run the code above, confined so, with all attempts or some."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+        numbers = map(str, (os.getpid(), listener.fileno(), theirs.fileno()))
+        arguments = [json.dumps(confinement.arguments()), *numbers, *attempts]
+        done = subprocess.run(
+            [sys.executable, "-c", _HOSTILE, *arguments], check=False, capture_output=True, text=True, timeout=30,
+            pass_fds=(listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_confined_process_can_do_nothing_but_serve(confinement: Confinement) -> None:
+    found = hostile(confinement)
+    assert found["started"] == [True]
+    assert (found["uid"], found["gid"]) == ([confinement.uid] * 2, [confinement.gid] * 2)
+    assert {name for name, how in found["done"].items() if how == "done"} == set()
+    assert {name for name, how in found["allowed"].items() if how != "done"} == set()
+    assert {"no_new_privs", "rlimits"} < {*found["in force"]}
+    if "seccomp" not in found["in force"]:
+        pytest.skip(f"only {found['in force']} can be had here")
+
+
+def test_without_the_sandbox_it_still_is_nobody(confinement: Confinement) -> None:
+    others = ("be root", "be root again", "have groups", "kill the monitor", "trace the monitor")
+    bare = Confinement(confinement.user, confinement.uid, confinement.gid, "")
+    found = hostile(bare, "open a file", *others)
+    assert found["uid"] == [confinement.uid] * 2
+    assert found["in force"] == [f"user {confinement.user}"]
+    assert [name for name, how in found["done"].items() if how == "done"] == ["open a file"]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_jumps_within_itself_and_ends(machine: str) -> None:
+    made = program(machine, 7)
+    assert len(made) < 4096
+    for index, (code, yes, no, _) in enumerate(made):
+        assert index + 1 + max(yes, no) < len(made) or code == 0x06
+    assert made[-1] == (0x06, 0, 0, 0x00050001)
+
+
+# A real daemon's worker.
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    (folder := tmp_path_factory.mktemp("daemon")).chmod(0o755)
+    keys = Keys(tmp_path_factory.mktemp("keys"))
+    running = serve(folder, keys)
+    yield running
+    running.stop()
+
+
+def workers(served: Served) -> list[int]:
+    tasks = Path(f"/proc/{served.process.pid}/task").iterdir()
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [child for child in children if Path(f"/proc/{child}/comm").read_text() == "dunnart-worker\n"]
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def memory(pid: int) -> Iterator[bytes]:
+    """Everything that a process can write to, and so could have in it."""
+    with open(f"/proc/{pid}/mem", "rb") as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
+            if found is not None:
+                file.seek(int(found[1], 16))
+                yield file.read(int(found[2], 16) - int(found[1], 16))
+
+
+def test_the_worker_of_a_daemon_is_confined_and_the_monitor_has_one_thread(daemon: Served) -> None:
+    (worker,) = workers(daemon)
+    found = status(worker)
+    uid, gid, name = _user("")
+    assert found["Uid"].split() == [str(uid)] * 4
+    assert found["Gid"].split() == [str(gid)] * 4
+    assert (found["Groups"], found["NoNewPrivs"], found["CapEff"]) == ("", "1", "0000000000000000")
+    assert os.readlink(f"/proc/{worker}/root") == "/run/dunnart/empty"
+    assert f"is confined: user {name}" in daemon.log
+    assert found["Seccomp"] == ("2" if "seccomp" in daemon.log else "0")
+    assert status(daemon.process.pid)["Threads"] == "1"
+    limits = Path(f"/proc/{worker}/limits").read_text()
+    assert re.search(r"Max processes +0 +0 ", limits)
+    opened = [os.readlink(each) for each in Path(f"/proc/{worker}/fd").iterdir()]
+    assert not [each for each in opened if each.startswith("/") and each != "/dev/null"]
+
+
+def test_no_memory_of_the_worker_holds_a_host_key(daemon: Served) -> None:
+    path = next(each for each in (daemon.folder / "state").iterdir() if each.name.endswith("ed25519_key"))
+    key = PrivateKey.load(path.read_bytes())
+    secret = key._secret_fields()[-64:-32]
+    assert any(secret in region for region in memory(daemon.process.pid))
+    (worker,) = workers(daemon)
+    assert key.public.blob[-32:] in b"".join(memory(worker))  # it can be seen
+    assert not any(secret in region for region in memory(worker))
+
+
+def gone(pid: int) -> Callable[[], bool]:
+    return lambda: not Path(f"/proc/{pid}").exists() or status(pid)["State"].startswith("Z")
+
+
+def test_a_worker_that_ends_has_a_successor_as_confined_and_both_end_with_the_monitor(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (keys := tmp_path / "keys").mkdir()
+    served = serve(tmp_path, Keys(keys), "--workers", "2")
+    try:
+        first, _ = workers(served)
+        os.kill(first, signal.SIGKILL)
+        assert eventually(lambda: served.log.count("is confined: ") == 3)
+        second = int(re.findall(r"protocol process \d+ \((\d+)\) is confined", served.log)[-1])
+        assert status(second)["NoNewPrivs"] == "1"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+            assert client.recv(4) == b"SSH-"
+        pids = [second, *workers(served)]
+        served.process.kill()
+        served.process.wait()
+        assert all(eventually(gone(pid), 20) for pid in pids)
+    finally:
+        served.process.kill()
+        served.process.wait()
+        assert served.process.stdout is not None
+        served.process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--unprivileged-user", "root"], "unprivileged_user"),
+        (["--unprivileged-user", "no-such-user"], "no user no-such-user"),
+        (["--empty-folder", "/etc"], "is not empty"),
+        (["--empty-folder", "/etc/passwd"], "empty_folder"),
+    ],
+)
+def test_what_cannot_confine_ends_the_start(flags: list[str], said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dunnart", "serve", "--listen", "127.0.0.1:0", "--state-folder", str(tmp_path)]
+    done = subprocess.run([*command, *flags], check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    from dunnart.errors import ConfigError
+
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match="can write"):
+        _prepare(str(tmp_path))
