@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -17,3 +18,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name long values after their argument: generated keys differ between workers, which must agree on every name."""
     return argname if isinstance(val, bytes | str) and len(val) > 32 else None
+
+
+def pytest_collection_finish() -> None:
+    """Take what is there now out of the collector's sight: tests that look for leaks have it run very often."""
+    gc.collect()
+    gc.freeze()
