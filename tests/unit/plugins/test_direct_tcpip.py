@@ -52,6 +52,8 @@ async def echoing(*, first: bytes = b"") -> AsyncIterator[int]:
                 await writer.drain()
             writer.write(b"bye")
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
