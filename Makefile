@@ -1,6 +1,7 @@
 # The short front. Everything happens in .venv, which the first target makes; PYTHON chooses the interpreter.
 PYTHON ?= python3
 WORKERS ?= 3
+PYTHONS ?= 3.11 3.12 3.13 3.14
 BIN := .venv/bin
 
 .PHONY: serve test check format bench docs dist clean help
@@ -31,8 +32,10 @@ docs: .venv/installed-dev ## the documentation, in build/docs/html; a warning is
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -n -q -d build/docs/doctrees docs build/docs/html
 	@echo build/docs/html/index.html
 
-dist: .venv/installed-dev ## sdist and wheel in dist/
+dist: .venv/installed-dev ## sdist, wheel, one executable file and a Debian package in dist/
 	$(BIN)/python -m build
+	$(BIN)/python -m shipping.one_file dist/dunnart.pyz $(PYTHONS:%=--python %)
+	if command -v dpkg-deb >/dev/null; then $(BIN)/python -m shipping.debian dist $(PYTHONS:%=--python %); fi
 
 clean: ## remove what make made
 	rm -rf .venv dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,6 +1,6 @@
 """Makes `dunnart.pyz`: everything that dunnart needs beside Python 3.11 or newer, in one executable file.
 
-    python shipping/one_file.py dist/dunnart.pyz [--extra argon2 …] [--python 3.13 …]
+    python -m shipping.one_file dist/dunnart.pyz [--extra argon2 …] [--python 3.13 …]
 
 The packages are those of the environment that this runs in. The one library that is made for one version of Python
 alone, cffi's, is fetched for the others that --python names.
@@ -49,8 +49,8 @@ def closure(extras: list[str]) -> list[metadata.Distribution]:
     return [*found.values()]
 
 
-def fill(folder: Path, extras: list[str], pythons: list[str]) -> None:
-    """Put dunnart and all that it needs into a folder."""
+def fill(folder: Path, extras: list[str], pythons: list[str], *, compiled: bool = True) -> None:
+    """Put dunnart and all that it needs into a folder; `compiled`: with bytecode for this version of Python."""
     for distribution in closure(extras):
         # Of cffi itself only the library is wanted, by cryptography.
         alone = "_cffi_backend" if distribution.name == "cffi" else ""
@@ -63,6 +63,8 @@ def fill(folder: Path, extras: list[str], pythons: list[str]) -> None:
     for version in pythons:
         fetch_cffi(folder, version)
     wheel(folder)
+    if not compiled:
+        return
     compileall.compile_dir(
         folder, quiet=2, stripdir=str(folder), prependdir="dunnart.pyz",
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
@@ -100,29 +102,29 @@ def wheel(folder: Path) -> None:
             packed.extractall(folder)
 
 
-def archive(folder: Path, target: Path) -> str:
+def archive(folder: Path, target: Path, level: int) -> str:
     """Pack a folder; gives the digest of what is in it."""
     digest = hashlib.sha256()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+    with zipfile.ZipFile(target, "w") as packed:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 name, data = str(path.relative_to(folder)), path.read_bytes()
                 digest.update(f"{name}\0{len(data)}\0".encode() + data)
                 entry = zipfile.ZipInfo(name, _TIME)
                 entry.external_attr = 0o644 << 16
-                packed.writestr(entry, data, zipfile.ZIP_DEFLATED, 9)
+                packed.writestr(entry, data, zipfile.ZIP_DEFLATED, level)
     return digest.hexdigest()
 
 
-def make(target: Path, extras: list[str], pythons: list[str]) -> None:
-    """Make the file."""
+def make(target: Path, extras: list[str], pythons: list[str], *, quick: bool = False) -> None:
+    """Make the file; `quick`: hardly compressed, and without bytecode."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "packages")
         folder.mkdir()
-        fill(folder, extras, pythons)
+        fill(folder, extras, pythons, compiled=not quick)
         packages = Path(scratch, "packages.zip")
-        build = f"{metadata.version('dunnart')}-{archive(folder, packages)[:16]}"
+        build = f"{metadata.version('dunnart')}-{archive(folder, packages, 1 if quick else 9)[:16]}"
         program = (ROOT / "shipping/bootstrap.py").read_text(encoding="utf-8").replace("@BUILD@", build)
         aside = target.with_name(f".{target.name}.new")
         with aside.open("wb") as file:

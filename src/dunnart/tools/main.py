@@ -72,8 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def applet(path: str) -> list[str]:
     """Give the command that a program is whose path, perhaps that of a symbolic link, ends in its name; else none."""
     name = path.rpartition("/")[2]
-    name = _OTHER_NAMES.get(name, name)
-    return [name] if name in _PROGRAMS else []
+    return [_APPLETS[name]] if name in _APPLETS else []
+
+
+def applets() -> list[str]:
+    """Give the names of the programs that links to this one can be."""
+    return [*_APPLETS]
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
@@ -114,7 +118,7 @@ def serve(arguments: Sequence[str]) -> int:
         raise
     from dunnart.daemon.serve import run
 
-    return run(configuration, handed)
+    return run(configuration, handed, lambda: _load("serve", "", arguments))
 
 
 def without_tls() -> None:
@@ -189,10 +193,12 @@ _PROGRAMS = {
     "passwd": "passwd", "totp": "totp", "sftp-server": "sftp_server", "status": "status",
     "sshd": "sshd", "dropbear": "dropbear", "dropbearkey": "dropbearkey", "dropbearconvert": "dropbearconvert",
 }  # fmt: skip
-"""The modules of this package whose `run` takes the arguments and gives the exit status, by command.
-
-A symbolic link to dunnart that has the name of one of them is that program."""
-_OTHER_NAMES = {"ssh-keygen": "keygen"}
+"""The modules of this package whose `run` takes the arguments and gives the exit status, by command."""
+_APPLETS = {
+    "dbclient": "dbclient", "dropbear": "dropbear", "dropbearconvert": "dropbearconvert", "dropbearkey": "dropbearkey",
+    "scp": "scp", "sftp": "sftp", "sftp-server": "sftp-server", "ssh": "ssh", "sshd": "sshd", "ssh-keygen": "keygen",
+}  # fmt: skip
+"""What a symbolic link to dunnart is, by its name."""
 
 
 if __name__ == "__main__":
