@@ -13,6 +13,7 @@ serve: .venv/installed ## start a server on 127.0.0.1:2222; options in ARGS="--l
 	$(BIN)/dunnart serve $(ARGS)
 
 test: .venv/installed-dev ## all tests; ARGS="-k name" for some
+	@$(BIN)/python -m compileall -q src # once, and not in each of the processes that the tests start
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: .venv/installed-dev ## lint, format, types, import rules

@@ -328,21 +328,24 @@ async def test_all_that_was_written_arrives_before_the_end(placement: str, size:
 # Ends.
 
 
+RESULTS = [(None, 0), (0, 0), (7, 7), (2**32 - 1, 2**32 - 1), (2**32, 1), (-1, 1), ("0", 1), (0.0, 1)]
+
+
 @every_placement
 @pytest.mark.parametrize("kind", ["async", "blocking"])
-@pytest.mark.parametrize(
-    ("result", "status"), [(None, 0), (0, 0), (7, 7), (2**32 - 1, 2**32 - 1), (2**32, 1), (-1, 1), ("0", 1), (0.0, 1)]
-)
-async def test_what_a_handler_returns(
-    placement: str, kind: str, result: Any, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with serving(placement, of_kind(kind, lambda _: result)) as server:
+async def test_what_a_handler_returns(placement: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    results: list[Any] = [result for result, _ in RESULTS]
+    async with serving(placement, of_kind(kind, lambda _: results[0])) as server:
         client = await server.login()
-        channel = await begin(client)
-        assert await ended(client, channel) == status
-        wrong = status == 1
-        await eventually(lambda: server.server.counters["failures"] == wrong)
-        assert (f"the handler returned {result!r}, which is no exit status" in caplog.text) == wrong
+        for _, status in RESULTS:
+            caplog.clear()
+            failures = server.server.counters["failures"]
+            channel = await begin(client)
+            assert await ended(client, channel) == status
+            wrong = status == 1
+            await eventually(lambda: server.server.counters["failures"] == failures + wrong)
+            assert (f"the handler returned {results[0]!r}, which is no exit status" in caplog.text) == wrong
+            del results[0]
 
 
 @every_placement
