@@ -193,7 +193,14 @@ class Served:
         return lines
 
     def children(self) -> list[int]:
-        """Its child processes, zombies too."""
+        """Its child processes, zombies too; but not those that serve the protocol for it."""
+        return [pid for pid in self._all_children() if pid not in self.workers()]
+
+    def workers(self) -> list[int]:
+        """The processes that serve the protocol for it, if it runs as root."""
+        return [pid for pid in self._all_children() if _name(pid) == "dunnart-worker"]
+
+    def _all_children(self) -> list[int]:
         threads = Path(f"/proc/{self.process.pid}/task")
         return [int(pid) for thread in threads.iterdir() for pid in (thread / "children").read_text().split()]
 
@@ -214,6 +221,12 @@ class Served:
         log = self.log
         assert "Traceback" not in log, log[log.index("Traceback") :][:4000]
         assert " error/" not in log, log[log.index(" error/") :][:1000]
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):  # it is gone
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
 
 
 def answering(server: Served, answers: Mapping[str, str]) -> dict[str, str]:

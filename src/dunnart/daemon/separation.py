@@ -13,6 +13,8 @@ import json
 import os
 import stat
 import sys
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
@@ -45,6 +47,20 @@ def separate(config: ServeConfig) -> Separation | None:
     return Separation.begin(
         "dunnart.daemon.confinement:run_worker", (json.dumps(confinement.arguments()),), config.workers
     )
+
+
+def _load(config: ServeConfig) -> None:
+    """Load what this process is about to need: what is there before it forks is shared, what comes later is not."""
+    from dunnart.daemon.uses import uses
+    from dunnart.plugins import BUILT_IN
+    from dunnart.server.processes.loading import load_what_is_offered
+
+    plugins = (BUILT_IN.get(use.group, {}).get(use.plugin, "") for use in uses(config))
+    names = {each.partition(":")[0] for each in plugins} - {""}
+    for name in ("dunnart.daemon.preparing", "dunnart.daemon.running", *sorted(names)):
+        with suppress(ImportError):  # who needs it will say why
+            import_module(name)
+    load_what_is_offered(config.algorithms())
 
 
 def _user(name: str) -> tuple[int, int, str]:

@@ -14,8 +14,8 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dunnart.errors import ConfigError
-from dunnart.runtime.loop_thread import LoopThread
+from dunnart.errors import ConfigError, DunnartError
+from dunnart.runtime.loop_thread import LoopThread, RunningLoop
 from dunnart.server.host import Host
 from dunnart.server.placement import HANG_UP_SECONDS
 from dunnart.server.processes.frames import Peer
@@ -40,7 +40,9 @@ waited for at every step of a login."""
 class InProcesses:
     """The placement: as many protocol processes as the configuration says."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None, first: int = 1
+    ) -> None:
         try:
             pickle.dumps(config.admission)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -49,7 +51,9 @@ class InProcesses:
         self._config = config
         self._app_loop = app_loop
         self._server = server
-        self._thread = LoopThread("dunnart-control")
+        self._first = first
+        # Who is separated does nothing that blocks, and has one thread as long as plug-ins need no others.
+        self._thread = LoopThread("dunnart-control") if config.separation is None else RunningLoop()
         self._workers: list[ProtocolProcess] = []
         self._host: Host | None = None
         self._listeners: list[socket.socket] = []
@@ -66,6 +70,11 @@ class InProcesses:
         """How many there are now."""
         return sum(worker.connections for worker in self._workers)
 
+    @property
+    def next_number(self) -> int:
+        """A number that no connection has had."""
+        return max((worker.next_number for worker in self._workers), default=self._first)
+
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Start the processes; returns once they accept connections."""
         self._listeners = list(listeners)
@@ -81,7 +90,7 @@ class InProcesses:
     async def _start(self) -> None:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
         for index in range(self._config.workers):
-            self._workers.append(ProtocolProcess(self._host, index, self._listeners))
+            self._workers.append(ProtocolProcess(self._host, index, self._listeners, self._first))
         async with asyncio.timeout(_START_SECONDS):
             await asyncio.gather(*(worker.start() for worker in self._workers))
         for worker in self._workers[1:]:
@@ -116,6 +125,9 @@ class InProcesses:
             _LOG.error("protocol process %d cannot be started: %r", worker.index, error)
             if not self._closing:
                 self._restart_later(worker)
+            return
+        except DunnartError as error:  # it has ended again, and so it is started again
+            _LOG.error("protocol process %d does not come up: %s", worker.index, error)
             return
         for other in self._workers[1:] if worker.index == 0 else [worker]:
             self._introduce(other)

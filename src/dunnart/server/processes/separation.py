@@ -12,6 +12,7 @@ as much memory as a worker.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 PRELOADED = (
     "dunnart.server.processes.worker", "dunnart.server.processes.placement", "dunnart.server.operations",
     "dunnart.server.forwarded", "dunnart.runtime.terminal", "dunnart.keys.certificate", "dunnart.keys.parts",
-    "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "fcntl", "ipaddress", "resource",
-    "termios", "traceback",
+    "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "ctypes", "fcntl", "ipaddress",
+    "resource", "termios", "traceback",
 )  # fmt: skip
 """What a protocol process loads sooner or later, whatever is configured."""
 _LINK = 3
@@ -111,6 +112,8 @@ class Separation:
 
 def _take(link: socket.socket) -> None:
     """Keep nothing that was the monitor's but what is loaded, and the link."""
+    logging.shutdown()  # a log's file that were closed later would by then have given its number to something else
+    logging.getLogger().handlers.clear()
     os.setsid()
     os.chdir("/")
     number = os.dup(link.fileno()) if link.fileno() == _LINK else link.fileno()
