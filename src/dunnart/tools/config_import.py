@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
     Importer = Callable[[Sequence[str]], tuple[ServeConfig, Sequence[str]]]
 
-_IMPORTERS = {"dropbear-flags": "dunnart.tools.dropbear:imported"}
+_IMPORTERS = {
+    "sshd_config": "dunnart.daemon.sshd_config.importing:imported",
+    "dropbear-flags": "dunnart.tools.dropbear:imported",
+}
 """By name what reads the arguments; it gives the configuration, and what a person should know of it."""
 USAGE = """\
-usage: dunnart config import dropbear-flags -- FLAGS
+usage: dunnart config import sshd_config [FILE]
+       dunnart config import dropbear-flags -- FLAGS
 
-Prints, as TOML, the configuration that Dropbear's flags mean; what is as it is by default is left out.
+Prints, as TOML, the configuration that sshd's file or Dropbear's flags mean; what is as it is by default is left out.
 """
 
 

@@ -202,7 +202,7 @@ def _run(flags: Flags, directives: Directives, handed: Handed | None) -> int:
 
         check(config)
         return 0
-    return _serve(config, handed)
+    return _serve(config, flags, handed)
 
 
 def _report(flags: Flags, directives: Directives) -> int:
@@ -240,24 +240,20 @@ def _config(flags: Flags, directives: Directives) -> ServeConfig:
 
 
 def _host_keys(config: ServeConfig, flags: Flags) -> tuple[str, ...]:
-    """Give the files that hold host keys; those that cannot be used are named and left out, as sshd does.
+    """Give the files that hold host keys; those that are not there are named and left out, as sshd does.
+
+    They are not read: a process that is forked to meet the network must not have seen them.
 
     Raises:
         Unusable: none is left.
     """
-    from dunnart.daemon.host_keys import load_host_keys
     from dunnart.daemon.sshd_config.reading import Unusable
 
-    usable = []
-    for path in config.host_key:
-        try:
-            load_host_keys([path], ())
-            usable.append(path)
-        except ConfigError as error:
-            flags.say([f"Unable to load host key: {error}"])
+    usable = tuple(path for path in config.host_key if os.access(path, os.R_OK))
+    flags.say([f"Unable to load host key: {path}" for path in config.host_key if path not in usable])
     if not usable:
         raise Unusable(["sshd: no hostkeys available -- exiting."], 1)
-    return tuple(usable)
+    return usable
 
 
 def _starting(flags: Flags) -> dict[str, Any]:
@@ -273,7 +269,7 @@ def _starting(flags: Flags) -> dict[str, Any]:
     return found | ({"pid_file": ""} if flags.debug or flags.inetd else {})
 
 
-def _serve(config: ServeConfig, handed: Handed | None) -> int:
+def _serve(config: ServeConfig, flags: Flags, handed: Handed | None) -> int:
     from dunnart.daemon.serve import run as serve
     from dunnart.tools.main import without_tls
 
@@ -282,4 +278,26 @@ def _serve(config: ServeConfig, handed: Handed | None) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
+    if flags.debug and handed is None:
+        handed = _first_connection(config, flags)
     return serve(config, handed)
+
+
+def _first_connection(config: ServeConfig, flags: Flags) -> Handed:
+    """Wait for a connection, which with -d is the only one that is served.
+
+    Raises:
+        ConfigError: an address cannot be listened on.
+    """
+    import select
+
+    from dunnart.daemon.handed import Handed
+    from dunnart.runtime.listeners import listen
+
+    listeners = [each for address in config.listen for each in listen(address)]
+    flags.say([f"Server listening on {address}." for address in config.listen])
+    ready, _, _ = select.select(listeners, [], [])
+    connection, _ = ready[0].accept()
+    for each in listeners:
+        each.close()
+    return Handed([connection])

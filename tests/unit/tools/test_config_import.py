@@ -32,7 +32,7 @@ def test_dropbears_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_what_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in [
-        (["frob"], "nothing reads 'frob'; there are dropbear-flags"),
+        (["frob"], "nothing reads 'frob'; there are sshd_config, dropbear-flags"),
         (["dropbear-flags", "--", "-T", "x"], "-T: bad maxauthtries"),
         ([], "usage: "),
     ]:

@@ -118,6 +118,8 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
     def combined(fitting: Sequence[Match]) -> Mapping[str, object]:
         chains = {each.chain for each in fitting if isinstance(each, Block)}
         made = options_of(_of_login(directives, chains), there)
+        if made.wrong:  # such logins are refused
+            raise Unusable(made.wrong)
         return _read({name: made.values.get(name, _default(name)) for name in MAY_MATCH}, made)
 
     config = ServeConfig(**_read(base.values, base), match=tuple(blocks), combined=combined if blocks else None,
@@ -154,8 +156,6 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
     """Read values as those of a TOML file are read."""
     found = {}
     for name, value in values.items():
-        if name not in OPTIONS:  # of the options that are to come
-            continue
         if name not in made.values:
             found[name] = value  # a default
             continue

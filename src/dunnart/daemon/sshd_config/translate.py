@@ -354,7 +354,7 @@ def _forwards(made: Options) -> None:
     x11 = made.yes("x11forwarding") and not off
     kinds = [kind for kind, on in (("tcp", tcp), ("unix", unix), ("agent", agent), ("x11", x11)) if on]
     made.put("forwards", kinds or ["off"], "allowtcpforwarding")
-    if len(tcp) == 1 or len(unix) == 1:
+    if len(tcp) + len(unix) < len(_DIRECTIONS["yes"]) * 2:
         rules = [*(f"{each} *:*" for each in tcp), *(f"{each}-unix *" for each in unix), "agent", "x11"]
         made.put("plugin.allow-list.rules", rules, "allowtcpforwarding")
     if (ports := made.word("gatewayports")) != "no":
