@@ -28,7 +28,7 @@ from dunnart.runtime.listeners import ListenAddress, listen, listen_address
 
 if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
-    from dunnart.plugins.status_commands import Console
+    from dunnart.plugins.status_commands import Console, Operated
     from dunnart.server import Server
 
 AUTO = "auto"
@@ -49,8 +49,16 @@ def socket_path(config: ServeConfig) -> str:
     return os.path.join(config.state_folder or default_state_folder(), _NAME) if hasattr(socket, "AF_UNIX") else ""
 
 
-def open_control(config: ServeConfig, server: Server) -> ControlSocket | None:
+def open_control(
+    config: ServeConfig, server: Server, daemon: Operated | None = None, listener: socket.socket | None = None
+) -> ControlSocket | None:
     """Open the socket as the configuration says, on the running event loop; None: there is none.
+
+    Args:
+        config: the configuration.
+        server: is operated.
+        daemon: likewise.
+        listener: the socket, if another process has handed it over.
 
     Raises:
         ConfigError: the one that the configuration names cannot be opened. Without the one in the state folder the
@@ -62,7 +70,9 @@ def open_control(config: ServeConfig, server: Server) -> ControlSocket | None:
     try:
         if config.control_socket == AUTO:
             prepare_folder(os.path.dirname(path))
-        return ControlSocket(server, path)
+        if listener is not None and listener.getsockname() == path:
+            return ControlSocket(server, path, daemon, listener)
+        return ControlSocket(server, path, daemon)
     except ConfigError as error:
         if config.control_socket != AUTO:
             raise
@@ -76,17 +86,26 @@ class ControlSocket:
     Args:
         server: is operated.
         path: of the socket.
+        daemon: is operated too.
+        listener: listens there already.
+
+    Attributes:
+        path: of the socket.
 
     Raises:
         ConfigError: it cannot be made there, others can write to its folder, or another server has it.
     """
 
-    def __init__(self, server: Server, path: str) -> None:
+    def __init__(
+        self, server: Server, path: str, daemon: Operated | None = None, listener: socket.socket | None = None
+    ) -> None:
         self._server = server
-        self._path = path
+        self._daemon = daemon
+        self.path = path
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener = _listen(path)
+        self._listener = _listen(path) if listener is None else listener
+        self._listener.setblocking(False)  # noqa: FBT003 - the name says it
         self._file = os.stat(path)
         self._loop.add_reader(self._listener, self._accept)
 
@@ -116,7 +135,7 @@ class ControlSocket:
 
         from dunnart.plugins.status_commands import Console
 
-        console = Console(self._server, may_change=True)
+        console = Console(self._server, may_change=True, daemon=self._daemon)
         buffer = bytearray()
         with sock, contextlib.suppress(OSError):
             while True:
@@ -130,13 +149,26 @@ class ControlSocket:
                 answer = await _answer(console, request)
                 await self._loop.sock_sendall(sock, dumps(answer).encode() + b"\n")
 
-    async def close(self) -> None:
-        """Answer nobody any more, and remove the file unless it is another's by now."""
+    @property
+    def listener(self) -> socket.socket:
+        """What it listens on."""
+        return self._listener
+
+    async def close(self, *, handed_over: bool = False) -> None:
+        """Answer nobody any more, and remove the file unless it is another's by now.
+
+        Args:
+            handed_over: another process listens on the socket: the file stays, and who is connected goes on.
+        """
+        if self._listener.fileno() < 0:
+            return
         self._loop.remove_reader(self._listener)
         self._listener.close()
+        if handed_over:
+            return
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(self._path), self._file):
-                os.unlink(self._path)
+            if os.path.samestat(os.stat(self.path), self._file):
+                os.unlink(self.path)
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -192,7 +224,6 @@ def _listen(path: str) -> socket.socket:
             )
         raise ConfigError(said, key=_OPTION) from error
     os.chmod(path, 0o600)
-    listener.setblocking(False)  # noqa: FBT003 - the name says it
     return listener
 
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dunnart.errors import ConfigError
 from dunnart.protocol.identification import SOFTWARE_VERSION
 
+VARIABLE = "DUNNART_TAKES_OVER"
+"""In the environment of a program that takes over from a running one; see `dunnart.daemon.upgrade`."""
 _FIRST = 3  # sd_listen_fds(3)
 _READ_BYTES = 64 * 1024
 

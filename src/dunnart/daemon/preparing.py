@@ -45,8 +45,12 @@ class Prepared:
     banner: str = ""
 
 
-def prepare(config: ServeConfig) -> Prepared:
+def prepare(config: ServeConfig, before: Prepared | None = None) -> Prepared:
     """Read and make everything that the server needs before it listens.
+
+    Args:
+        config: the configuration.
+        before: what a server that runs has; its password for this run, and what it knows of clients, stay.
 
     Raises:
         ConfigError: something configured cannot be used.
@@ -67,7 +71,23 @@ def prepare(config: ServeConfig) -> Prepared:
         )
     user = this_user()
     password, way_in = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
-    admission = Admission(
+    if before is not None and None not in {password, before.one_time_password}:
+        password = before.one_time_password
+    admission = _admission(config) if before is None or _changed(config, before.config) else before.admission
+    made = plugins.make(config, user.name, password)
+    banner = read_banner(config)
+    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made, banner)
+
+
+_OF_ADMISSION = ("max_startups", "max_startups_per_source", "source_bits", "penalties", "penalty_exempt")
+
+
+def _changed(config: ServeConfig, before: ServeConfig) -> bool:
+    return any(getattr(config, name) != getattr(before, name) for name in _OF_ADMISSION)
+
+
+def _admission(config: ServeConfig) -> Admission:
+    return Admission(
         startups=config.max_startups,
         per_source=config.max_startups_per_source,
         source_bits=config.source_bits,
@@ -75,9 +95,6 @@ def prepare(config: ServeConfig) -> Prepared:
         exempt=config.penalty_exempt,
         random=_random,
     )
-    made = plugins.make(config, user.name, password)
-    banner = read_banner(config)
-    return Prepared(config, algorithms, host_keys, certificates, admission, user.name, password, way_in, made, banner)
 
 
 def read_banner(config: ServeConfig) -> str:

@@ -13,25 +13,50 @@ Each is loaded when it is needed: until a child is forked there is little, and t
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from dunnart.daemon.handed import Handed, by_inetd, by_systemd
+from dunnart.daemon.handed import VARIABLE, Handed, by_inetd, by_systemd
+from dunnart.daemon.systemd import Notifier
 from dunnart.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dunnart.daemon.background import Background
     from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.upgrade import Predecessor
 
 _WAIT_SECONDS = 60
 """For how long a server waits that inetd has given a listening socket, if the configuration does not say."""
 
 
-def run(config: ServeConfig, handed: Handed | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How the process was started.
+
+    Attributes:
+        handed: the sockets that were handed over, if any.
+        again: reads the configuration again, as the command line has it.
+        notifier: tells systemd.
+        background: lets the process that was started go, once this one listens.
+        predecessor: the running server that this one takes over from.
+    """
+
+    handed: Handed
+    again: Callable[[], ServeConfig]
+    notifier: Notifier
+    background: Background | None = None
+    predecessor: Predecessor | None = None
+
+
+def run(config: ServeConfig, handed: Handed | None = None, again: Callable[[], ServeConfig] | None = None) -> int:
     """Serve until SIGTERM or SIGINT comes, or the connection that was handed over ends.
 
     Args:
         config: what to serve.
         handed: what inetd has handed over, if that was taken already.
+        again: reads the configuration again for SIGHUP; None: only the files that it names are read again.
 
     Returns:
         The exit status, 0.
@@ -39,15 +64,24 @@ def run(config: ServeConfig, handed: Handed | None = None) -> int:
     Raises:
         ConfigError: something configured cannot be used. It is in the log too, if that is not standard error.
     """
-    if handed is None:
+    predecessor = None
+    if VARIABLE in os.environ:
+        from dunnart.daemon.upgrade import taken_over
+
+        predecessor = taken_over()
+    if predecessor is not None:
+        handed = predecessor.handed
+    elif handed is None:
         handed = by_inetd() if config.inetd else by_systemd() or Handed()
-    config = _fitting(config, handed)
+    config = fitting(config, handed)
+    notifier = Notifier()
     background = None
-    if config.background:
+    if config.background and predecessor is None:
         from dunnart.daemon.background import Background
 
         background = Background()
     start_log(config)
+    start = Start(handed, again or (lambda: config), notifier, background, predecessor)
     try:
         from dunnart.daemon.separation import separate
 
@@ -55,13 +89,13 @@ def run(config: ServeConfig, handed: Handed | None = None) -> int:
         from dunnart.daemon.preparing import prepare
         from dunnart.daemon.running import serve
 
-        return serve(prepare(config), handed, background, separation)
+        return serve(prepare(config), start, separation)
     except ConfigError as error:
         log_failure(error, log_place(config))
         raise
 
 
-def _fitting(config: ServeConfig, handed: Handed) -> ServeConfig:
+def fitting(config: ServeConfig, handed: Handed) -> ServeConfig:
     """Give the configuration with what goes without saying where sockets were handed over."""
     if not handed.sockets:
         return config

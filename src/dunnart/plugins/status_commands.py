@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from dunnart.errors import ConfigError
+from dunnart.errors import ConfigError, DunnartError
 from dunnart.plugins import status_text
 from dunnart.plugins.status_text import Look, Rate
 from dunnart.runtime.logs import LEVELS, PARTS, clean
@@ -69,6 +69,16 @@ class Command:
     changes: bool = False
 
 
+class Operated(Protocol):
+    """A daemon that runs a server."""
+
+    async def reload(self) -> None:
+        """Read the configuration again; raises `DunnartError` if it cannot be used, and then nothing has changed."""
+
+    async def upgrade(self) -> int:
+        """Have the program that is installed now take over; gives its process's number. Raises `DunnartError`."""
+
+
 class Console:
     """One operator's view of a server.
 
@@ -78,6 +88,7 @@ class Console:
         columns: the width of his terminal; None: lines may be of any length.
         rows: its height.
         refusal: what he is told if he may not.
+        daemon: what runs the server, if he may have it do something.
 
     Attributes:
         commands: what there is, by name.
@@ -85,13 +96,14 @@ class Console:
 
     def __init__(
         self, server: Server, *, may_change: bool, columns: int | None = None, rows: int = 24,
-        refusal: str = "you may only look",
+        refusal: str = "you may only look", daemon: Operated | None = None,
     ) -> None:  # fmt: skip
         self.server = server
         self.may_change = may_change
         self.columns = columns
         self.rows = rows
         self._refusal = refusal
+        self._daemon = daemon
         self._numbers: tuple[int, ...] = ()
         self._before: Look | None = None
 
@@ -225,14 +237,35 @@ class Console:
 
     async def _drain(self, arguments: Sequence[str]) -> Reply:
         seconds = _seconds(arguments[0]) if arguments else _DRAIN_SECONDS
+        notice = " ".join(arguments[1:])
         if self.server.draining:
             raise CommandError("the server is being drained already")
         status = await self.server.status()
-        self.server.begin_drain(seconds)
+        self.server.begin_drain(seconds, notice)
         return Reply(
             [f"nobody new is let in; the server ends with the last of {status.channels} channels, or in {seconds:g} s"],
             {"channels": status.channels, "seconds": seconds},
         )
+
+    async def _reload(self, _: Sequence[str]) -> Reply:
+        try:
+            await self._operated.reload()
+        except DunnartError as error:
+            raise CommandError(f"nothing has changed: {clean(str(error), most=1000)}") from error
+        return Reply(["the configuration was read again"], {})
+
+    async def _upgrade(self, _: Sequence[str]) -> Reply:
+        try:
+            number = await self._operated.upgrade()
+        except DunnartError as error:
+            raise CommandError(clean(str(error), most=1000)) from error
+        return Reply([f"process {number} has taken over; this one ends with its last connection"], {"pid": number})
+
+    @property
+    def _operated(self) -> Operated:
+        if self._daemon is None:
+            raise CommandError("this is for `dunnart status` on the server's machine")
+        return self._daemon
 
     async def _top(self, _: Sequence[str]) -> Reply:
         if self._before is None:
@@ -288,8 +321,19 @@ class Console:
         ),
         "limits": Command(_limits, "limits", "The bounds on connections and on the server."),
         "drain": Command(
-            _drain, "drain [SECONDS]", "Let nobody new in, and end with the last session.",
-            f"What is still open after SECONDS ({_DRAIN_SECONDS:g} by default) is ended.", 0, 1, changes=True,
+            _drain, "drain [SECONDS [TEXT]]", "Let nobody new in, and end with the last session.",
+            f"What is still open after SECONDS ({_DRAIN_SECONDS:g} by default) is ended. Every terminal is shown TEXT, "
+            "or how much time is left.", 0, None, changes=True,
+        ),
+        "reload": Command(
+            _reload, "reload", "Read the configuration and the keys again.",
+            "They are for new connections; those that there are go on as they are. What cannot be used changes "
+            "nothing. Only on the server's machine.", changes=True,
+        ),
+        "upgrade": Command(
+            _upgrade, "upgrade", "Have the program that is installed now take over.",
+            "It gets the listening sockets; this one ends with its last connection. If it does not start, nothing "
+            "has changed. Only on the server's machine.", changes=True,
         ),
         "top": Command(
             _top, "top", "The busiest connections, as they change; q ends it.",

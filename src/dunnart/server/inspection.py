@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
 from dunnart.runtime.logs import LEVELS, PARTS
-from dunnart.server.status import ConnectionStatus, PoolStatus, ProcessStatus, ServerStatus
+from dunnart.server.status import LASTING, ConnectionStatus, PoolStatus, ProcessStatus, ServerStatus
 
 if TYPE_CHECKING:
     from dunnart.server.config import ServerConfig
@@ -19,25 +20,28 @@ _PLUGIN = "plugin."
 
 
 async def server_status(
-    placement: Placement, config: ServerConfig, started: float, uptime_seconds: float, *, draining: bool
-) -> ServerStatus:
-    """Sum up a server."""
-    host = placement.host
-    sums: Counter[str] = Counter()
-    counters = Counter(placement.counters)
+    placements: Sequence[Placement], config: ServerConfig, started: float, uptime_seconds: float, *,
+    past: Mapping[str, int], draining: bool,
+) -> ServerStatus:  # fmt: skip
+    """Sum up a server; `past` is what those parts have counted that have ended."""
+    sums: Counter[str] = Counter({name: past.get(name, 0) for name in LASTING})
+    counters = Counter({name: count for name, count in past.items() if name not in LASTING})
     algorithms: dict[str, Counter[str]] = {}
     processes = [ProcessStatus.of_this("server")]
-    for part in await placement.each("status"):
-        sums.update(part["sums"])
-        counters.update(part.get("counters", {}))
-        for kind, counts in part["algorithms"].items():
-            algorithms.setdefault(kind, Counter()).update(counts)
-        if "process" in part:
-            processes.append(ProcessStatus(**part["process"]))
+    for placement in placements:
+        counters.update(placement.counters)
+        for part in await placement.each("status"):
+            sums.update(part["sums"])
+            counters.update(part.get("counters", {}))
+            for kind, counts in part["algorithms"].items():
+                algorithms.setdefault(kind, Counter()).update(counts)
+            if "process" in part:
+                processes.append(ProcessStatus(**part["process"]))
     answered = {each.pid for each in processes}
-    silent = {pid: role for pid, role in placement.processes.items() if pid not in answered}
+    silent = {pid: role for each in placements for pid, role in each.processes.items() if pid not in answered}
     processes += [ProcessStatus(pid, role, 0, 0.0, 0, answers=False) for pid, role in silent.items()]
-    pool = host.handlers
+    pools = [placement.host.handlers for placement in placements]
+    pool = pools[0]
     return ServerStatus(
         started=started,
         uptime_seconds=uptime_seconds,
@@ -48,7 +52,7 @@ async def server_status(
         logged_in=sums["logged_in"],
         sessions=sums["sessions"],
         channels=sums["channels"],
-        programs=host.programs,
+        programs=sum(placement.host.programs for placement in placements),
         logins=counters["logins"],
         failed_logins=counters["failed_logins"],
         bytes_received=sums["bytes_received"],
@@ -57,23 +61,30 @@ async def server_status(
         memory_bytes=sum(each.memory_bytes for each in processes),
         cpu_seconds=sum(each.cpu_seconds for each in processes),
         threads=sum(each.threads for each in processes),
-        application=PoolStatus(pool.size, pool.threads, pool.busy, pool.queue, pool.waiting, pool.refused),
+        application=PoolStatus(
+            pool.size,
+            sum(each.threads for each in pools),
+            sum(each.busy for each in pools),
+            pool.queue,
+            sum(each.waiting for each in pools),
+            sum(each.refused for each in pools),
+        ),
         processes=tuple(processes),
         algorithms={kind: dict(counts.most_common()) for kind, counts in algorithms.items()},
         counters=dict(sorted(counters.items())),
     )
 
 
-async def connections(placement: Placement, number: int | None) -> tuple[ConnectionStatus, ...]:
+async def connections(placements: Sequence[Placement], number: int | None) -> tuple[ConnectionStatus, ...]:
     """Describe the connections, or one of them, in the order of their numbers."""
-    host = placement.host
-    found = [ConnectionStatus.from_json(each) for part in await placement.each("sessions", number) for each in part]
-    return tuple(
-        replace(each, channels=tuple(
-            replace(channel, served_by=host.served_by(each.id, channel.number)) for channel in each.channels
-        ))
-        for each in sorted(found, key=lambda each: each.id)
-    )  # fmt: skip
+    found: list[ConnectionStatus] = []
+    for placement in placements:
+        host = placement.host
+        for part in await placement.each("sessions", number):
+            for each in map(ConnectionStatus.from_json, part):
+                channels = (replace(one, served_by=host.served_by(each.id, one.number)) for one in each.channels)
+                found.append(replace(each, channels=tuple(channels)))
+    return tuple(sorted(found, key=lambda each: each.id))
 
 
 def set_log_level(level: str, part: str | None) -> dict[str, int]:

@@ -58,23 +58,31 @@ class Placement(Protocol):
     def connections(self) -> int:
         """How many there are now."""
 
+    @property
+    def next_number(self) -> int:
+        """A number that no connection has had."""
 
-def place(config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> Placement:
-    """Make the placement that the configuration asks for."""
+
+def place(
+    config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None, first: int = 1
+) -> Placement:
+    """Make the placement that the configuration asks for; `first` is the first connection's number."""
     if config.placement == "process":
         from dunnart.server.processes.placement import InProcesses
 
-        return InProcesses(config, app_loop, server)
-    return (OnLoop if config.placement == "loop" else InThread)(config, app_loop, server)
+        return InProcesses(config, app_loop, server, first)
+    return (OnLoop if config.placement == "loop" else InThread)(config, app_loop, server, first)
 
 
 class OnLoop:
     """The protocol on the running event loop."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None, first: int = 1
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.host = Host(config, asyncio.get_running_loop(), app_loop, self.counters, server)
-        self.protocol = ProtocolServer(config, self.host, self.counters)
+        self.protocol = ProtocolServer(config, self.host, self.counters, numbers=(first, 1))
 
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Accept connections."""
@@ -104,14 +112,22 @@ class OnLoop:
         """How many there are now."""
         return self.protocol.connections
 
+    @property
+    def next_number(self) -> int:
+        """A number that no connection has had."""
+        return self.protocol.next_number
+
 
 class InThread:
     """The protocol on an event loop in a thread."""
 
-    def __init__(self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None, first: int = 1
+    ) -> None:
         self._config = config
         self._app_loop = app_loop
         self._server = server
+        self._first = first
         self._inner: OnLoop | None = None
         self._thread = LoopThread("dunnart-protocol")
         self.counters: Counter[str] = Counter()
@@ -120,7 +136,7 @@ class InThread:
         """Accept connections."""
 
         async def begin() -> None:
-            self._inner = OnLoop(self._config, self._app_loop, self._server)
+            self._inner = OnLoop(self._config, self._app_loop, self._server, self._first)
             self.counters = self._inner.counters
             await self._inner.start(listeners)
 
@@ -168,3 +184,8 @@ class InThread:
     def connections(self) -> int:
         """How many there are now."""
         return 0 if self._inner is None else self._inner.connections
+
+    @property
+    def next_number(self) -> int:
+        """A number that no connection has had."""
+        return self._first if self._inner is None else self._inner.next_number

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
 
 from dunnart.errors import LocalProtocolError
-from dunnart.runtime.listeners import ListenAddress, bound_address, listen, listens
+from dunnart.runtime.listening import Listening, Place
 from dunnart.runtime.logs import clean
 from dunnart.server.config import ServerConfig
 from dunnart.server.placement import place
 
 if TYPE_CHECKING:
-    from collections import Counter
+    import socket
     from types import TracebackType
 
+    from dunnart.runtime.listeners import ListenAddress
     from dunnart.server.placement import Placement
     from dunnart.server.status import ConnectionStatus, ServerStatus
 
 _P = ParamSpec("_P")
 _LOG = logging.getLogger("dunnart.server")
 _FOR_EVER = 1e9
+_OVERLAP = 1000  # connections that one placement may accept while the next one starts
 _FORWARDS = re.compile(r"^direct-|^(tcpip|streamlocal)-forward")  # what asks policies
 
 
@@ -65,6 +68,9 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self._placement: Placement | None = None
+        self._retired: dict[Placement, asyncio.Task[None]] = {}
+        self._past: Counter[str] = Counter()
+        self._listening = Listening()
         self._ending: asyncio.Task[None] | None = None
         self._addresses: tuple[ListenAddress, ...] = ()
         self._started = 0.0
@@ -80,23 +86,83 @@ class Server:
         """
         if self._placement is not None:
             raise LocalProtocolError("the server was started already")
-        listeners: list[socket.socket] = []
         try:
-            for where in self.config.listeners:
-                listeners += [where] if isinstance(where, socket.socket) else listen(where)
-            addresses = tuple(bound_address(each) for each in listeners if listens(each))
-            self._placement = placement = place(self.config, asyncio.get_running_loop(), self)
-            self._addresses = addresses
-            self._started, self._started_at = time.time(), time.monotonic()
-            self._closed = asyncio.Event()
-            self._drain = None
-            await placement.start(listeners)  # sessions may begin before it returns
-            self._warn()
+            listeners, self._addresses = self._listening.open(self.config.listeners)
+            with _closed_on_failure(listeners):
+                self._placement = placement = place(self.config, asyncio.get_running_loop(), self)
+                self._started, self._started_at = time.time(), time.monotonic()
+                self._closed = asyncio.Event()
+                self._drain = None
+                self._past.clear()
+                await placement.start(listeners)  # sessions may begin before it returns
+                self._warn()
         except BaseException:
             self._placement, self._addresses = None, ()
-            for listener in listeners:
-                listener.close()
+            self._listening.close()
             raise
+
+    async def replace(self, config: ServerConfig) -> None:
+        """Serve new connections as another description says. Those that there are go on as they are, until they end.
+
+        What both listen on stays open, and nobody is refused meanwhile.
+
+        Args:
+            config: the description, whose sockets in `listen` are this server's to close.
+
+        Raises:
+            ConfigError: it cannot listen where it should; nothing has changed then, nor with other errors.
+            LocalProtocolError: it does not run, or is being drained.
+        """
+        before = self._running
+        if self.draining:
+            raise LocalProtocolError("the server is being drained")
+        held = [place for place, _ in self._listening.sockets]
+        listeners, addresses = self._listening.open(config.listeners)
+        try:
+            with _closed_on_failure(listeners):
+                placement = place(config, asyncio.get_running_loop(), self, before.next_number + _OVERLAP)
+                await placement.start(listeners)
+        except BaseException:
+            self._listening.keep(held)
+            raise
+        if self._placement is not before or self.draining:  # meanwhile
+            await placement.close("the server is shutting down", 0.0)
+            return
+        self.config, self._placement, self._addresses = config, placement, addresses
+        self._retired[before] = asyncio.create_task(self._retire(before))
+        await before.stop_listening()
+        self._listening.keep(config.listeners)
+        self._warn()
+
+    async def _retire(self, placement: Placement) -> None:
+        """Let what has been replaced go on until its last connection ends."""
+        await placement.stop_listening()
+        await placement.each("emptied", _FOR_EVER, seconds=_FOR_EVER)
+        from dunnart.server.status import LASTING
+
+        for part in await placement.each("status"):
+            self._past.update(part.get("counters", {}))
+            self._past.update({name: part["sums"][name] for name in LASTING})
+        self._past.update(placement.counters)
+        del self._retired[placement]
+        await placement.close("", 0.0)
+
+    async def pause(self) -> None:
+        """Accept nobody until `replace` is called: connections wait in the system's queue.
+
+        Raises:
+            LocalProtocolError: it does not run.
+        """
+        await self._running.stop_listening()
+
+    @property
+    def listening(self) -> tuple[tuple[Place, Sequence[socket.socket]], ...]:
+        """The listening sockets, by the places in `config.listen` that they are for."""
+        return self._listening.sockets
+
+    def adopt(self, address: ListenAddress, sockets: Sequence[socket.socket]) -> None:
+        """Have sockets used that are listening already, when the server listens on that address."""
+        self._listening.adopt(address, sockets)
 
     def _warn(self) -> None:
         asking = [name for name in (*self.config.channel_types, *self.config.global_requests) if _FORWARDS.search(name)]
@@ -114,21 +180,19 @@ class Server:
         """
         placement, self._placement = self._placement, None
         if placement is not None:
-            self._ending = asyncio.create_task(self._end(placement, text, seconds))
+            self._ending = asyncio.create_task(self._end((placement, *self._retired), text, seconds))
         if self._ending is not None:
             await asyncio.shield(self._ending)  # a handler that calls this is cancelled by it
 
-    async def _end(self, placement: Placement, text: str, seconds: float) -> None:
+    async def _end(self, placements: Sequence[Placement], text: str, seconds: float) -> None:
         try:
-            await placement.close(text, seconds)
-            self._remove_files()
+            for task in self._retired.values():
+                task.cancel()
+            self._retired.clear()
+            self._listening.close()
+            await asyncio.gather(*(each.close(text, seconds) for each in placements))
         finally:
             self._closed.set()
-
-    def _remove_files(self) -> None:
-        if not self.draining:  # which has done so; another server may have made them since
-            for address in self._addresses:
-                address.remove()
 
     async def wait_closed(self) -> None:
         """Wait until it was closed, or has ended by being drained."""
@@ -186,8 +250,10 @@ class Server:
         """
         from dunnart.server.inspection import server_status
 
+        uptime = time.monotonic() - self._started_at
+        placements = self._placements
         return await server_status(
-            self._running, self.config, self._started, time.monotonic() - self._started_at, draining=self.draining
+            placements, self.config, self._started, uptime, past=self._past, draining=self.draining
         )
 
     async def sessions(self, connection: int | None = None) -> tuple[ConnectionStatus, ...]:
@@ -201,18 +267,18 @@ class Server:
         """
         from dunnart.server.inspection import connections
 
-        return await connections(self._running, connection)
+        return await connections(self._placements, connection)
 
     async def kill(self, connection: int, text: str = "ended by the operator") -> bool:
         """End a connection, telling the client `text`, and hang up its programs; False if there is none."""
-        done = True in await self._running.each("kill", connection, text)
+        done = True in await self._each("kill", connection, text)
         if done:
             _LOG.info("connection %d was ended by the operator: %s", connection, clean(text))
         return done
 
     async def rekey(self, connection: int) -> bool:
         """Begin to exchange a connection's keys anew; False if there is none, or nobody has logged in on it yet."""
-        return True in await self._running.each("rekey", connection)
+        return True in await self._each("rekey", connection)
 
     async def set_log_level(self, level: str, part: str | None = None) -> None:
         """Set how much is logged from now on.
@@ -227,7 +293,7 @@ class Server:
         """
         from dunnart.server.inspection import set_log_level
 
-        await self._running.each("levels", set_log_level(level, part))
+        await self._each("levels", set_log_level(level, part))
 
     @property
     def log_levels(self) -> dict[str, str]:
@@ -262,30 +328,37 @@ class Server:
         return self._drain
 
     async def _drained(self, placement: Placement, seconds: float, notice: str) -> None:
-        await placement.stop_listening()
-        for address in self._addresses:
-            address.remove()
+        await self._stop_listening(placement)
         for name, argument, limit in (("notify", notice, 0.0), ("drained", seconds, seconds)):
             if self._placement is placement:  # else it was closed meanwhile
-                await placement.each(name, argument, seconds=limit)
+                await self._each(name, argument, seconds=limit)
         await self.close()
 
-    def begin_end(self) -> asyncio.Task[None]:
+    async def _stop_listening(self, placement: Placement) -> None:
+        self._listening.close()
+        await placement.stop_listening()
+
+    def begin_end(self, *, handed_over: bool = False) -> asyncio.Task[None]:
         """Stop listening, let the connections go on until they end, however long that takes, and then close.
 
         Nobody is told. As `begin_drain`, it gives the task that does it.
+
+        Args:
+            handed_over: another process listens on the sockets: the files of unix sockets stay.
 
         Raises:
             LocalProtocolError: it does not run.
         """
         placement = self._running
         if self._drain is None:
+            if handed_over:
+                self._listening.forget()
             self._drain = asyncio.get_running_loop().create_task(self._ended(placement))
         return self._drain
 
     async def _ended(self, placement: Placement) -> None:
-        await placement.stop_listening()
-        await placement.each("emptied", _FOR_EVER, seconds=_FOR_EVER)
+        await self._stop_listening(placement)
+        await self._each("emptied", _FOR_EVER, seconds=_FOR_EVER)
         await self.close()
 
     async def emptied(self) -> None:
@@ -294,7 +367,7 @@ class Server:
         Raises:
             LocalProtocolError: it does not run.
         """
-        await self._running.each("emptied", _FOR_EVER, seconds=_FOR_EVER)
+        await self._each("emptied", _FOR_EVER, seconds=_FOR_EVER)
 
     async def drain(self, seconds: float, notice: str = "") -> None:
         """The same, waiting until it is done."""
@@ -305,6 +378,15 @@ class Server:
         if self._placement is None:
             raise LocalProtocolError("the server does not run")
         return self._placement
+
+    @property
+    def _placements(self) -> tuple[Placement, ...]:
+        return (self._running, *self._retired)
+
+    async def _each(self, name: str, *arguments: object, seconds: float = 0.0) -> list[Any]:
+        """Have every part of every placement do something."""
+        found = await asyncio.gather(*(each.each(name, *arguments, seconds=seconds) for each in self._placements))
+        return [result for results in found for result in results]
 
     # Facts.
 
@@ -321,11 +403,22 @@ class Server:
     @property
     def connections(self) -> int:
         """How many connections there are now, those that have not logged in included."""
-        return self._placement.connections if self._placement is not None else 0
+        return sum(each.connections for each in self._placements) if self._placement is not None else 0
 
     @property
     def counters(self) -> Counter[str]:
         """How often each thing has happened so far, by name."""
-        from collections import Counter
+        found = Counter(self._past)
+        for each in self._placements if self._placement is not None else ():
+            found.update(each.counters)
+        return found
 
-        return self._placement.counters if self._placement is not None else Counter()
+
+@contextlib.contextmanager
+def _closed_on_failure(listeners: Sequence[socket.socket]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+LASTING = ("bytes_received", "bytes_sent")
+"""What connections leave behind of themselves, beside what is counted."""
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 

@@ -188,7 +188,7 @@ from dunnart.runtime.listeners import ListenAddress
 class Server:
     addresses = [ListenAddress("127.0.0.1", 4321)]
     def __init__(self, **arguments):
-        self.sockets = arguments["listen"]
+        pass
     async def start(self):
         pass
     async def close(self):
