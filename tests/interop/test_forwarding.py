@@ -19,7 +19,7 @@ import pytest
 from tests.interop.clients import Dropbear, OpenSsh, Paramiko, Putty
 from tests.interop.conftest import Serve
 from tests.interop.forwards import MIB, dial, echoing, exchange, free_port, open_descriptors
-from tests.interop.support import SECONDS, Served, eventually, program, started
+from tests.interop.support import SECONDS, Served, environment, eventually, program, started
 
 DATA = os.urandom(8 * MIB)
 PROGRAMS: dict[str, Any] = {"OpenSSH": OpenSsh(), "Dropbear": Dropbear(), "PuTTY": Putty()}
@@ -275,6 +275,36 @@ def test_a_further_hop_is_made_with_the_agent(server: Served, agent: dict[str, s
     done = subprocess.run([*line, f"{hop} '{hop} echo there'"], env=env | agent, capture_output=True, text=True,
                           timeout=SECONDS, check=False)  # fmt: skip
     assert done.stdout == "there\n", done.stderr
+
+
+def test_a_key_is_bound_to_its_way(server: Served, start: Serve, agent: dict[str, str], tmp_path: Path) -> None:
+    """The client and the far ssh tell the agent each hop by session-bind@openssh.com, which it compares."""
+    further = start()
+    known = tmp_path / "hops"
+    known.write_text(
+        "".join(f"hop{number} {line}\n" for number, each in enumerate((server, further), 1)
+                for line in each.host_key_lines())
+    )  # fmt: skip
+    config = tmp_path / "config"
+    config.write_text(
+        f"User {server.user}\nBatchMode yes\nIdentityFile none\nUserKnownHostsFile {known}\nUpdateHostKeys no\n"
+        f"GlobalKnownHostsFile none\nHost hop1\nHostName 127.0.0.1\nHostKeyAlias hop1\nPort {server.port}\n"
+        f"Host hop2\nHostName 127.0.0.1\nHostKeyAlias hop2\nPort {further.port}\n"
+    )
+    env = environment(tmp_path) | agent
+    subprocess.run([program("ssh-add"), "-q", "-D"], env=env, check=True, timeout=SECONDS)
+    bound = [program("ssh-add"), "-q", "-H", str(known), "-h", "hop1", "-h", "hop1>hop2"]
+    subprocess.run([*bound, server.keys.path("ecdsa256")], env=env, check=True, timeout=SECONDS)
+
+    def ssh(*line: str) -> tuple[int, str]:
+        done = subprocess.run([program("ssh"), "-F", str(config), *line], env=env, capture_output=True, text=True,
+                              timeout=SECONDS, check=False)  # fmt: skip
+        return done.returncode, done.stdout
+
+    hop = shlex.join([program("ssh"), "-F", str(config)])
+    assert ssh("-A", "hop1", f"{hop} hop2 echo there") == (0, "there\n")
+    assert ssh("-A", "hop1", f"{hop} hop1 echo there") == (255, "")
+    assert ssh("hop2", "echo there") == (255, "")
 
 
 def test_without_the_flag_there_is_no_agent(server: Served, agent: dict[str, str]) -> None:
