@@ -12,6 +12,7 @@ from pathlib import Path
 from dunnart.crypto.profiles import PROFILES
 from dunnart.daemon.matching import MAY_MATCH
 from dunnart.daemon.plugins import registry
+from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, KEYWORDS
 from dunnart.daemon.uses import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD
 from dunnart.daemon.writing import option_table, toml
 from dunnart.protocol.limits import Limits
@@ -165,6 +166,41 @@ def profiles() -> str:
     return "\n".join(rows)
 
 
+def sshd_keywords() -> str:
+    """The page about sshd_config."""
+    rows = []
+    for keyword in sorted(KEYWORDS.values(), key=lambda each: each.key):
+        if keyword.mapped:
+            options = ", ".join(
+                option if " " in option else f"`{option}`" for option in re.split(r", (?!with)", keyword.mapped)
+            )
+            what = f"becomes {options}"
+        elif keyword.ignored:
+            what = f"does nothing: {keyword.ignored}"
+        else:
+            values = [" ".join(each) if isinstance(each, tuple) else str(each) for each in keyword.harmless]
+            shown = " and ".join(f"`{each}`" for each in values)
+            what = f"**stops the start**, but for {shown}: {keyword.refused}"
+        rows.append(f"| `{keyword.name}` | {what} |")
+    older = ", ".join(f"`{old}` is `{KEYWORDS[new].name}`" for old, new in sorted(ALIASES.items()))
+    return f"""# sshd_config
+
+What `dunnart sshd`, and `dunnart config import sshd_config`, make of each keyword of OpenSSH 10.
+[Swap sshd for dunnart](../how-to/swap-sshd.md) tells the rest.
+
+| keyword | |
+|---|---|
+{_lines(rows)}
+
+Older names, in small letters: {older}.
+Deprecated, with a warning as sshd's, and nothing else: {", ".join(f"`{each}`" for each in sorted(DEPRECATED))}.
+"""
+
+
+def _lines(rows: list[str]) -> str:
+    return "\n".join(rows)
+
+
 def figures() -> str:
     """The first table of the last published benchmark, with its conditions."""
     published = (DOCS.parent / "benchmarks" / "results" / "latest.md").read_text()
@@ -187,6 +223,7 @@ def pages() -> dict[Path, str]:
     return {
         readme: f"{before}<!-- figures -->\n\n{figures()}\n{after}",
         DOCS / "reference" / "configuration.md": configuration(),
+        DOCS / "reference" / "sshd-config.md": sshd_keywords(),
         protocol: f"{head}<!-- profiles -->\n\n{profiles()}\n{rest}",
     }
 
