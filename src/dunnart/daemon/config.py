@@ -144,6 +144,11 @@ class ServeConfig:
         "Plug-ins that let users in, one a method. None: authorized-keys, and one-time-password as the option password "
         "has it.",
     )  # fmt: skip
+    account: str = option(
+        OFF, converted(plugin_or_off), "PLUGIN",
+        "The plug-in that has the last word on every login, whatever its method. pam: PAM does, and opens its session, "
+        "as with sshd's UsePAM; off: none.",
+    )  # fmt: skip
     key_sources: tuple[str, ...] = list_option(
         (), converted(plugin_name), "PLUGIN", "Plug-ins that know more keys, asked after the files in authorized_keys.",
     )  # fmt: skip

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         RawSession,
     )
     from dunnart.server.interfaces import (
+        AccountCheck,
         AsyncHandler,
         AuditEvent,
         AuditSink,
@@ -70,6 +71,7 @@ class Plugins:
     session_requests: Mapping[str, SessionRequestHandler]
     forwarding: tuple[ForwardingPolicy, ...]
     audit: tuple[AuditSink, ...]
+    account: AccountCheck | None
     methods: tuple[str, ...]
     accept_env: tuple[str, ...]
     methods_for: Callable[[Candidate], tuple[str, ...]] | None = None
@@ -253,6 +255,7 @@ class _Maker:
                 cast("ForwardingPolicy", _with_named(use.plugin, found, "allows")) for use, found in of("forwarding")
             ),
             audit=tuple(_NamedSink(use.plugin, found) for use, found in of("audit")),
+            account=next((cast("AccountCheck", found) for _, found in of("account")), None),
             methods=self._config.methods,
             accept_env=self._config.accept_env,
         )  # fmt: skip

@@ -71,6 +71,7 @@ def described(
         "session_requests": plugins.session_requests,
         "forwarding": plugins.forwarding,
         "audit": plugins.audit,
+        "account": plugins.account,
         "methods": plugins.methods,
         "methods_for": plugins.methods_for,
         "accept_env": plugins.accept_env,

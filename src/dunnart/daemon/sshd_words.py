@@ -10,7 +10,7 @@ OUR_WORDS = {
     "pubkeyauthentication": "methods",
     "kbdinteractiveauthentication": 'authenticators, as ["pam"]',
     "authenticationmethods": "methods",
-    "usepam": 'authenticators = ["authorized-keys", "pam"]',
+    "usepam": 'account = "pam"',
     "allowtcpforwarding": 'forwards, whose entry "tcp" it is',
     "allowstreamlocalforwarding": 'forwards, whose entry "unix" it is',
     "allowagentforwarding": 'forwards, whose entry "agent" it is',

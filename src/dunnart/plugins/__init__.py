@@ -15,6 +15,9 @@ BUILT_IN = {
         "shadow": "dunnart.plugins.shadow:Shadow",
         "totp": "dunnart.plugins.totp:Totp",
     },
+    "dunnart.accounts": {
+        "pam": "dunnart.plugins.pam:PamAccounts",
+    },
     "dunnart.key_sources": {
         "http": "dunnart.plugins.http_keys:HttpKeys",
         "ldap": "dunnart.plugins.ldap_keys:LdapKeys",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from socket import socket as Socket  # noqa: N812 - the class, not the module
+
+    from dunnart.runtime.fork_server import ForkServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,56 @@ class Account:
     def groups(self) -> tuple[int, ...]:
         """All groups that the user is in."""
         return tuple(os.getgrouplist(self.name, self.gid))
+
+
+class Forks:
+    """What forks a login's processes: a process that has the limits, and whatever else was set up for the login.
+
+    Args:
+        sock: leads there.
+    """
+
+    def __init__(self, sock: Socket) -> None:
+        self._sock: Socket | None = sock
+        self._server: ForkServer | None = None
+        self._loop: AbstractEventLoop | None = None
+
+    def on(self, loop: AbstractEventLoop) -> ForkServer:
+        """Give it orders on this loop, always the same.
+
+        Raises:
+            OSError: the login is over.
+        """
+        if self._server is None:
+            from dunnart.runtime.fork_server import ForkServer
+
+            if self._sock is None:
+                raise OSError(0, "the login is over")
+            self._server, self._loop = ForkServer(loop, control=self._sock), loop
+        return self._server
+
+    def end(self) -> None:
+        """The login is over."""
+        if self._server is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._server.hang_up)
+        elif self._sock is not None:
+            self._sock.close()
+        self._sock = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Account):
+    """An account with a session that was opened for the login: all of its programs belong to that.
+
+    Attributes:
+        forks: starts them.
+        said: what its user is to read at the first shell on a terminal.
+        change_password: the password has to be changed, and nothing else may be.
+    """
+
+    forks: Forks = field(kw_only=True, compare=False)
+    said: str = field(default="", kw_only=True)
+    change_password: bool = field(default=False, kw_only=True)
 
 
 def find(name: str) -> Account | None:

@@ -10,10 +10,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from dunnart.plugins.os_account import Account
+from dunnart.plugins.os_account import Account, Opened
 
 NOLOGIN = "/etc/nologin"
 MOTD = "/etc/motd"
@@ -22,6 +21,9 @@ RECORDS = ("/var/run/utmp", "/var/log/wtmp", "/var/log/lastlog")
 USER_RC = ".ssh/rc"
 USER_ENVIRONMENT = ".ssh/environment"
 NOLOGIN_STATUS = 254
+PASSWD = "/usr/bin/passwd"  # noqa: S105 - a program
+MUST_CHANGE = "WARNING: Your password has expired.\nYou must change your password now and log in again!\n"
+NO_TERMINAL = "Your password has expired, and can be changed on a terminal only."
 _HUSH = ".hushlogin"
 _SHOWN_BYTES = 64 * 1024
 
@@ -85,7 +87,8 @@ def look(account: Account, options: Options, *, interactive: bool, user_rc: bool
         interactive: it is for a shell on a terminal.
         user_rc: the user's own rc file may be run.
     """
-    refused = nologin(account)
+    said = account.said if isinstance(account, Opened) else ""
+    refused = "" if isinstance(account, Opened) else nologin(account)  # which pam_nologin looks for
     if refused:
         return Found(refused, "/", (), "", prelude=False)
     directory, out_of_reach = _home(account.home)
@@ -95,7 +98,7 @@ def look(account: Account, options: Options, *, interactive: bool, user_rc: bool
     if options.user_environment:
         files.append(f"{account.home}/{USER_ENVIRONMENT}")
     prelude = out_of_reach or any(os.path.lexists(each) for each in files)
-    text = greeting(account, options) if interactive else ""
+    text = greeting(account, options, said) if interactive else ""
     return Found("", directory, account.groups(), text, prelude)
 
 
@@ -110,11 +113,12 @@ def _home(path: str) -> tuple[str, bool]:
     return path, False
 
 
-def greeting(account: Account, options: Options) -> str:
+def greeting(account: Account, options: Options, said: str = "") -> str:
     """Give what a shell on a terminal shows first, unless the user wants it quiet."""
     if os.path.exists(f"{account.home}/{_HUSH}"):
         return ""
-    text = _last_login(account.uid) if options.print_last_log else ""
+    text = f"{said}\n" if said else ""
+    text += _last_login(account.uid) if options.print_last_log else ""
     if options.print_motd:
         with contextlib.suppress(OSError):
             text += _text(MOTD)

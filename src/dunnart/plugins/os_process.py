@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, TypeVar
 
 from dunnart.errors import ConnectionClosed
 from dunnart.plugins import os_account, os_login
-from dunnart.plugins.os_account import Account
+from dunnart.plugins.os_account import Account, Opened
 from dunnart.plugins.os_login import Found, Options
 from dunnart.server import Call, Command, clean, plugin, report
 from dunnart.server.raw import TEMPORARY_FAILURE
@@ -91,10 +92,14 @@ class OsLogin:
         if found.refused:
             _refuse(session, found.refused, os_login.NOLOGIN_STATUS)
             return
+        opened = account if isinstance(account, Opened) else None
+        if opened is not None and opened.change_password and session.terminal is None:
+            _refuse(session, os_login.NO_TERMINAL, 1)
+            return
         recorded = self._options.record_logins and session.terminal is not None and os.geteuid() == 0
         program = self._program(session, account, found, recorded=recorded)
         try:
-            session.run(program)
+            session.run(program, None if opened is None else opened.forks.on(asyncio.get_running_loop()))
         except ConnectionClosed:
             return
         except OSError as error:  # a command that is too long, a shell that does not exist: nobody's fault here
@@ -116,17 +121,21 @@ class OsLogin:
     def _program(self, session: RawSession, account: Account, found: Found, *, recorded: bool) -> Command | Call:
         name, command = os.path.basename(account.shell), session.facts.command
         argv: tuple[str | bytes, ...] = (f"-{name}",) if command is None else (name, "-c", command)
+        executable, text = account.shell, found.greeting
         variables, last = _variables(session, account)
-        if not found.prelude:
+        if isinstance(account, Opened) and account.change_password:
+            argv, executable, text = ("passwd",), os_login.PASSWD, os_login.MUST_CHANGE
+        elif not found.prelude and not isinstance(account, Opened):
             greeting = found.greeting.encode(errors="surrogateescape")
             user = _other(account, found.groups)
             return Command(argv, account.shell, variables | last, found.directory, user, self._umask, greeting=greeting)
         from dunnart.plugins.login_process import Wanted
 
         wanted = Wanted(
-            tuple(map(os.fsdecode, argv)), account.shell, variables, last, self._options.user_environment, account.home,
-            self._umask, account.name, account.uid, account.gid, keep_groups=False,
-            greeting=found.greeting, host=session.peer.host, records=os_login.RECORDS if recorded else (),
+            tuple(map(os.fsdecode, argv)), executable, variables, last, self._options.user_environment, account.home,
+            self._umask, account.name, account.uid, account.gid,
+            keep_groups=isinstance(account, Opened), greeting=text, host=session.peer.host,
+            records=os_login.RECORDS if recorded else (),
             rc=self._may_run_rc(session), system_rc=os_login.SYSTEM_RC,
         )  # fmt: skip
         return Call(_PRELUDE, wanted.arguments(), {}, "/", preload=(_PRELUDE.partition(":")[0],), terminal=True)
@@ -174,15 +183,20 @@ def call(
     Returns:
         Whether it could be started; if not, the log says why.
     """
-    if reason := os_login.nologin(account):
+    opened = account if isinstance(account, Opened) else None
+    if opened is None and (reason := os_login.nologin(account)):
         _refuse(session, reason, os_login.NOLOGIN_STATUS)
+        return True
+    if opened is not None and opened.change_password:
+        _refuse(session, os_login.NO_TERMINAL, 1)
         return True
     variables = {"USER": account.name, "LOGNAME": account.name, "HOME": account.home}
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
-    user = _other(account, account.name)
+    user = _other(account, account.name if opened is None else None)
     try:
-        session.run(Call(target, arguments, variables, account.home, user, passed, preload))
+        forks = None if opened is None else opened.forks.on(asyncio.get_running_loop())
+        session.run(Call(target, arguments, variables, account.home, user, passed, preload), forks)
     except OSError as error:
         _warn(session, f"{target} cannot be started: {error.strerror}")
         return False
@@ -212,8 +226,9 @@ def _variables(session: RawSession, account: Account) -> tuple[dict[str, str], d
         "HOME": account.home,
         "SHELL": account.shell,
         "PATH": _ROOT_PATH if account.uid == 0 else _PATH,
-        "MAIL": f"/var/mail/{account.name}",
     }
+    if not isinstance(account, Opened):  # pam_mail sets it
+        variables["MAIL"] = f"/var/mail/{account.name}"
     if zone := os.environ.get("TZ"):
         variables["TZ"] = zone
     if session.terminal is not None:

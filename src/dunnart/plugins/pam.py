@@ -3,7 +3,7 @@
     authenticator ◄── lines of JSON ──► a process of its own for each login: dunnart.plugins.pam_process
 
 A module that hangs or crashes takes its process along and nothing else. The process stays as long as the connection,
-and then closes the session.
+forks its programs, and then closes the session.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account
+from dunnart.plugins.os_account import Forks, Opened
 from dunnart.plugins.pam_process import LINE_BYTES
 from dunnart.server import Allow, AuthReply, Call, Deny, InteractiveCredential, PasswordCredential, Prompt, Rights
 from dunnart.server.plugins import plugin
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from dunnart.server.plugins import Context
 
 _TARGET = "dunnart.plugins.pam_process:main"
+_PRELOAD = ("dunnart.plugins.login_process",)
 _LONGEST = 9.0  # the server gives up after 10
 _MOST_PROMPTS = 16
 _MOST_TEXT = 16 * 1024
+_FOLDER = "/etc/pam.d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ class Options:
         seconds: how long PAM may take until it asks or decides, at most 9; then the login is refused.
         processes: how many logins may have a process at a time; those of users who are in count as well.
         empty_passwords: modules may take an empty password; permit_empty_passwords must allow it too.
+        folder: where service files are looked for; another than /etc/pam.d wants Linux-PAM 1.4.
     """
 
     service: str = "sshd"
     seconds: float = 8.0
     processes: int = 500
     empty_passwords: bool = False
+    folder: str = _FOLDER
 
     def __post_init__(self) -> None:
         if not self.service or "/" in self.service or not self.service.isprintable():
@@ -62,8 +67,9 @@ class Options:
 class _Helper:
     """The process of one login."""
 
-    def __init__(self, child: Forked, sock: socket.socket, user: str) -> None:
+    def __init__(self, child: Forked, sock: socket.socket, user: str, forks: Forks) -> None:
         self._child = child
+        self.forks = forks
         self.user = user
         self._sock = sock
         self._reader: asyncio.StreamReader | None = None
@@ -87,6 +93,7 @@ class _Helper:
 
     def close(self) -> None:
         """Have it close the session and end."""
+        self.forks.end()
         if self._writer is not None:
             self._writer.close()
         else:
@@ -104,18 +111,21 @@ class _PamBase:
     Not `on_any_loop`: the processes are watched by one loop.
     """
 
+    last = False
+    """It has the last word on logins of any method."""
+
     def __init__(self, context: Context[Options]) -> None:
         if not sys.platform.startswith("linux"):
             raise ConfigError("PAM is spoken to on Linux only")
         self._options = context.options
         self._log = context.logger
-        if not os.path.exists(f"/etc/pam.d/{self._options.service}"):
-            raise ConfigError(f"there is no /etc/pam.d/{self._options.service}", key="service")
+        if not os.path.exists(f"{self._options.folder}/{self._options.service}"):
+            raise ConfigError(f"there is no {self._options.folder}/{self._options.service}", key="service")
         self._forks: ForkServer | None = None
         self._helpers: dict[int, _Helper] = {}
         self._running = 0
 
-    async def _begin(self, attempt: Attempt, password: str | None) -> AuthReply:
+    async def _begin(self, attempt: Attempt, password: str | None, *, proved: bool = False) -> AuthReply:
         """Start a process for a login, in the place of one that the same connection may have."""
         self.ended(attempt.connection)
         if self._running >= self._options.processes:
@@ -123,7 +133,9 @@ class _PamBase:
         helper = self._helpers[attempt.connection] = self._start(attempt.user)
         return await self._go_on(attempt, helper, {
             "service": self._options.service, "user": attempt.user, "address": attempt.address, "password": password,
-            "empty": self._options.empty_passwords,
+            "empty": self._options.empty_passwords, "proved": proved,
+            "folder": "" if self._options.folder == _FOLDER else self._options.folder,
+            "ends": f"{attempt.address} {attempt.port} {attempt.local.host} {attempt.local.port}",
         })  # fmt: skip
 
     def _start(self, user: str) -> _Helper:
@@ -133,13 +145,16 @@ class _PamBase:
 
             self._forks = ForkServer(loop)
         ours, theirs = socket.socketpair()
+        orders, ordered = socket.socketpair()
         try:
-            with theirs, open(os.devnull, "r+b") as nothing:
+            with theirs, ordered, open(os.devnull, "r+b") as nothing:
                 number = nothing.fileno()
-                call = Call(_TARGET, (), {}, "/", None, (theirs.fileno(),), (_TARGET.partition(":")[0],))
+                passed = (theirs.fileno(), ordered.fileno())
+                call = Call(_TARGET, (), {}, "/", None, passed, (_TARGET.partition(":")[0], *_PRELOAD))
                 child = self._forks.start(call, (number, number, number))
         except BaseException:
             ours.close()
+            orders.close()
             raise
         self._running += 1
 
@@ -148,7 +163,7 @@ class _PamBase:
 
         child.watch(loop, over)
         ours.setblocking(False)  # noqa: FBT003 - the name says it
-        return _Helper(child, ours, user)
+        return _Helper(child, ours, user, Forks(orders))
 
     async def _go_on(self, attempt: Attempt, helper: _Helper, said: dict[str, object]) -> AuthReply:
         """Tell the process something, and give what comes of it."""
@@ -180,13 +195,14 @@ class _PamBase:
         prompts = heard.get("prompts")
         if isinstance(prompts, list):
             return Prompt(tuple((str(prompt), echo is True) for prompt, echo in prompts[:_MOST_PROMPTS]), "", text)
-        verdict = await self._verdict(attempt, heard)
-        if not text or isinstance(attempt.credential, PasswordCredential):
+        shown = isinstance(attempt.credential, InteractiveCredential) and not self.last
+        verdict = await self._verdict(attempt, helper, heard, "" if shown else text)
+        if not text or not shown:
             return verdict
         helper.verdict = verdict  # what modules have said is shown first
         return Prompt((), "", text)
 
-    async def _verdict(self, attempt: Attempt, heard: dict[str, object]) -> AuthReply:
+    async def _verdict(self, attempt: Attempt, helper: _Helper, heard: dict[str, object], said: str) -> AuthReply:
         if heard["allowed"] is not True:
             return Deny(str(heard["detail"]))
         account = await attempt.run(os_account.find, attempt.user)
@@ -194,7 +210,14 @@ class _PamBase:
             return Deny("no such user here", unknown_user=True)
         environment = heard["environment"]
         assert isinstance(environment, dict)
-        return Allow(account, Rights(environment=tuple((str(name), str(value)) for name, value in environment.items())))
+        change = heard["change"] is True
+        rights = replace(Rights.nothing(), sessions=True, pty=True) if change else Rights()
+        variables = tuple((str(name), str(value)) for name, value in environment.items())
+        opened = Opened(
+            account.name, account.uid, account.gid, account.home, account.shell, forks=helper.forks, said=said,
+            change_password=change,
+        )  # fmt: skip
+        return Allow(opened, replace(rights, environment=variables))
 
     def ended(self, connection: int) -> None:
         """A connection is gone, or begins anew: its session is closed."""
@@ -242,3 +265,24 @@ class PamPassword(_PamBase):
         if not isinstance(attempt.credential, PasswordCredential):
             return Deny("not a password")
         return await self._begin(attempt, attempt.credential.password)
+
+
+@plugin(Options)
+class PamAccounts(_PamBase):
+    """Lets in only whom PAM's account modules let in, whatever the method, and opens PAM's session; see pam.
+
+    Who is to change a password first can do that on a terminal, and nothing else.
+    """
+
+    last = True
+
+    async def admit(self, attempt: Attempt, allowed: Allow) -> Allow | Deny:
+        """Ask PAM, unless it is PAM that has allowed the login."""
+        if isinstance(allowed.grant, Opened):
+            return allowed
+        reply = await self._begin(attempt, None, proved=True)
+        if not isinstance(reply, Allow):
+            return reply if isinstance(reply, Deny) else Deny("PAM has asked something")
+        assert reply.rights is not None
+        rights = reply.rights if allowed.rights is None else allowed.rights.both(reply.rights)
+        return replace(allowed, grant=reply.grant, rights=rights)

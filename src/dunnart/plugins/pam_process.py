@@ -3,11 +3,15 @@
 It reads and writes lines of JSON on descriptor 3, the server being at the other end:
 
     server                                   here
-    {"service", "user", "address", …}  ──►   pam_start, pam_authenticate, pam_acct_mgmt, pam_chauthtok if it must
+    {"service", "user", "address", …}  ──►   pam_start, pam_authenticate unless the user is "proved", pam_acct_mgmt,
+                                             pam_chauthtok if it must, pam_setcred, pam_open_session
                                        ◄──   {"prompts": [[text, echo], …], "text": …}    as often as a module asks
     {"answers": [text, …]}             ──►
                                        ◄──   {"allowed": true, "environment": {…}, "text": …}    or false and "detail"
     the end of the connection          ──►   pam_close_session, pam_setcred(delete), pam_end
+
+Once the user is in, it forks his programs, as descriptor 4 orders (`dunnart.runtime.forked`): so they have the limits,
+the groups, the audit's number, the keyring and the control group that modules have set for this process.
 
 PAM is reached through ctypes: the wrappers on PyPI either know conversations of one password only, or give no
 environment and no way to change an expired password. The numbers are those of Linux-PAM.
@@ -15,18 +19,22 @@ environment and no way to change an expired password. The numbers are those of L
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import socket
 
-CONTROL = 3
+from dunnart.runtime import forked
+
+CONTROL, ORDERS = 3, 4
 LINE_BYTES = 256 * 1024
 _SUCCESS, _BUFFER_ERROR, _NEW_AUTHTOK_REQUIRED, _CONVERSATION_ERROR = 0, 5, 12, 19
 _USER, _TTY, _REMOTE_HOST = 2, 3, 4
 _ECHO_OFF, _ECHO_ON, _ERROR, _INFO = 1, 2, 3, 4
 _NO_EMPTY_PASSWORD, _CHANGE_EXPIRED = 1, 0x20
 _ESTABLISH, _DELETE = 2, 4
+_CONNECTION, _INFORMATION = "SSH_CONNECTION", "SSH_AUTH_INFO"
 
 
 class _Message(ctypes.Structure):
@@ -84,6 +92,8 @@ class Pam:
 
     def __init__(self, order: dict[str, object], control: Control) -> None:
         self._control = control
+        self._proved = order["proved"] is True
+        self.must_change = False
         self._password = order["password"]
         self._one_password = self._password is not None
         self._said: list[str] = []
@@ -99,14 +109,19 @@ class Pam:
         self._conversation = _Conversation(_FUNCTION(self._converse), None)
         self._handle = ctypes.c_void_p()
         self.opened = self.credentials = False
-        status = self._pam.pam_start(
-            str(order["service"]).encode(), self._user.encode(), ctypes.byref(self._conversation),
-            ctypes.byref(self._handle),
-        )  # fmt: skip
+        status = self._start(str(order["service"]).encode(), str(order["folder"]))
         if status != _SUCCESS:
             raise OSError(f"pam_start: {status}")
         self._set(_REMOTE_HOST, str(order["address"]))
+        self._pam.pam_putenv(self._handle, f"{_CONNECTION}={order['ends']}".encode())
         self._set(_TTY, "ssh")
+
+    def _start(self, service: bytes, folder: str) -> int:
+        arguments = (service, self._user.encode(), ctypes.byref(self._conversation))
+        handle = ctypes.byref(self._handle)
+        if not folder:
+            return int(self._pam.pam_start(*arguments, handle))
+        return int(self._pam.pam_start_confdir(*arguments, folder.encode(), handle))
 
     def _set(self, item: int, value: str) -> None:
         if value:
@@ -149,7 +164,7 @@ class Pam:
         if self._password is not None:  # given once, for one question that is not shown
             password, self._password = self._password, None
             return [str(password)] if len(prompts) == 1 and not prompts[0][1] else None
-        if self._one_password:
+        if self._one_password or self._proved:
             return None
         self._control.write(prompts=prompts, text=self.said())
         answers = self._control.read()["answers"]
@@ -162,11 +177,12 @@ class Pam:
 
     def log_in(self) -> str:
         """Do all that a login wants; gives why it may not be, or "" if it may."""
-        status = self._pam.pam_authenticate(self._handle, self._flags)
-        if status != _SUCCESS:
+        if not self._proved and (status := self._pam.pam_authenticate(self._handle, self._flags)) != _SUCCESS:
             return self._failed("pam_authenticate", status)
         status = self._pam.pam_acct_mgmt(self._handle, self._flags)
-        if status == _NEW_AUTHTOK_REQUIRED:
+        if status == _NEW_AUTHTOK_REQUIRED and self._proved:
+            self.must_change = True
+        elif status == _NEW_AUTHTOK_REQUIRED:
             if self._one_password:
                 return "the password has to be changed, which keyboard-interactive allows"
             status = self._pam.pam_chauthtok(self._handle, _CHANGE_EXPIRED)
@@ -176,15 +192,22 @@ class Pam:
             return self._failed("pam_acct_mgmt", status)
         if self._item(_USER) != self._user:
             return "a module has changed the user's name"
+        self._take_groups()  # which pam_group adds to
         status = self._pam.pam_setcred(self._handle, _ESTABLISH)
-        if status != _SUCCESS:
+        if status != _SUCCESS and not self._proved:  # without a password there may be none to be had
             return self._failed("pam_setcred", status)
-        self.credentials = True
+        self.credentials = status == _SUCCESS
         status = self._pam.pam_open_session(self._handle, 0)
         if status != _SUCCESS:
             return self._failed("pam_open_session", status)
         self.opened = True
         return ""
+
+    def _take_groups(self) -> None:
+        import pwd
+
+        with contextlib.suppress(KeyError):  # then there is nobody whom the programs could be
+            os.initgroups(self._user, pwd.getpwnam(self._user).pw_gid)
 
     def _failed(self, where: str, status: int) -> str:
         if self._gone:
@@ -205,7 +228,7 @@ class Pam:
         number = 0
         while listed and listed[number] is not None:
             name, equals, value = listed[number].decode(errors="surrogateescape").partition("=")
-            if equals:
+            if equals and not name.startswith((_CONNECTION, _INFORMATION)):  # for modules, and not for programs
                 found[name] = value
             number += 1
         return found
@@ -234,9 +257,11 @@ def main(_arguments: list[str]) -> int:
         return 1
     try:
         detail = pam.log_in()
-        control.write(allowed=not detail, detail=detail, text=pam.said(), environment=pam.environment())
+        control.write(
+            allowed=not detail, detail=detail, text=pam.said(), environment=pam.environment(), change=pam.must_change
+        )
         if not detail:
-            control.read()
+            forked.main(ORDERS, 0, until=CONTROL)
     except Gone:
         pass
     finally:

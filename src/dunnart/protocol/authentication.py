@@ -126,6 +126,17 @@ class ServerAuthentication:
         """Requests that were refused and counted."""
         return self._failures
 
+    def completes(self, credential: Credential, reply: object) -> bool:
+        """Tell whether this answer to the question that is out lets the user in: it is proved, and ends a chain."""
+        if not isinstance(reply, Allow) or (*self._passed, credential.method) not in self._chains:
+            return False
+        if isinstance(credential, GssapiCredential):
+            return credential.mic is not None
+        if not isinstance(credential, PublicKeyCredential):
+            return True
+        signed = signed_request(self._core.session_id, self._user or "", credential)
+        return credential.signed and not unproven(credential, signed, reply)
+
     def receive(self, number: int, payload: memoryview) -> None:
         """Handle USERAUTH_REQUEST, USERAUTH_INFO_RESPONSE and what a GSS-API mechanism sends."""
         if self._answering:

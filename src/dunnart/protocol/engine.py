@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dunnart.protocol.channel import Channel
-    from dunnart.protocol.questions import Question
+    from dunnart.protocol.questions import Credential, Question
     from dunnart.protocol.requests import ChannelRequest, GlobalRequest
 
 BY_APPLICATION = 11
@@ -145,6 +145,11 @@ class Engine(Core):
         for event in self._pending:
             if isinstance(event, DataReceived):
                 event.chunks = [memoryview(bytes(chunk)) for chunk in event.chunks]
+
+    def completes(self, credential: Credential, reply: object) -> bool:
+        """Tell whether this reply to the `AuthQuestion` that is out would let the user in; the server's."""
+        authentication = self._authentication
+        return isinstance(authentication, ServerAuthentication) and authentication.completes(credential, reply)
 
     def receive_eof(self, now: float) -> None:
         """The peer closed its side of the transport."""

@@ -45,12 +45,18 @@ class ForkServer:
     Args:
         loop: that loop.
         idle_seconds: how long the process waits for orders when it has no children.
+        control: leads to a process that runs `dunnart.runtime.forked` already; once it has ended, orders fail.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, idle_seconds: int = 60) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, idle_seconds: int = 60, control: socket.socket | None = None
+    ) -> None:
         self._loop = loop
         self._idle_seconds = idle_seconds
-        self._control: socket.socket | None = None
+        self._control = control
+        self._given = control is not None
+        if control is not None:
+            control.setblocking(False)  # noqa: FBT003 - the name says it
         self._rest = memoryview(b"")  # of an order that was sent in part
         self._process: Spawned | None = None
         self._ended = asyncio.Event()
@@ -99,6 +105,10 @@ class ForkServer:
                 self._process.signal(signal.SIGKILL)
                 await self._ended.wait()
 
+    def hang_up(self) -> None:
+        """Give up a process that was given."""
+        self._let_go()
+
     def _let_go(self) -> None:
         if self._control is not None:
             self._loop.remove_writer(self._control)
@@ -116,6 +126,8 @@ class ForkServer:
 
     def _begin(self) -> None:
         self._let_go()
+        if self._given:
+            raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
         ours, theirs = socket.socketpair()
         path = json.dumps([os.path.abspath(entry) for entry in sys.path])
         numbers = (str(theirs.fileno()), str(self._idle_seconds))
@@ -162,8 +174,8 @@ class ForkServer:
             self._loop.remove_writer(self._control)
 
 
-def _groups(groups: tuple[int, ...] | str) -> list[int] | str:
-    return groups if isinstance(groups, str) else list(groups)
+def _groups(groups: tuple[int, ...] | str | None) -> list[int] | str | None:
+    return list(groups) if isinstance(groups, tuple) else groups
 
 
 class Forked:

@@ -28,8 +28,14 @@ _STATUS = 0  # which of the descriptors tells of the end; the rest are the child
 _FAILED = 1
 
 
-def main(descriptor: int, idle_seconds: int) -> None:
-    """Serve the socket of that number until it ends, or until nothing was wanted and no child ran for so long."""
+def main(descriptor: int, idle_seconds: int, until: int = -1) -> None:
+    """Serve a socket until it ends, or until nothing was wanted and no child ran for so long.
+
+    Args:
+        descriptor: the socket's.
+        idle_seconds: how long; 0: it serves on.
+        until: another descriptor, whose end is the end as well; -1: none.
+    """
     control = socket.socket(fileno=descriptor)
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -39,9 +45,11 @@ def main(descriptor: int, idle_seconds: int) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
+    if until >= 0:
+        poll.register(until, select.POLLIN)
     ending = False
     while children or not ending:
-        ready = dict(poll.poll(idle_seconds * 1000))
+        ready = dict(poll.poll(idle_seconds * 1000 or None))
         if not ready and not children:
             # Whoever orders now is refused, and starts another; what was ordered just before is done still.
             control.shutdown(socket.SHUT_RD)
@@ -53,6 +61,8 @@ def main(descriptor: int, idle_seconds: int) -> None:
             os.read(wake, 512)
             children.reap()
         if descriptor in ready and not _obey(control, children):
+            return
+        if until in ready and descriptor not in ready:  # what was ordered before is done
             return
 
 
@@ -180,7 +190,7 @@ def _child(order: dict[str, object], target: object, found: list[int]) -> int:
         uid, gid, groups = user
         if isinstance(groups, str):  # whose look-up may take its time
             os.initgroups(groups, gid)
-        else:
+        elif groups is not None:
             os.setgroups(groups)
         os.setgid(gid)
         os.setuid(uid)

@@ -38,6 +38,7 @@ from dunnart.server.facts import Address, Candidate, ConnectionFacts, Terminal
 from dunnart.server.file_transfer import ScpHandler, SftpHandler
 from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.interfaces import (
+    AccountCheck,
     AuditEvent,
     AuditSink,
     ChannelOpening,
@@ -56,6 +57,7 @@ from dunnart.server.server import Server
 from dunnart.server.session import Session
 
 __all__ = [
+    "AccountCheck",
     "Address",
     "Admission",
     "Algorithms",

@@ -83,6 +83,13 @@ class HostLink(Protocol):
     async def sign(self, connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
         """Sign for a connection with the private half of a host key that only the application's process has."""
 
+    @property
+    def admits(self) -> bool:
+        """Whether `admit` is to be asked."""
+
+    async def admit(self, attempt: Attempt, allowed: Allow) -> AuthReply:
+        """A user has proved who he is: may he in? May raise."""
+
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened? May raise."""
 
@@ -199,6 +206,20 @@ class Host:
         if private.slow:
             return await self.callbacks.run(lambda: private.sign(algorithm, data))
         return private.sign(algorithm, data)
+
+    @property
+    def admits(self) -> bool:
+        """Whether somebody has the last word on logins."""
+        return self.config.account is not None
+
+    async def admit(self, attempt: Attempt, allowed: Allow) -> AuthReply:
+        """Ask who has the last word on logins."""
+        check = self.config.account
+        assert check is not None
+        if (ended := getattr(check, "ended", None)) is not None:
+            self._to_tell.setdefault(attempt.connection, set()).add(ended)
+        async with asyncio.timeout(self.config.callback_seconds):
+            return await self._on_app_loop(check.admit(replace(attempt, run=self.callback), allowed))
 
     async def open(self, asked: Asked, control: ConnectionControl) -> Opening | Refusal:
         """Ask the channel type's plug-in, and keep what it wants to serve the channel with."""

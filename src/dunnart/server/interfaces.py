@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from dunnart.keys.public import PublicKey
-from dunnart.protocol.questions import Refusal
+from dunnart.protocol.questions import Allow, Deny, Refusal
 from dunnart.server.applications import AsyncHandler, Handler, Middleware
-from dunnart.server.authentication import Authenticator
+from dunnart.server.authentication import Attempt, Authenticator
 from dunnart.server.facts import Address, ConnectionFacts
 from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.raw import Application
 
 __all__ = [
+    "AccountCheck",
     "Application",
     "AsyncHandler",
     "AuditEvent",
@@ -43,6 +44,22 @@ __all__ = [
     "SessionRequestHandler",
     "Tunnel",
 ]
+
+
+class AccountCheck(Protocol):
+    """Has the last word on every login, whatever its method: may this user in, here and now?
+
+    One with a method `ended(connection)` is told when a connection is gone for which it has been asked.
+    """
+
+    async def admit(self, attempt: Attempt, allowed: Allow) -> Allow | Deny:
+        """Decide on a user who has proved who he is.
+
+        Args:
+            attempt: the last request of the login.
+            allowed: what its authenticator has allowed, which is to be given back, with more of a grant or fewer
+                rights perhaps.
+        """
 
 
 class KeySource(Protocol):

@@ -90,9 +90,15 @@ class Login:
         began = connection.loop.time()
         failure = Deny(f"the {attempt.credential.method} authenticator failed")
         reply: AuthReply = await self._asked(connection.server.host.authenticate(attempt), failure)
+        host = connection.server.host
+        if isinstance(reply, Allow) and host.admits and self._completes(question, reply):
+            reply = await self._asked(host.admit(attempt, reply), Deny("the account could not be checked"))
         if not isinstance(reply, Allow | Prompt | GssapiStep):
             await self._wait(began, max(_FAILURE_SECONDS, connection.server.config.limits.auth_delay_seconds))
         connection.answer(question, reply)
+
+    def _completes(self, question: AuthQuestion | GssapiQuestion, reply: Allow) -> bool:
+        return isinstance(question, AuthQuestion) and self._connection.pump.engine.completes(question.credential, reply)
 
     async def _asked(self, asked: Awaitable[_T], failure: _T) -> _T:
         """Wait for a plug-in. Its fault disturbs nobody else; neither does a task of its own that was cancelled."""

@@ -29,6 +29,7 @@ from dunnart.runtime.logs import clean
 from dunnart.server.applications import Handler, Middleware, as_application
 from dunnart.server.config import METHODS
 from dunnart.server.interfaces import (
+    AccountCheck,
     AuditSink,
     Authenticator,
     ChannelType,
@@ -152,13 +153,14 @@ FORWARDING_POLICIES: Group[ForwardingPolicy] = Group(
     "dunnart.forwarding_policies", "a forwarding policy", _with_method("allows")
 )
 MIDDLEWARE: Group[Middleware] = Group("dunnart.middleware", "middleware", _middleware)
+ACCOUNTS: Group[AccountCheck] = Group("dunnart.accounts", "an account check", _with_method("admit"))
 AUDIT_SINKS: Group[AuditSink] = Group("dunnart.audit_sinks", "an audit sink", _with_method("record"))
 
 GROUPS: dict[str, Group[Any]] = {
     group.name: group
     for group in (
-        AUTHENTICATORS, KEY_SOURCES, SHELLS, EXECS, SUBSYSTEMS, CHANNEL_TYPES, GLOBAL_REQUESTS, SESSION_REQUESTS,
-        FORWARDING_POLICIES, MIDDLEWARE, AUDIT_SINKS,
+        AUTHENTICATORS, ACCOUNTS, KEY_SOURCES, SHELLS, EXECS, SUBSYSTEMS, CHANNEL_TYPES, GLOBAL_REQUESTS,
+        SESSION_REQUESTS, FORWARDING_POLICIES, MIDDLEWARE, AUDIT_SINKS,
     )
 }  # fmt: skip
 """All groups, by the name that packages advertise plug-ins under."""

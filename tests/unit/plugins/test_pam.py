@@ -15,6 +15,7 @@ import pytest
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, pam_process
+from dunnart.plugins.os_account import Opened
 from dunnart.plugins.pam import Options, Pam, PamPassword
 from dunnart.protocol.questions import (
     Allow,
@@ -88,7 +89,10 @@ async def test_nothing_is_asked_where_nothing_has_to_be(service: Callable[[str],
     async with made(Pam, service(PERMIT)) as pam:
         reply = await ask(pam, BEGIN)
         assert isinstance(reply, Allow)
-        assert reply.grant == os_account.find("root")
+        account = os_account.find("root")
+        assert account is not None
+        assert isinstance(reply.grant, Opened)
+        assert (reply.grant.uid, reply.grant.home, reply.grant.shell) == (0, account.home, account.shell)
         assert len(pam._helpers) == 1  # it keeps the session open
         assert await ask(pam, BEGIN, "no-such-user", 2) == Deny("no such user here", unknown_user=True)
 
@@ -282,7 +286,10 @@ def converse(
     control: FakeControl, password: str | None, *messages: tuple[int, bytes]
 ) -> tuple[int, list[bytes | None]]:
     """Call the conversation as a module does."""
-    order: dict[str, object] = {"service": "other", "user": "root", "address": "", "password": password, "empty": False}
+    order: dict[str, object] = {
+        "service": "other", "user": "root", "address": "", "password": password, "empty": False, "proved": False,
+        "folder": "", "ends": "",
+    }  # fmt: skip
     pam = pam_process.Pam(order, control)  # type: ignore[arg-type]
     rows = [pam_process._Message(style, text) for style, text in messages]
     pointers = (ctypes.POINTER(pam_process._Message) * len(rows))(*(ctypes.pointer(row) for row in rows))

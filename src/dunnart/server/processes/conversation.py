@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
-from dunnart.protocol.questions import AuthReply, Deny, Refusal
+from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.protocol.requests import (
     BreakRequest,
     ExitSignal,
@@ -356,6 +356,9 @@ class Conversation:
         reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
         try:
             reply = await self._host.authenticate(attempt)
+            if isinstance(reply, Allow) and self._host.admits and connection.verified.completes(attempt, reply):
+                allowed, reply = reply, Deny("the account could not be checked")
+                reply = await self._host.admit(attempt, allowed)
         finally:
             instead = decisions.answered(frame.token, Deny("the authenticator's answer is none"))
             self._answer(lambda: self._decided(frame, attempt, reply, connection), instead)

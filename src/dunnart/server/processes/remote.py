@@ -102,6 +102,15 @@ class RemoteHost:
             token, connection, key.blob, algorithm, data))  # fmt: skip
         return answer.signature
 
+    @property
+    def admits(self) -> bool:
+        """The application's process does it by itself."""
+        return False
+
+    async def admit(self, _attempt: Attempt, allowed: Allow) -> AuthReply:
+        """The application's process has done it by itself."""
+        return allowed
+
     async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened?"""
         self._introduce(asked.connection)

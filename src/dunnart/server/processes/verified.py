@@ -10,11 +10,10 @@ neither have anything signed but what its connections need, nor name a user whos
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dunnart.crypto.kex import GSSAPI_METHODS, KEX_METHODS
+from dunnart.crypto.kex import GSSAPI_METHODS, HASH_BYTES, KEX_METHODS
 from dunnart.errors import DecodeError
 from dunnart.keys.certificate import plain_name
 from dunnart.keys.public import CERTIFICATE_SUFFIX
@@ -86,7 +85,7 @@ class Terms:
             frozenset(
                 plain_name(name) if name.endswith(CERTIFICATE_SUFFIX) else name for name in engine.algorithms.host_key
             ),
-            frozenset(hashlib.new(name).digest_size for name in hashes),
+            frozenset(HASH_BYTES[name] for name in hashes),
             frozenset(engine.algorithms.user_key),
             engine.auth_methods,
             engine.asks_methods,
@@ -245,6 +244,21 @@ class Verified:
         method = attempt.credential.method
         turns = (self._ours(chain[: chain.index(method)]) for chain in self.chains if method in chain)
         return None if self._methods in turns else f"{method} is not in turn"
+
+    def completes(self, attempt: Attempt, reply: object) -> bool:
+        """Tell whether a decision, which is not `decided` yet, lets the user in: it is proved, and ends a chain."""
+        credential = attempt.credential
+        if not isinstance(reply, Allow) or isinstance(credential, GssapiKeyExchange):
+            return False
+        if isinstance(credential, GssapiCredential) and credential.mic is None:
+            return False
+        if isinstance(credential, PublicKeyCredential) and (
+            not credential.signed
+            or unproven(credential, signed_request(self._session, attempt.user, credential), reply)
+        ):
+            return False
+        methods = (*self._methods, credential.method)
+        return any(self._ours(chain) == methods for chain in self.chains)
 
     def decided(self, attempt: Attempt, reply: object) -> tuple[object, int]:
         """Give the answer to a decision that an authenticator made, and the number of what it grants; 0: nothing.
