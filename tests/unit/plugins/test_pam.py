@@ -115,7 +115,7 @@ async def test_a_question_and_its_answer(service: Callable[[str], str], tmp_path
         assert isinstance(await ask(pam, answers("wrong")), Deny)
         assert isinstance(await ask(pam, answers("secret")), Deny)  # nothing was asked
         assert isinstance(await ask(pam, BEGIN), Prompt)
-        assert isinstance(await ask(pam, answers("secret"), "somebody"), Deny)  # somebody else was
+        assert isinstance(await ask(pam, answers("secret"), "nobody"), Deny)  # somebody else was
         assert isinstance(await ask(pam, BEGIN), Prompt)
         for wrong in [(), ("secret", "secret"), ("sec\0ret",)]:
             assert isinstance(await ask(pam, BEGIN), Prompt)
