@@ -60,11 +60,9 @@ def run(arguments: Sequence[str]) -> int:
         config = configuration(arguments)
         from dunnart.daemon.serve import run as serve
 
-        with (
-            open(os.devnull, "w", encoding="utf-8") as nowhere,
-            redirect_stdout(nowhere),
-        ):  # Dropbear says nothing there
-            return serve(config, handed)
+        # Dropbear says nothing there.
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            return serve(config, handed, lambda: configuration(arguments))
     except ConfigError as error:
         print(f"dropbear: {error}", file=sys.stderr)
         if isinstance(error, WrongFlag):
