@@ -350,6 +350,10 @@ class Running:
         """What its processes used so far; see `processes`."""
         return processes.cpu_seconds(self.pid, self._programs)
 
-    def pss_bytes(self) -> int:
+    def weight(self) -> processes.Weight:
         """What its processes occupy now."""
-        return processes.pss_bytes(self.pid, self._programs)
+        return processes.weigh(each.pid for each in processes.server_processes(self.pid, self._programs))
+
+    def pss_bytes(self) -> int:
+        """What its processes occupy now, each page shared out among those that have it."""
+        return self.weight().pss

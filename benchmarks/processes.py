@@ -23,7 +23,10 @@ import pwd
 import re
 import statistics
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 KIB = 1024
@@ -96,13 +99,29 @@ def settle(supervisor: int, living: int, seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def pss_bytes(supervisor: int, programs: frozenset[str]) -> int:
-    """Add up the proportional set size of the server's processes."""
-    total = 0
-    for process in server_processes(supervisor, programs):
-        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/smaps_rollup", encoding="ascii") as file:
-            total += next(int(line.split()[1]) for line in file if line.startswith("Pss:")) * KIB
-    return total
+class Weight(NamedTuple):
+    """Memory of processes, in bytes: resident, proportional to its sharers, nobody else's, and addresses."""
+
+    rss: int
+    pss: int
+    private: int
+    vsz: int
+
+
+def weigh(pids: Iterable[int]) -> Weight:
+    """Add up what processes weigh."""
+    total = dict.fromkeys(("Rss:", "Pss:", "Private_Clean:", "Private_Dirty:"), 0)
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                words = line.split()
+                if words[0] in total:
+                    total[words[0]] += int(words[1]) * KIB
+            with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+                pages += int(statm.read().split()[0])
+    private = total["Private_Clean:"] + total["Private_Dirty:"]
+    return Weight(total["Rss:"], total["Pss:"], private, pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def own_use(times: str) -> float:

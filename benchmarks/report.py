@@ -72,6 +72,10 @@ TARGETS += [
 ]  # fmt: skip
 TARGETS += [Target(f"forward.{kind} connections.per second", least=500, absolute=True) for kind in ("-L", "-R")]
 TARGETS += [Target(f"files.2000 of 4 KiB {direction}.seconds", most=1.5) for direction in ("up", "down")]
+TARGETS += [
+    Target("weight.0 sessions.pss MB", most=20, absolute=True),
+    Target("weight.each session.KiB", most=64, absolute=True),
+]
 TARGETS += [Target("files.listing of 100000.seconds", most=2)]
 
 
