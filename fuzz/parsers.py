@@ -14,9 +14,11 @@ from dunnart.keys.agent import AgentAnswers, read_identities, read_signature
 from dunnart.keys.authorized_keys import parse as parse_authorized_keys
 from dunnart.keys.certificate import Certificate, decode_public
 from dunnart.keys.certified import demands
+from dunnart.keys.dropbear import to_dropbear
 from dunnart.keys.known_hosts import KnownHosts
 from dunnart.keys.principals import parse_principals
 from dunnart.keys.private import PrivateKey
+from dunnart.keys.putty import to_putty
 from dunnart.keys.revocation import RevokedKeys
 from dunnart.plugins import direct_streamlocal, direct_tcpip, tcpip_forward, x11_forwarding
 from dunnart.protocol.core import EngineConfig
@@ -149,7 +151,17 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         lambda data: parse_principals(data, "fuzz"),
         [b'from="192.0.2.0/24",command="a \\"b" staff # them\n# \n\nme\n'],
     ),
-    "private-key": (PrivateKey.load, [_KEY.openssh("me")]),
+    "private-key": (
+        PrivateKey.load,
+        [
+            _KEY.openssh("me"),
+            to_dropbear(_KEY),
+            to_dropbear(PrivateKey.generate("ecdsa")),
+            to_dropbear(PrivateKey.generate("rsa", 2048)),
+            to_putty(_KEY, "me"),
+            to_putty(_KEY, version=2),
+        ],
+    ),
     "authorized-keys": (
         _authorized_keys,
         [

@@ -7,7 +7,6 @@ which in an encrypted file tells a wrong passphrase. Version 3 has the key from 
 from __future__ import annotations
 
 import binascii
-import hmac
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,8 +69,10 @@ def from_putty(data: bytes, passphrase: bytes | None = None) -> PrivateKey:
         private, mac_key = file.private, _unlocked_mac_key(file.version)
     else:
         raise KeyFormatError(f"a PuTTY key with the unknown encryption {encryption[:64]!r}")
+    from hmac import compare_digest
+
     kind = file.headers[""]
-    if not hmac.compare_digest(_mac(file.version, mac_key, kind, encryption, file, private), _told_mac(file)):
+    if not compare_digest(_mac(file.version, mac_key, kind, encryption, file, private), _told_mac(file)):
         reason = "damaged, or the passphrase is wrong" if encryption == _CIPHER else "damaged"
         raise KeyFormatError(f"the PuTTY key is {reason}: its MAC is another one")
     public = PublicKey.decode(file.public)
@@ -172,7 +173,9 @@ def _told_mac(file: _File) -> bytes:
 
 def _mac(version: int, key: bytes, kind: str, encryption: str, file: _File, private: bytes) -> bytes:
     whole = text(kind) + text(encryption) + string(file.comment) + string(file.public) + string(private)
-    return hmac.digest(key, whole, "sha256" if version == 3 else "sha1")
+    from hmac import digest
+
+    return digest(key, whole, "sha256" if version == 3 else "sha1")
 
 
 def _unlocked_mac_key(version: int) -> bytes:
