@@ -152,8 +152,17 @@ def test_debians_configuration_with_more_files_and_blocks(machine: Machine) -> N
         assert done.stdout.startswith("SSH-2.0-dunnart"), done
         done = machine.ssh("true", "ExitOnForwardFailure=yes", "RemoteForward=0 127.0.0.1:1")
         assert (done.returncode, "remote port forwarding failed" in done.stderr) == (255, True), done
+        # SIGHUP reads the configuration again, with what it includes.
+        machine.write(DEBIAN.replace("right here", "elsewhere") + "    Foo bar\n")
         pid = (machine.folder / "pid").read_text()
         assert pid == f"{int(pid)}\n"
+        os.kill(int(pid), signal.SIGHUP)
+        assert eventually(lambda: "Bad configuration option: Foo" in machine.log)
+        assert machine.ssh("echo $PLACE").stdout == "right here\n"
+        machine.write(DEBIAN.replace("right here", "elsewhere"))
+        os.kill(int(pid), signal.SIGHUP)
+        assert eventually(lambda: "the configuration was read again" in machine.log)
+        assert machine.ssh("echo $PLACE").stdout == "elsewhere\n"
     assert not (machine.folder / "pid").exists()
 
 

@@ -37,6 +37,7 @@ class WrongFlag(Exception):
 class Flags:
     """What the command line says, but for what is a keyword of the configuration as well."""
 
+    arguments: Sequence[str] = ()
     file: str = CONFIGURATION
     log_file: str = ""
     log_to_errors: bool = False
@@ -87,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     from dunnart.daemon.sshd_config.reading import Directives, Unusable
 
     directives = Directives()
-    flags = Flags()
+    flags = Flags(arguments)
     handed = None
     try:
         if _read_flags(arguments, flags, directives):
@@ -280,7 +281,24 @@ def _serve(config: ServeConfig, flags: Flags, handed: Handed | None) -> int:
         os.close(null)
     if flags.debug and handed is None:
         handed = _first_connection(config, flags)
-    return serve(config, handed)
+    return serve(config, handed, lambda: _again(flags.arguments))
+
+
+def _again(arguments: Sequence[str]) -> ServeConfig:
+    """Make the configuration anew.
+
+    Raises:
+        ConfigError: it cannot be served.
+    """
+    from dunnart.daemon.sshd_config.reading import Directives
+
+    directives = Directives()
+    flags = Flags(arguments)
+    _read_flags(arguments, flags, directives)
+    flags.quiet = True  # what is left out was said at the start
+    if flags.file.lower() != "none":
+        directives.add_file(flags.file)
+    return _config(flags, directives)
 
 
 def _first_connection(config: ServeConfig, flags: Flags) -> Handed:
