@@ -1,0 +1,402 @@
+"""How the server is started: by xinetd, by systemd, into the background; and what it does with its signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dunnart.daemon.ways_in import this_user
+from tests.interop.support import _LIVING_ELSEWHERE, _SOURCE, SECONDS, Keys, environment, eventually, missing, program
+
+ROOT = os.geteuid() == 0
+USER = this_user().name
+# `only_from` is empty in the blog's file, which says that nobody may come (xinetd.conf(5)).
+SEED = """\
+service ssh
+{{
+    socket_type     = stream
+    only_from       = 127.0.0.1
+    wait            = {wait}
+    user            = {user}
+    protocol        = tcp
+    server          = {server}
+    server_args     = {arguments}
+    disable         = no
+{more}}}
+"""
+
+
+class World:
+    """A folder with a server's files, and what clients need to reach it."""
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self.keys = keys
+        self.home = path / "home"
+        (self.home / ".ssh").mkdir(parents=True)
+        self.home.chmod(0o755)
+        (self.home / ".ssh/authorized_keys").write_text(keys.authorized.read_text())
+        self.log = path / "log"
+        self.config = path / "dunnart.toml"
+        self.write()
+        self.env = environment(path, PYTHONPATH=str(_SOURCE))
+
+    def write(self, more: str = "", listen: str = "127.0.0.1:0") -> None:
+        """Write the configuration file."""
+        self.config.write_text(
+            f'state_folder = "{self.path}/state"\nauthorized_keys = ["{self.keys.authorized}"]\n'
+            f'strict_modes = false\nlog_to = "{self.log}"\nlisten = ["{listen}"]\n{more}'
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command for `dunnart`, whose user lives here."""
+        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.home), "", *arguments]
+
+    def program(self, name: str, *arguments: str) -> str:
+        """A program that is `dunnart` with these arguments before its own."""
+        path = self.path / name
+        line = shlex.join(["env", f"PYTHONPATH={_SOURCE}", *self.command(*arguments)])
+        path.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `dunnart` to its end."""
+        return subprocess.run(
+            self.command(*arguments), env=self.env, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+
+    def ssh(self, *options: str) -> list[str]:
+        """The command for OpenSSH's client."""
+        given = {
+            "IdentityFile": self.keys.path("ed25519"), "IdentitiesOnly": "yes", "IdentityAgent": "none",
+            "UserKnownHostsFile": "/dev/null", "GlobalKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no",
+            "User": USER, "BatchMode": "yes", "LogLevel": "ERROR",
+        }  # fmt: skip
+        line = [program("ssh"), "-F", "none", *(part for each in given.items() for part in ("-o", "=".join(each)))]
+        return [*line, *options]
+
+    def login(self, *options: str, says: str = "echo $((6 * 7))", prints: str = "42\n") -> None:
+        """Log in, and run a command."""
+        done = subprocess.run(
+            self.ssh(*options, "127.0.0.1", says), env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, prints), (done.stderr, self.logged())
+
+    def logged(self) -> str:
+        """What the server has logged so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@pytest.fixture
+def world(tmp_path: Path, keys: Keys) -> World:
+    return World(tmp_path, keys)
+
+
+@contextlib.contextmanager
+def ended(command: Sequence[str], world: World) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as long as the block lasts."""
+    with (world.path / "output").open("wb") as output:
+        process = subprocess.Popen(command, env=world.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# By inetd.
+
+
+@contextlib.contextmanager
+def xinetd(world: World, wait: str, server: str, arguments: str) -> Iterator[int]:
+    """Run xinetd with the seed's file, but for the port."""
+    port = free_port()
+    more = f"    type            = UNLISTED\n    port            = {port}\n    bind            = 127.0.0.1\n"
+    path = world.path / "xinetd.conf"
+    text = SEED.format(wait=wait, user=USER, server=server, arguments=arguments, more=more)
+    if wait == "yes":  # xinetd, which does not see the clients then, would let nobody in
+        text = text.replace("only_from", "#")
+    path.write_text(text)
+    command = [program("xinetd"), "-dontfork", "-f", str(path), "-filelog", str(world.path / "xinetd.log"),
+               "-pidfile", str(world.path / "xinetd.pid")]  # fmt: skip
+    with ended(command, world) as process:
+        log = world.path / "xinetd.log"
+        ready = eventually(lambda: process.poll() is not None or (log.exists() and "working" in log.read_text()))
+        assert ready, log.read_text()
+        assert process.poll() is None, log.read_text()
+        yield port
+
+
+@pytest.mark.skipif(not ROOT, reason="xinetd changes to the service's user, and may do so only as root")
+def test_xinetd_starts_a_process_for_each_connection(world: World) -> None:
+    server = world.program("dunnart", "serve")
+    with xinetd(world, "no", server, f"-i --config {world.config}") as port:
+        world.login("-p", str(port))
+        world.login("-p", str(port), says="printf x; printf y >&2", prints="x")
+    assert world.logged().count("Accepted publickey for") == 2
+    assert "from 127.0.0.1 port" in world.logged(), "the client's address is known"
+
+
+@pytest.mark.skipif(not ROOT, reason="a network of its own, where port 22 is free, needs root")
+def test_the_file_for_dropbear_of_the_blog_works_verbatim(world: World) -> None:
+    """In a network of its own it may have port 22, as `service ssh` says."""
+    key = world.path / "host_key"
+    subprocess.run([program("dropbearkey"), "-t", "ed25519", "-f", str(key)], check=True, capture_output=True)
+    server = world.program("dropbear", "dropbear", "-r", str(key))
+    path = world.path / "xinetd.conf"
+    path.write_text(SEED.format(wait="no", user="root", server=server, arguments="-i -g", more=""))
+    client = shlex.join(world.ssh("127.0.0.1", "echo $((6 * 7))"))
+    wait = "for each in $(seq 200); do grep -q working xinetd.log 2>/dev/null && break; sleep 0.1; done"
+    script = (
+        f"ip link set lo up; {program('xinetd')} -dontfork -f {path} -filelog xinetd.log -pidfile xinetd.pid & "
+        f"{wait}; {client}; status=$?; kill $!; wait; exit $status"
+    )
+    done = subprocess.run(
+        [program("unshare"), "--net", "sh", "-c", script], cwd=world.path, env=world.env, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "42\n"), (done.stderr, (world.path / "xinetd.log").read_text())
+
+
+@pytest.mark.skipif(not ROOT, reason="xinetd changes to the service's user, and may do so only as root")
+def test_xinetd_that_waits_gets_its_socket_back_when_nobody_is_there(world: World) -> None:
+    server = world.program("dunnart", "serve")
+    with xinetd(world, "yes", server, f"-i --exit-on-idle 1 --config {world.config}") as port:
+        world.login("-p", str(port))
+        world.login("-p", str(port))
+        assert eventually(lambda: "there has been no connection for 1 seconds" in world.logged())
+        world.login("-p", str(port))  # by a new one
+    listening = re.findall(r"Server listening on 127.0.0.1:(\d+)", world.logged())
+    assert set(listening) == {str(port)}
+    assert 2 <= len(listening) <= 3, "several connections have had one process"
+
+
+def test_a_proxy_command_with_pipes_and_what_is_wrong_goes_to_the_log_alone(world: World) -> None:
+    command = shlex.join(world.command("serve", "-i", "--config", str(world.config)))
+    world.login("-o", f"ProxyCommand=env PYTHONPATH={_SOURCE} {command}")
+    world.write('kex = "nonsense"\n')
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            world.command("serve", "--inetd", "--config", str(world.config)), env=world.env, stdin=theirs,
+            stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+    assert process.wait(SECONDS) == 2
+    with ours:
+        ours.settimeout(SECONDS)
+        received = b""
+        while data := ours.recv(4096):
+            received += data
+    assert re.fullmatch(rb"SSH-2\.0-[^\n]*\r\n", received), "nothing of the error goes to the client"
+    done = world.run("serve", "-i", "--config", str(world.config))
+    assert done.returncode == 2
+    assert "standard input is no socket" in done.stderr
+
+
+# By systemd.
+
+
+def by_socket(path: Path) -> str:
+    """Give the option with which ssh reaches a unix socket."""
+    code = (
+        "import socket,sys,threading,os;s=socket.socket(socket.AF_UNIX);s.connect(sys.argv[1]);"
+        "t=threading.Thread(target=lambda:[os.write(1,d) for d in iter(lambda:s.recv(65536),b'')],daemon=True);"
+        "t.start();[s.sendall(d) for d in iter(lambda:os.read(0,65536),b'')]"
+    )
+    return f"ProxyCommand={shlex.join([sys.executable, '-Sc', code, str(path)])}"
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_systemd_hands_over_its_socket_or_each_connection(world: World, accept: bool) -> None:
+    path = world.path / "socket"
+    activate = [program("systemd-socket-activate"), *(["--accept"] if accept else []), f"--listen={path}"]
+    activate += ["-E", f"PYTHONPATH={_SOURCE}", "-E", "HOME", "-E", "PATH"]
+    with ended([*activate, *world.command("serve", "--config", str(world.config), "--exit-on-idle", "1")], world) as it:
+        assert eventually(path.exists)
+        world.login("-o", by_socket(path))
+        if accept:
+            world.login("-o", by_socket(path))
+        else:  # it has become the server, which ends by itself
+            assert it.wait(SECONDS) == 0
+            assert "there has been no connection for 1 seconds" in world.logged()
+            assert path.exists(), "the file is systemd's"
+    assert world.logged().count("Accepted publickey") == 1 + accept
+    assert ("Server listening on unix:" in world.logged()) is not accept
+
+
+def told(listener: socket.socket, *wanted: str) -> list[str]:
+    """Wait until systemd is told these; gives all that it was told."""
+    listener.settimeout(SECONDS)
+    lines: list[str] = []
+    while not set(wanted) <= set(lines):
+        lines += listener.recv(4096).decode().split("\n")
+    return lines
+
+
+def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World) -> None:
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(world.path / "notify"))
+    world.env |= {"NOTIFY_SOCKET": str(world.path / "notify"), "WATCHDOG_USEC": "3000000"}
+    pid_file = world.path / "pid"
+    flags = ("--config", str(world.config), "--background", "--pid-file", str(pid_file))
+    done = world.run("serve", *flags)
+    assert done.returncode == 0, done.stderr
+    port = done.stdout.split("listening on 127.0.0.1:")[1].split("\n")[0]
+    old = int(pid_file.read_text())
+    processes = [old]
+    session = subprocess.Popen(
+        world.ssh("-p", port, "127.0.0.1", "echo begun; read line; echo $line"), env=world.env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert session.stdout is not None
+        assert session.stdin is not None
+        assert session.stdout.readline() == "begun\n"
+        assert "WATCHDOG=1" in told(notify, "READY=1", "WATCHDOG=1")
+
+        # A new key in another file, and one that is wrong.
+        world.write('banner = "/nowhere"\nkey = 1\n')
+        os.kill(old, signal.SIGHUP)
+        assert eventually(lambda: f"{world.config}:" in world.logged() and "there is no such option" in world.logged())
+        told(notify, "RELOADING=1", "READY=1")
+        world.login("-p", port)
+        world.write('set_env = { WHICH = "new" }\n')
+        done = world.run("status", "--config", str(world.config), "reload")
+        assert (done.returncode, done.stdout) == (0, "the configuration was read again\n"), done.stderr
+        told(notify, "RELOADING=1", "READY=1")
+        world.login("-p", port, says="echo $WHICH", prints="new\n")
+        assert "exec echo begun" in world.run("status", "--config", str(world.config), "sessions").stdout
+
+        # One that does not start, and one that does.
+        world.write("max_startups = 3\n")
+        done = world.run("status", "--state-folder", f"{world.path}/state", "upgrade")
+        assert done.returncode == 1
+        assert "the new program did not start (status 2); this one goes on" in done.stderr
+        world.login("-p", port)
+        world.write('set_env = { WHICH = "newest" }\n')
+        os.kill(old, signal.SIGUSR2)
+        assert eventually(lambda: int(pid_file.read_text()) != old)
+        new = int(pid_file.read_text())
+        processes.append(new)
+        told(notify, f"MAINPID={new}")
+        assert eventually(lambda: f"process {new} has taken over" in world.logged())
+        world.login("-p", port, says="echo $WHICH", prints="newest\n")
+        out, _ = session.communicate("lives on\n", SECONDS)
+        assert (session.returncode, out) == (0, "lives on\n")
+        assert eventually(lambda: not alive(old)), "it has ended with its last connection"
+        os.kill(new, signal.SIGTERM)
+        told(notify, "STOPPING=1")
+        assert eventually(lambda: not alive(new))
+        assert not pid_file.exists()
+        assert not answers(int(port))
+    finally:
+        session.kill()
+        session.communicate()
+        notify.close()
+        for each in filter(alive, processes):
+            os.kill(each, signal.SIGKILL)
+    assert "Traceback" not in world.logged()
+
+
+def test_a_background_that_does_not_come_about_says_so(world: World) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = world.run(
+            "serve", "--config", str(world.config), "--background", "--listen", f"127.0.0.1:{taken.getsockname()[1]}"
+        )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot listen on 127.0.0.1:" in done.stderr
+    assert "cannot listen on 127.0.0.1:" in world.logged()
+
+
+# The files for systems.
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+
+
+def test_systemd_finds_nothing_wrong_with_its_units(tmp_path: Path) -> None:
+    if not (PACKAGING / "systemd").is_dir():
+        missing("packaging/systemd")
+    units = []
+    for unit in sorted((PACKAGING / "systemd").iterdir()):
+        # The program need not be installed here.
+        path = tmp_path / unit.name.replace("@.", "@1.")
+        path.write_text(unit.read_text().replace("/usr/bin/dunnart", "/bin/true"))
+        if "@" in unit.name:
+            (tmp_path / unit.name).write_text(path.read_text())
+        units.append(str(path))
+    assert len(units) == 5
+    done = subprocess.run(
+        [program("systemd-analyze"), "verify", "--man=no", *units], capture_output=True, text=True, check=False,
+        env=environment(tmp_path), timeout=SECONDS,
+    )  # fmt: skip
+    ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "dunnart" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
+
+
+def test_sysvinit_starts_reloads_and_stops(world: World) -> None:
+    for name in ("openrc", "sysvinit"):
+        subprocess.run(["sh", "-n", str(PACKAGING / name / "dunnart")], check=True)
+    script = world.path / "init"
+    pid_file = world.path / "init.pid"
+    text = (PACKAGING / "sysvinit/dunnart").read_text()
+    for old, new in (
+        ("/usr/bin/dunnart", world.program("dunnart")), ("/etc/dunnart/dunnart.toml", str(world.config)),
+        ("/run/dunnart.pid", str(pid_file)), ("/etc/default/dunnart", str(world.path / "default")),
+    ):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    script.write_text(text)
+
+    def init(word: str) -> int:
+        return subprocess.run(["sh", str(script), word], env=world.env, timeout=SECONDS, check=False).returncode
+
+    try:
+        assert init("status") == 3
+        assert init("start") == 0
+        number = int(pid_file.read_text())
+        assert init("start") == 0, "it runs already"
+        assert int(pid_file.read_text()) == number
+        assert init("reload") == 0
+        assert eventually(lambda: "the configuration was read again" in world.logged())
+        assert init("stop") == 0
+        assert not alive(number)
+        assert init("status") == 3
+        world.write("nonsense = 1\n")
+        assert init("start") == 6
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
