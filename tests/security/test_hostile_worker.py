@@ -184,7 +184,7 @@ async def test_a_login_is_by_the_key_that_signed_and_from_where_it_was_asked() -
         worker = Asking()
         await worker.ask(sign(HASH))
         assert await worker.offers(signed()) == 1
-        assert not await worker.is_in(**fields)  # type: ignore[arg-type]
+        assert not await worker.is_in(**fields)
         await worker.fake.close()
 
 
@@ -296,6 +296,9 @@ async def test_what_a_mechanism_signs_and_verifies_is_of_this_session() -> None:
     assert await worker.offers(GssapiKeyExchange(digest=OTHER_HASH)) == 0
     assert await worker.offers(replace(lie, method="gssapi-keyex")) == 1
     assert asked_about[-1].signed == signed_with_mic(OTHER_HASH, USER, "gssapi-keyex")
+    assert await worker.is_in("gssapi-keyex", b"")
+    assert await worker.offers(GssapiKeyExchange(digest=HASH)) == 0  # keys are exchanged again
+    assert await worker.offers(replace(lie, method="gssapi-keyex")) is None  # but nobody logs in again
     await worker.fake.close()
     worker = Asking(authenticators=mechanisms)
     assert await worker.offers(GssapiKeyExchange(digest=b"a message of ours")) is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
-from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
+from dunnart.protocol.questions import Allow, AuthReply, Deny, GssapiKeyExchange, Refusal
 from dunnart.protocol.requests import (
     BreakRequest,
     ExitSignal,
@@ -343,10 +343,11 @@ class Conversation:
 
     def _auth_asked(self, frame: frames.AuthAsked) -> None:
         connection = self._known(frame.connection)
-        if connection.facts is not None:
+        wanted = decisions.attempt_of(frame)
+        if connection.facts is not None and not isinstance(wanted.credential, GssapiKeyExchange):
             raise DecodeError("a login after the login")
         connection.verified.seen_from(frame.address, frame.port, frame.local_host, frame.local_port)
-        attempt = connection.verified.attempts(decisions.attempt_of(frame))
+        attempt = connection.verified.attempts(wanted)
         if isinstance(attempt, Deny):
             self.send(decisions.answered(frame.token, attempt))
         else:
