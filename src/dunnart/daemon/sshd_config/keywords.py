@@ -67,7 +67,7 @@ KEYWORDS = _listed(
     Keyword("AddressFamily", readers.choice("any", "inet", "inet6"), "any", "listen", match=False),
     Keyword("ListenAddress", readers.listen_address, (), "listen", match=False, keep="all", lines="each"),
     # Numbers
-    Keyword("UsePAM", _YES_NO, "no", "authenticators", match=False),
+    Keyword("UsePAM", _YES_NO, "no", "account", match=False),
     Keyword("PAMServiceName", readers.word, "sshd", "plugin.pam.service"),
     Keyword("LoginGraceTime", readers.seconds, 120, "limits.login_grace_seconds", match=False),
     Keyword("X11DisplayOffset", readers.number, 10, "plugin.x11-forwarding.display_offset"),

@@ -230,8 +230,10 @@ def _authentication(made: Options, *, root: bool) -> None:
     made.put("authenticators", plugins or ["authorized-keys"], "pubkeyauthentication")
     made.put("password", "off", "passwordauthentication")
     made.put("permit_empty_passwords", made.yes("permitemptypasswords"), "permitemptypasswords")
+    if pam:
+        made.put("account", "pam", "usepam")
     for plugin in ("pam", "pam-password"):
-        if plugin in plugins:
+        if plugin in plugins or (pam and plugin == "pam"):
             if made.word("pamservicename") != "sshd":
                 made.put(f"plugin.{plugin}.service", made.word("pamservicename"), "pamservicename")
             if made.yes("permitemptypasswords"):
@@ -270,11 +272,7 @@ def _chains(made: Options, methods: set[str]) -> None:
 
 
 def _people(made: Options) -> None:
-    root = made.word("permitrootlogin")
-    if root == "forced-commands-only":
-        made.refuse("permitrootlogin", f"{root} is not supported: write prohibit-password, or no")
-        root = "no"
-    made.put("permit_root_login", root, "permitrootlogin")
+    made.put("permit_root_login", made.word("permitrootlogin"), "permitrootlogin")
     for keyword, option in (("allowusers", "allow_users"), ("denyusers", "deny_users"),
                             ("allowgroups", "allow_groups"), ("denygroups", "deny_groups")):  # fmt: skip
         made.put(option, list(made.list(keyword)), keyword)
