@@ -11,6 +11,7 @@ from dunnart.tools.terminal import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
     from dunnart.tools.ssh.flags import Wishes
 
@@ -41,6 +42,9 @@ def run_by(parse: Callable[[Sequence[str]], Wishes], arguments: Sequence[str], n
         name: the program's.
         failed: the exit status when something goes wrong on this side.
     """
+    # asyncio loads OpenSSL's TLS half if it can, which SSH has no use for; None makes that import fail, as it may.
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
+    modules.setdefault("ssl", None)
     try:
         wishes = parse(arguments)
         if wishes.query:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import termios
+import threading
 import tty
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +40,14 @@ class Screen:
         """Put it right."""
         if self.raw and self._before is not None:
             self.raw = False
-            termios.tcsetattr(_INPUT, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # it is gone
+                termios.tcsetattr(_INPUT, termios.TCSADRAIN, self._before)
 
     def suspend(self) -> None:
         """Stop this process as control-Z does; returns when it goes on."""
         self.leave()
-        os.kill(os.getpid(), signal.SIGTSTP)
+        # To this very thread, which so goes no further before it is stopped: the shell sets the terminal meanwhile.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
         self.enter()
 
     def say(self, text: str) -> None:

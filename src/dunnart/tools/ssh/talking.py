@@ -51,12 +51,12 @@ class Talk:
         copies = [asyncio.create_task(_copy(self._channel.read, 1))]
         if errors is not None:
             copies.append(asyncio.create_task(_copy(errors.read, 2)))
-        all_copied = asyncio.gather(*copies)
+        pending = {feeding, *copies}
         try:
-            await asyncio.wait((feeding, all_copied), return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()
-            await all_copied
+            while not all(task.done() for task in copies):
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
         finally:
             for task in (feeding, *copies):
                 task.cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from dunnart.errors import ConfigError
 
@@ -102,6 +101,8 @@ def uri(text: str, default: str = ".") -> Place:
     Raises:
         ConfigError: it is none.
     """
+    from urllib.parse import unquote
+
     found = _URI.fullmatch(text)
     if found is None:
         raise ConfigError(f"{text!r} is no URI like scp://user@host:port/path")
