@@ -156,8 +156,9 @@ class ServeConfig:
         False, switch, "", "An empty password may be right.", "switch",  # noqa: FBT003
     )  # fmt: skip
     permit_root_login: str = option(
-        "prohibit-password", choice("yes", "prohibit-password", "no"), "HOW",
-        "yes, prohibit-password (by key, or by the password printed at the start) or no.",
+        "prohibit-password", choice("yes", "prohibit-password", "forced-commands-only", "no"), "HOW",
+        "yes, prohibit-password (by key, or by the password printed at the start), forced-commands-only (by a key that "
+        "has a command=) or no.",
     )  # fmt: skip
     allow_users: tuple[str, ...] = list_option(
         (), converted(who), "USER[@ADDRESS]",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
 
 _LOG = logging.getLogger("dunnart.daemon")
+FORCED = "forced-commands-only"
 _PROOFS = {"publickey", "gssapi-with-mic", "gssapi-keyex"}
 """Methods by which root may log in where permit_root_login is "prohibit-password", as sshd has it."""
 
@@ -322,7 +323,8 @@ class _Maker:
         permit = self._config.permit_root_login
         return tuple(
             NamedAuthenticator(name, each, empty=self._config.permit_empty_passwords, root=permit == "yes" or (
-                permit == "prohibit-password" and (each.method in _PROOFS or name == ONE_TIME_PASSWORD)))
+                permit == "prohibit-password" and (each.method in _PROOFS or name == ONE_TIME_PASSWORD)
+            ) or (permit == FORCED and each.method in _PROOFS), forced=permit == FORCED)
             for name, each in made
         )  # fmt: skip
 
@@ -373,10 +375,14 @@ class NamedAuthenticator:
         name: the plug-in's.
         inner: it.
         root: whether it may let root in.
+        forced: whether root is let in only for a command that the key forces.
         empty: whether it may let in by an empty password.
     """
 
-    def __init__(self, name: str, inner: Authenticator, *, root: bool, empty: bool = False) -> None:
+    def __init__(
+        self, name: str, inner: Authenticator, *, root: bool, forced: bool = False, empty: bool = False
+    ) -> None:
+        self._forced = forced
         self._empty = empty
         self.method = inner.method
         self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
@@ -396,6 +402,9 @@ class NamedAuthenticator:
             raise PluginError(f"its answer is {clean(repr(reply))}, and no Allow, Deny or Prompt", self._name)
         if isinstance(reply, Allow | Deny) and not may:
             return Deny("root may not log in this way")
+        unforced = self._forced and isinstance(reply, Allow) and (reply.rights is None or reply.rights.command is None)
+        if unforced and await attempt.run(_is_root, attempt.user):
+            return Deny("root may only log in for a command that the key forces")
         if isinstance(reply, Allow) and not self._empty and _is_empty(attempt.credential):
             return Deny("an empty password lets nobody in")
         if isinstance(reply, Allow) and await attempt.run(_has_expired, attempt.user):

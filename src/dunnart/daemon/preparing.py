@@ -132,7 +132,8 @@ def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     """Make the password for this run, if it is wanted and would let its user in; tell whether anybody can log in."""
     methods = {method for chain in config.methods for method in chain.split(",")}
     # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
-    usable = (not methods or "password" in methods) and not (root and config.permit_root_login == "no")
+    refused = root and config.permit_root_login in {"no", plugins.FORCED}
+    usable = (not methods or "password" in methods) and not refused
     if ONE_TIME_PASSWORD in config.authenticators and config.password == "off":  # noqa: S105 - the option's value
         raise ConfigError(f"authenticators names {ONE_TIME_PASSWORD}", key="password")
     if ONE_TIME_PASSWORD in config.authenticators or config.password == "one-time":  # noqa: S105 - the option's value

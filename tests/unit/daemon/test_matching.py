@@ -17,7 +17,7 @@ from dunnart.daemon.options import BadValue
 from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, shadow
-from dunnart.server import Allow, Attempt, AuthReply, GssapiKeyExchange, GssapiStep, PasswordCredential
+from dunnart.server import Allow, Attempt, AuthReply, GssapiKeyExchange, GssapiStep, PasswordCredential, Rights
 
 
 def read(tmp_path: Path, text: str) -> ServeConfig:
@@ -276,15 +276,27 @@ class _Easy:
     """Lets everybody in."""
 
     method = "password"
+    reply = Allow()
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
-        return Allow()
+        return self.reply
 
 
 @pytest.mark.parametrize(("empty", "password", "allowed"), [(False, "", False), (False, "x", True), (True, "", True)])
 def test_empty_passwords(empty: bool, password: str, allowed: bool) -> None:
     named = plugins.NamedAuthenticator("easy", _Easy(), root=True, empty=empty)
     reply = asyncio.run(named.authenticate(Attempt("ann", PasswordCredential(password), "")))
+    assert isinstance(reply, Allow) is allowed
+
+
+@pytest.mark.parametrize(
+    ("user", "command", "allowed"), [("root", None, False), ("root", b"id", True), ("ann", None, True)]
+)
+def test_root_only_for_a_command_of_the_keys(user: str, command: bytes | None, allowed: bool) -> None:
+    inner = _Easy()
+    inner.reply = Allow(rights=Rights(command=command))
+    named = plugins.NamedAuthenticator("easy", inner, root=True, forced=True)
+    reply = asyncio.run(named.authenticate(Attempt(user, PasswordCredential("x"), "")))
     assert isinstance(reply, Allow) is allowed
 
 

@@ -54,6 +54,7 @@ AuthorizedKeysFile none => authorized_keys = []
 AuthorizedKeysFile %h/a /b/%u c => authorized_keys = ["%h/a", "/b/%u", "%h/c"]
 PermitRootLogin without-password =>
 PermitRootLogin yes => permit_root_login = "yes"
+PermitRootLogin forced-commands-only => permit_root_login = "forced-commands-only"
 RefuseConnection yes => deny_users = ["*"]
 AllowUsers a b@192.0.2.0/24 a => allow_users = ["a", "b@192.0.2.0/24"]
 SetEnv A=1 "B=2 3" => B = "2 3"
@@ -125,7 +126,6 @@ PermitTunnel yes
 HostbasedAuthentication yes
 KerberosAuthentication yes
 ChrootDirectory /srv
-PermitRootLogin forced-commands-only
 ExposeAuthInfo yes
 ChannelTimeout session=5m
 UnusedConnectionTimeout 1m
