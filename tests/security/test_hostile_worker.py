@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dunnart.keys.private import PrivateKey
+from dunnart.keys.public import PublicKey
 from dunnart.protocol.proofs import signed_request, signed_with_mic
 from dunnart.protocol.questions import Allow, GssapiCredential, GssapiKeyExchange, Prompt, PublicKeyCredential
 from dunnart.server import Attempt, AuthReply, KeyCallback, PasswordCallback
@@ -24,6 +25,7 @@ from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, Fram
 from dunnart.wire.encoding import string, text, uint32
 from tests.runtime.driver import HOST_KEY, USER, eventually, right_password
 from tests.security.test_handover import Fake, asked, opened, session, user_in
+from tests.unit.keys.test_public import Authenticator
 
 USER_KEY = PrivateKey.generate("ed25519")
 STRANGER = PrivateKey.generate("ed25519")
@@ -170,6 +172,22 @@ async def test_what_the_engine_would_not_ask_ends_the_process(claim: str) -> Non
     await worker.ask(sign(HASH))
     assert await worker.offers(ENDING[claim]) is None
     await worker.fake.close()
+
+
+async def test_a_security_key_was_touched_and_has_verified_its_user_where_the_line_says_so() -> None:
+    token = Authenticator("ed")
+    key = PublicKey.decode(token.blob)
+    made = PublicKeyCredential(key, token.name, signed=True)
+    data = signed_request(HASH, USER, made)
+    for options, flags, kind in (("", 0, 0), ("", 1, 1), ("verify-required ", 1, 0), ("verify-required ", 5, 1)):
+        lines = [f"{options}{key.line()}"]
+        worker = Asking(authenticators=[KeyCallback(lambda *_, lines=lines: lines)])
+        await worker.ask(sign(HASH))
+        assert await worker.offers(replace(made, signature=token.sign(data, flags, 7))) == kind
+        number = uint32(1 if options else 0)
+        if not kind:
+            assert not await worker.is_in(key=token.blob, grants=number)
+        await worker.fake.close()
 
 
 async def test_no_login_by_a_key_before_keys_were_exchanged() -> None:

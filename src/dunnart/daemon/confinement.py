@@ -20,6 +20,7 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
@@ -239,5 +240,7 @@ def run_worker(arguments: list[str]) -> int:
 
     from dunnart.server.processes.worker import main
 
+    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:  # as lists show it
+        file.write("dunnart-worker")
     main(3, Confinement(**json.loads(arguments[0])).enter)
     return 0

@@ -126,5 +126,3 @@ def _take(link: socket.socket) -> None:
     os.environ.clear()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_DFL)
-    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:  # as lists show it
-        file.write("dunnart-worker")
