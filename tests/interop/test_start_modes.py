@@ -210,8 +210,8 @@ def test_a_proxy_command_with_pipes_and_what_is_wrong_goes_to_the_log_alone(worl
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            world.command("serve", "--inetd", "--config", str(world.config)), env=world.env, stdin=theirs,
-            stdout=theirs, stderr=theirs,
+            world.command("serve", "--inetd", "--config", str(world.config)), env=world.env, stdin=theirs.fileno(),
+            stdout=theirs.fileno(), stderr=theirs.fileno(),
         )  # fmt: skip
     assert process.wait(SECONDS) == 2
     with ours:
@@ -311,6 +311,8 @@ def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World
         new = int(pid_file.read_text())
         processes.append(new)
         told(notify, f"MAINPID={new}")
+        shown = world.run("top", "--config", str(world.config), "--once").stdout
+        assert shown.startswith("dunnart, up ")
         assert eventually(lambda: f"process {new} has taken over" in world.logged())
         world.login("-p", port, says="echo $WHICH", prints="newest\n")
         out, _ = session.communicate("lives on\n", SECONDS)

@@ -149,7 +149,7 @@ def _handler(to: str, form: Literal["text", "json"], stream: TextIO) -> logging.
             handler = logging.FileHandler(to, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise ConfigError(f"cannot be written: {error.strerror}", path=to, key="log_to") from error
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=not journal))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=not journal, leveled=journal))
     return handler
 
 
@@ -182,12 +182,23 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "" if not record.exc_info else " | ".join(formatter.formatException(record.exc_info).splitlines())
 
 
-class TextFormatter(logging.Formatter):
-    """The lines that the module's description shows; a traceback stands on the same line."""
+def _journal_level(level: int) -> int:
+    """Give the number that the journal takes from the head of a line (sd-daemon(3))."""
+    return 3 if level >= logging.ERROR else 4 if level >= logging.WARNING else 6 if level >= logging.INFO else 7
 
-    def __init__(self, *, timed: bool = True) -> None:
+
+class TextFormatter(logging.Formatter):
+    """The lines that the module's description shows; a traceback stands on the same line.
+
+    Args:
+        timed: they begin with the time.
+        leveled: they begin with the level as systemd takes it away.
+    """
+
+    def __init__(self, *, timed: bool = True, leveled: bool = False) -> None:
         super().__init__()
         self._timed = timed
+        self._leveled = leveled
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line."""
@@ -198,6 +209,8 @@ class TextFormatter(logging.Formatter):
             line += f" | {_traceback(self, record)}"
         if not line.isprintable():  # the arguments are clean; this is for what comes with an exception
             line = "".join(map(_escaped, line))
+        if self._leveled:
+            return f"<{_journal_level(record.levelno)}>{line}"
         return f"{_stamp(record)} {line}" if self._timed else line
 
 

@@ -33,6 +33,7 @@ usage: dunnart COMMAND [FLAGS]
   dropbearconvert  convert keys between Dropbear's, OpenSSH's, PuTTY's and PEM's formats
   sftp-server      serve SFTP on standard input and output
   status           ask the server that runs on this machine, or have it do something
+  top              show its busiest connections, as they change
   version          print the version
 
 dunnart COMMAND --help tells more.
@@ -186,7 +187,14 @@ def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConf
     return load(found.config, values)
 
 
-_COMMANDS = {"serve": serve, "config": config, "plugins": plugins}
+def top(arguments: Sequence[str]) -> int:
+    """Show the busiest connections."""
+    from dunnart.tools.status import run
+
+    return run(arguments, "top")
+
+
+_COMMANDS = {"serve": serve, "config": config, "plugins": plugins, "top": top}
 _PROGRAMS = {
     "authorized-keys": "authorized_keys", "sftp": "sftp.program", "scp": "scp", "keygen": "keygen.program",
     "ssh": "ssh.program", "dbclient": "ssh.dbclient",

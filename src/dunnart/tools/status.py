@@ -19,6 +19,7 @@ _DESCRIPTION = """\
 Ask the server that runs on this machine, or have it do something. Without a command, how it is doing;
 `dunnart status help` lists the commands.
 """
+_TOP = "Show the busiest connections of the server that runs on this machine, anew each second; q ends it."
 _TOP_SECONDS = 1.0
 _READ_BYTES = 64 * 1024
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # another screen, without a cursor
@@ -62,30 +63,38 @@ class _Control:
         return answer
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], command: str = "") -> int:
     """Run a command; gives the exit status: 0, 1 if it could not be done, 2 if it was not understood.
+
+    Args:
+        arguments: flags, and the command with its arguments.
+        command: the command, if that is known already.
 
     Raises:
         ConfigError: the command line cannot be understood, or there is no control socket.
     """
-    parser = Parser(prog="dunnart status", description=_DESCRIPTION, allow_abbrev=False)
+    name, description = (f"dunnart {command}", _TOP) if command else ("dunnart status", _DESCRIPTION)
+    parser = Parser(prog=name, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="the configuration file that the server was started with")
     parser.add_argument("--state-folder", metavar="FOLDER", help="its state folder, where its control socket is")
     parser.add_argument("--control-socket", metavar="FILE", help="its control socket itself")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("command", nargs="*", help="what to do, with its arguments")
+    parser.add_argument("--once", action="store_true", help="show `top` once, also in a terminal")
+    if not command:
+        parser.add_argument("command", nargs="*", help="what to do, with its arguments")
     given = parser.parse_intermixed_args(arguments)
     path = _path(given.config, given.state_folder, given.control_socket)
     try:
-        return _run(path, given.command or ["status"], as_json=given.json)
+        words = [command] if command else given.command or ["status"]
+        return _run(path, words, as_json=given.json, once=given.once)
     except ConnectionClosed as error:
         print(f"dunnart status: {error}", file=sys.stderr)
         return 1
 
 
-def _run(path: str, words: Sequence[str], *, as_json: bool) -> int:
+def _run(path: str, words: Sequence[str], *, as_json: bool, once: bool) -> int:
     with _Control(path) as control:
-        if words == ["top"] and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        if words == ["top"] and not as_json and not once and sys.stdin.isatty() and sys.stdout.isatty():
             return _top(control)
         size = os.get_terminal_size() if sys.stdout.isatty() else None
         answer = control.ask(words, size)

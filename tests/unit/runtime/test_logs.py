@@ -139,7 +139,7 @@ def test_the_journal_keeps_the_time_itself(tmp_path: Path, monkeypatch: pytest.M
         logs.setup(stream=stream)
         logging.getLogger("dunnart.server").info("hello")
         stream.seek(0)
-        assert stream.read() == "info/server hello\n"
+        assert stream.read() == "<6>info/server hello\n"
 
 
 def test_importing_sets_nothing_up() -> None:

@@ -117,7 +117,7 @@ def probe(*arguments):
     # Only here, since `main` has shut ssl out by now.
     from dunnart.daemon import preparing, running, serve
 
-    def run(config, _handed):
+    def run(config, *_):
         preparing.prepare(replace(config, state_folder=sys.argv[1]))
         print(*[name for name, module in sys.modules.items() if module is not None])
         return 0
