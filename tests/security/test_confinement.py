@@ -21,9 +21,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from dunnart.daemon.confinement import Confinement, program
+from dunnart.daemon.confinement import Confinement
+from dunnart.daemon.confinement import program as assembled
 from dunnart.daemon.separation import _prepare, _user
-from tests.interop.support import Keys, Served, eventually, serve
+from tests.interop.clients import OpenSsh
+from tests.interop.support import SECONDS, Keys, Served, eventually, program, serve
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root can confine its processes"
@@ -169,7 +171,7 @@ def test_without_the_sandbox_it_still_is_nobody(confinement: Confinement) -> Non
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_jumps_within_itself_and_ends(machine: str) -> None:
-    made = program(machine, 7)
+    made = assembled(machine, 7)
     assert len(made) < 4096
     for index, (code, yes, no, _) in enumerate(made):
         assert index + 1 + max(yes, no) < len(made) or code == 0x06
@@ -180,10 +182,13 @@ def test_the_filter_jumps_within_itself_and_ends(machine: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    (folder := tmp_path_factory.mktemp("daemon")).chmod(0o755)
-    keys = Keys(tmp_path_factory.mktemp("keys"))
-    running = serve(folder, keys)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Served]:
+    running = serve(tmp_path_factory.mktemp("daemon"), keys)
     yield running
     running.stop()
 
@@ -235,10 +240,10 @@ def gone(pid: int) -> Callable[[], bool]:
     return lambda: not Path(f"/proc/{pid}").exists() or status(pid)["State"].startswith("Z")
 
 
-def test_a_worker_that_ends_has_a_successor_as_confined_and_both_end_with_the_monitor(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    (keys := tmp_path / "keys").mkdir()
-    served = serve(tmp_path, Keys(keys), "--workers", "2")
+def test_a_worker_that_ends_has_a_successor_as_confined_and_both_end_with_the_monitor(
+    tmp_path: Path, keys: Keys
+) -> None:
+    served = serve(tmp_path, keys, "--workers", "2")
     try:
         first, _ = served.workers()
         os.kill(first, signal.SIGKILL)
@@ -280,3 +285,46 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match="can write"):
         _prepare(str(tmp_path))
+
+
+EVERYTHING = (
+    "--profile", "legacy", "--kex", "+ecdh-sha2-nistp256,ecdh-sha2-nistp521",
+    "--compression", "none,zlib@openssh.com,zlib", "--forwards", "tcp", "--forwards", "agent", "--forwards", "x11",
+)  # fmt: skip
+LOGINS = [
+    ("ed25519", "mlkem768x25519-sha256", "chacha20-poly1305@openssh.com", "hmac-sha2-256"),
+    ("ecdsa256", "ecdh-sha2-nistp256", "aes256-ctr", "hmac-sha2-256-etm@openssh.com"),
+    ("ecdsa521", "ecdh-sha2-nistp521", "aes128-cbc", "hmac-sha1"),
+    ("rsa", "diffie-hellman-group-exchange-sha256", "3des-cbc", "hmac-sha2-512"),
+    ("rsa", "diffie-hellman-group14-sha1", "aes128-gcm@openssh.com", "hmac-sha2-256"),
+]
+
+
+def test_a_confined_worker_serves_whatever_is_on_offer(tmp_path: Path, keys: Keys) -> None:
+    """It can load nothing any more: what it lacked would be an error in its log, which `stop` looks at."""
+    served = serve(tmp_path, keys, *EVERYTHING)
+    client = OpenSsh()
+    try:
+        offered = subprocess.run([program("ssh"), "-Q", "kex"], check=True, capture_output=True, text=True).stdout
+        for key, kex, cipher, mac in LOGINS:
+            options = [f"-oKexAlgorithms={kex if kex in offered else 'curve25519-sha256'}", f"-oCiphers={cipher}"]
+            line, env = client.command(served, *options, f"-oMACs={mac}", "-C", "-X", "-A", key=key)
+            done = subprocess.run([*line, "head -c 3000000 /dev/zero | tail -c 1; exit 3"], env=env, check=False,
+                                  capture_output=True, timeout=SECONDS)  # fmt: skip
+            assert (done.returncode, done.stdout) == (3, b"\0"), (key, kex, cipher, done.stderr)
+        line, env = client.command(served, "-W", f"127.0.0.1:{served.port}", key="ed25519")
+        done = subprocess.run(line, env=env, check=False, input=b"", capture_output=True, timeout=SECONDS)
+        assert done.stdout.startswith(b"SSH-2.0-")
+        line, env = client.command(served, "-s", key="ed25519")
+        done = subprocess.run([*line, "sftp"], env=env, check=False, input=b"\0\0\0\5\1\0\0\0\3", capture_output=True,
+                              timeout=SECONDS)  # fmt: skip
+        assert done.stdout[4:9] == b"\2\0\0\0\3"
+        assert client.run_on_terminal(served, "stty size").status == 0
+        control = str(tmp_path / "state" / "control.sock")
+        shown = subprocess.run(
+            [sys.executable, "-m", "dunnart", "status", "--control-socket", control, "status", "--json"], check=False,
+            capture_output=True, text=True, timeout=SECONDS,
+        )  # fmt: skip
+        assert json.loads(shown.stdout)["placement"] == "process", shown.stderr
+    finally:
+        served.stop()
