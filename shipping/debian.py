@@ -52,10 +52,11 @@ dunnart for Debian
 The configuration is /etc/dunnart/dunnart.toml; `dunnart config` shows all options.
 
     systemctl enable --now dunnart          start the server, now and with the system
+    systemctl enable --now dunnart.socket   or have systemd listen, and nothing else in memory until somebody comes
 
 In the place of another server: stop that one first (`systemctl disable --now ssh`, or `dropbear`), so that the port is
 free. Programs of other names are links in /usr/lib/dunnart/bin: put that folder into a PATH, or links to them where
-the originals were (dpkg-divert(1)):
+the originals were (dpkg-divert(1)). Files for sysvinit and xinetd are in /usr/share/doc/dunnart/examples.
 
     dpkg-divert --divert /usr/sbin/dropbear.real --rename /usr/sbin/dropbear
     ln -s /usr/lib/dunnart/bin/dropbear /usr/sbin/dropbear
@@ -102,7 +103,6 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true
 fi
 """
-_UNITS = "packaging/systemd"
 
 
 def depends(extras: list[str], pythons: list[str]) -> str:
@@ -133,13 +133,13 @@ def tree(folder: Path, extras: list[str], pythons: list[str], architecture: str)
     (folder / "usr/lib/dunnart/bin").mkdir()
     for name in applets():
         (folder / "usr/lib/dunnart/bin" / name).symlink_to("../dunnart")
-    units = ROOT / _UNITS
-    if units.is_dir():
-        shutil.copytree(units, folder / "usr/lib/systemd/system", ignore=shutil.ignore_patterns("*.md"))
+    shutil.copytree(ROOT / "packaging/systemd", folder / "usr/lib/systemd/system")
     (folder / "etc/dunnart").mkdir(parents=True)
     (folder / "etc/dunnart/dunnart.toml").write_text(_CONFIGURATION)
     docs = folder / "usr/share/doc/dunnart"
     docs.mkdir(parents=True)
+    for name in ("sysvinit", "xinetd"):
+        shutil.copytree(ROOT / "packaging" / name, docs / "examples" / name)
     (docs / "README.Debian").write_text(_README)
     (docs / "copyright").write_text((ROOT / "LICENSE").read_text())
     (docs / "changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), 9, mtime=0))

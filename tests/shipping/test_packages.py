@@ -156,6 +156,8 @@ def test_the_debian_package(tmp_path: Path) -> None:
     assert (control / "conffiles").read_text() == "/etc/dunnart/dunnart.toml\n"
     installed = root / "usr/lib/dunnart"
     assert sorted(each.name for each in (installed / "bin").iterdir()) == sorted(applets())
+    unit = (root / "usr/lib/systemd/system/dunnart.service").read_text()
+    assert "ExecStart=/usr/bin/dunnart serve --config /etc/dunnart/dunnart.toml\n" in unit
     starter = installed / "dunnart"
     text = starter.read_text()
     assert text.startswith("#!/usr/bin/python3 -I\n")
