@@ -57,6 +57,13 @@ Match User USER
 """
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("0.0.0.0", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
 class Machine:
     """A folder with a configuration, a host key and who may log in."""
 
@@ -69,9 +76,7 @@ class Machine:
         (folder / "known_hosts").write_text(f"machine {line}\n")
         (folder / f"keys.{USER}").write_text(keys.authorized.read_text())
         (folder / "banner").write_text("be welcome\n")
-        with socket.socket() as found:  # sshd takes no port 0
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.port = free_port()  # sshd takes no port 0
         self.write(DEBIAN)
 
     def write(self, text: str) -> None:
@@ -159,10 +164,21 @@ def test_debians_configuration_with_more_files_and_blocks(machine: Machine) -> N
         os.kill(int(pid), signal.SIGHUP)
         assert eventually(lambda: "Bad configuration option: Foo" in machine.log)
         assert machine.ssh("echo $PLACE").stdout == "right here\n"
-        machine.write(DEBIAN.replace("right here", "elsewhere"))
+        machine.write(
+            DEBIAN.replace("right here", "elsewhere").replace(
+                "AllowTcpForwarding local", "GatewayPorts clientspecified"
+            )
+        )
         os.kill(int(pid), signal.SIGHUP)
         assert eventually(lambda: "the configuration was read again" in machine.log)
         assert machine.ssh("echo $PLACE").stdout == "elsewhere\n"
+        # Everywhere, as the block lets this user's client say
+        port = free_port()
+        script = f"import socket; print(socket.create_connection(('127.0.0.2', {port})).recv(15))"
+        done = machine.ssh(
+            f"{sys.executable} -c {shlex.quote(script)}", f"RemoteForward=0.0.0.0:{port} 127.0.0.1:{machine.port}"
+        )
+        assert done.stdout == "b'SSH-2.0-dunnart'\n", done
     assert not (machine.folder / "pid").exists()
 
 

@@ -136,7 +136,8 @@ def _check_tables(config: ServeConfig) -> None:
     """See that every table of options is some plug-in's."""
     all_uses = [*uses(config), *(use for match in config.match for use in uses(with_matches(config, [match])))]
     used = {use.plugin for use in all_uses}
-    of_logins = {use.plugin for use in all_uses if use.option in {*MAY_MATCH, "password"}}
+    forwards = {"channel_types", "global_requests", "session_requests"}
+    of_logins = {use.plugin for use in all_uses if use.option in {*MAY_MATCH, "password", *forwards}}
     for number, match in enumerate(config.match, 1):
         tables = match.options.get("plugin", {})
         assert isinstance(tables, Mapping)

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.loading import with_matches
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dunnart.daemon.plugins import Plugins
     from dunnart.keys.rights import Permits
     from dunnart.server import Application, Attempt, Authenticator, Candidate, ConnectionFacts, Forward, RawSession
+    from dunnart.server.interfaces import ChannelOpening, ConnectionRequest, SessionRequest
 
 _LOG = logging.getLogger("dunnart.auth")
 _MOST_LOGINS = 10_000
@@ -220,10 +222,16 @@ def ruled(config: ServeConfig, variants: Sequence[ServeConfig], make: Callable[[
         exec=applications.get("exec"),
         subsystems={kind.removeprefix("subsystem "): each for kind, each in applications.items() if " " in kind},
         forwarding=(_Forwarding(rules),) if kinds or base.forwarding else (),
+        channel_types={name: _of_login(rules, "channel_types", name, "open", each)
+                       for name, each in base.channel_types.items()},
+        global_requests={name: _of_login(rules, "global_requests", name, "answer", each)
+                         for name, each in base.global_requests.items()},
+        session_requests={name: _of_login(rules, "session_requests", name, "prepare", each)
+                          for name, each in base.session_requests.items()},
         methods=(),
         methods_for=rules.methods_for,
         accept_env=patterns,
-    )
+    )  # fmt: skip
 
 
 def spoiled(attempt: Attempt) -> Attempt:
@@ -298,6 +306,16 @@ class _Application:
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _of_login(rules: Rules, option: str, name: str, method: str, base: object) -> Any:  # noqa: ANN401 - as the plug-in
+    """Give what asks the plug-in that a login's variant has, or the one of all where it has none."""
+
+    async def ask(asked: ChannelOpening | ConnectionRequest | SessionRequest) -> Any:  # noqa: ANN401 - as the plug-in's
+        found = getattr(rules.of(asked.connection).plugins, option).get(name, base)
+        return await getattr(found, method)(asked)
+
+    return SimpleNamespace(**{method: ask})
 
 
 class _Forwarding:

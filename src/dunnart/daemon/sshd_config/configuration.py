@@ -25,10 +25,8 @@ Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",
              "localport": "local_port", "host": "address"}  # fmt: skip
 _NO_CRITERIA = {"rdomain": "there are no routing domains here", "invalid-user": "is not supported"}
-_OF_ALL = frozenset({"plugin.tcpip-forward", "plugin.streamlocal-forward", "plugin.x11-forwarding"})
-"""Plug-ins that serve all logins alike."""
-_COSMETIC = frozenset({"log_level", "banner", "print_motd", "print_last_log", "x11displayoffset"})
-"""Options that no login has for itself, and that are no reason to stop; of a plug-in, the keyword."""
+_COSMETIC = frozenset({"log_level", "banner"})
+"""Options that no login has for itself, and that are no reason to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +106,6 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         _check_options(base, made, notes, wrong)
         if not wrong:
             differing = _differing(base.values, {name: each for name, each in made.values.items() if name in MAY_MATCH})
-            if isinstance(plugins := differing.get("plugin"), dict):
-                differing["plugin"] = {key: value for key, value in plugins.items() if f"plugin.{key}" not in _OF_ALL}
             blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made),
                                 tuple(Match(each, {}) for each in further)))  # fmt: skip
     if wrong:
@@ -169,18 +165,15 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
 def _check_options(base: Options, made: Options, notes: dict[str, None], wrong: dict[str, None]) -> None:
     """See that a block sets only what single logins can have."""
     for name, value in _differing(base.values, made.values).items():
-        plugins = {f"{name}.{each}" for each in value} & _OF_ALL if isinstance(value, Mapping) else set()
-        if name in MAY_MATCH and not plugins:
+        if name in MAY_MATCH:
             continue
         for option, keyword in made.keywords.items():
             changed = option.startswith(f"{name}.") if isinstance(value, Mapping) else option == name
-            if plugins:
-                changed = option.rpartition(".")[0] in plugins
             setting = made.settings[keyword]
             if not changed or setting == base.settings[keyword]:
                 continue
             where = f"{setting.file} line {setting.line}: {KEYWORDS[keyword].name}"
-            if name in _COSMETIC or keyword in _COSMETIC:
+            if name in _COSMETIC:
                 notes[f"{where}: ignored: it is the same for all logins"] = None
             elif keyword != "maxsessions" or made.number("maxsessions"):
                 wrong[f"{where}: is supported outside Match blocks, not in them"] = None

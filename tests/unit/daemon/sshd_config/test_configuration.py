@@ -145,7 +145,6 @@ Match Host h.example.org
 Match RDomain x
 Match invalid-user
 Match User a|MaxAuthTries 2
-Match User a|GatewayPorts yes
 Match User a|PubkeyAcceptedAlgorithms ssh-ed25519
 Match User a|ClientAliveInterval 5
 Match User a|ChrootDirectory /srv
