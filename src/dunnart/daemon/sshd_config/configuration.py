@@ -83,8 +83,11 @@ class Block(Match):
 
 
 def this_machine() -> Machine:
-    """Look what is here: sshd's host keys, and whether we are root."""
-    return Machine([path for path in HOST_KEYS if os.path.exists(path)], os.geteuid() == 0)
+    """Look what is here: sshd's host keys, and what this server can do."""
+    from importlib.util import find_spec
+
+    there = [path for path in HOST_KEYS if os.path.exists(path)]
+    return Machine(there, os.geteuid() == 0, find_spec("gssapi") is not None)
 
 
 def configuration(directives: Sequence[Directive], there: Machine) -> Made:

@@ -94,7 +94,7 @@ KEYWORDS = _listed(
     Keyword("KerberosTicketCleanup", _YES_NO, "yes", ignored=_NO_KERBEROS, harmless=("yes", "no"), match=False),
     Keyword("KerberosGetAFSToken", _YES_NO, "no", refused=_NO_KERBEROS, harmless=("no",), match=False),
     Keyword("GSSAPIAuthentication", _YES_NO, "no", "authenticators"),
-    Keyword("GSSAPICleanupCredentials", _YES_NO, "yes", refused="tickets that clients forward are always removed when "
+    Keyword("GSSAPICleanupCredentials", _YES_NO, "yes", ignored="tickets that clients forward are always removed when "
             "the connection ends", harmless=("yes",), match=False),
     Keyword("GSSAPIDelegateCredentials", _YES_NO, "yes", f"{_GSSAPI}.delegation", match=False),
     Keyword("GSSAPIKeyExchange", _YES_NO, "no", "authenticators", match=False),

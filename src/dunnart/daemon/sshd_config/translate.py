@@ -110,10 +110,12 @@ class Machine(NamedTuple):
     Attributes:
         host_keys: those that are used where none is named.
         root: the server runs as root, and can check the passwords of the system's users without PAM.
+        kerberos: the extra gssapi is installed.
     """
 
     host_keys: Sequence[str]
     root: bool
+    kerberos: bool = True
 
 
 def options_of(settings: Settings, machine: Machine) -> Options:
@@ -127,7 +129,7 @@ def options_of(settings: Settings, machine: Machine) -> Options:
             else:
                 made.note(name, f"ignored: {keyword.ignored}")
     _keys(made, machine.host_keys)
-    _authentication(made, root=machine.root)
+    _authentication(made, machine)
     for part in (_listening, _people, _sessions, _files, _forwards, _limits, _algorithms, _log):
         part(made)
     return made
@@ -208,17 +210,21 @@ def _keys(made: Options, host_keys: Sequence[str]) -> None:
         made.put("required_rsa_size", bits, "requiredrsasize")
 
 
-def _authentication(made: Options, *, root: bool) -> None:
+def _authentication(made: Options, machine: Machine) -> None:
     pam, password = made.yes("usepam"), made.yes("passwordauthentication")
-    if password and not pam and not root:
+    if password and not pam and not machine.root:
         password = False
         made.note("passwordauthentication", "only root can check passwords; with UsePAM yes PAM does it")
+    kerberos = {name: made.yes(name) for name in ("gssapiauthentication", "gssapikeyexchange")}
+    if any(kerberos.values()) and not machine.kerberos:
+        made.note(next(name for name in kerberos if kerberos[name]), "left out, for it needs dunnart[gssapi]")
+        kerberos = dict.fromkeys(kerberos, False)
     methods = {
         "publickey": "authorized-keys" if made.yes("pubkeyauthentication") else "",
         "password": ("pam-password" if pam else "shadow") if password else "",
         "keyboard-interactive": "pam" if pam and made.yes("kbdinteractiveauthentication") else "",
-        "gssapi-with-mic": "gssapi" if made.yes("gssapiauthentication") else "",
-        "gssapi-keyex": "gssapi-keyex" if made.yes("gssapikeyexchange") else "",
+        "gssapi-with-mic": "gssapi" if kerberos["gssapiauthentication"] else "",
+        "gssapi-keyex": "gssapi-keyex" if kerberos["gssapikeyexchange"] else "",
     }
     plugins = [name for name in methods.values() if name]
     if not plugins:  # nobody may log in: keys are the method, and there are none

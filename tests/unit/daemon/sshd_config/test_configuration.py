@@ -17,11 +17,11 @@ from dunnart.daemon.sshd_config.translate import Machine
 from dunnart.daemon.writing import to_toml
 
 
-def made(folder: Path, text: str, *, root: bool = True) -> Made:
+def made(folder: Path, text: str, *, root: bool = True, kerberos: bool = True) -> Made:
     (folder / "sshd_config").write_text(text)
     directives = Directives()
     directives.add_file(str(folder / "sshd_config"))
-    return configuration(directives.found, Machine(["/etc/ssh/key"], root=root))
+    return configuration(directives.found, Machine(["/etc/ssh/key"], root, kerberos))
 
 
 def toml(config: ServeConfig) -> set[str]:
@@ -113,6 +113,56 @@ def test_who_is_not_root_cannot_check_passwords(tmp_path: Path) -> None:
     assert (found.config.authenticators, len(found.notes)) == (("authorized-keys",), 1)
     found = made(tmp_path, "UsePAM yes\nKbdInteractiveAuthentication no\n", root=False)
     assert found.config.authenticators[1:] == ("pam-password",)
+
+
+def test_kerberos_is_left_out_where_its_library_is_missing(tmp_path: Path) -> None:
+    text = "GSSAPIAuthentication yes\nGSSAPICleanupCredentials no\nGSSAPIStrictAcceptorCheck no\n"
+    config = made(tmp_path, text).config
+    assert config.authenticators[-1] == "gssapi"
+    assert config.plugin["gssapi"] == {"delegation": True, "acceptor": ""}
+    found = made(tmp_path, text, kerberos=False)
+    assert (found.config.authenticators, len(found.notes)) == (("authorized-keys", "shadow"), 2)
+
+
+FEDORA = """\
+Include FOLDER/*.conf
+AuthorizedKeysFile .ssh/authorized_keys
+Subsystem sftp /usr/libexec/openssh/sftp-server
+"""
+FEDORA_MORE = """\
+Include FOLDER/opensshserver.config
+SyslogFacility AUTHPRIV
+ChallengeResponseAuthentication no
+GSSAPIAuthentication yes
+GSSAPICleanupCredentials no
+UsePAM yes
+X11Forwarding yes
+PrintMotd no
+AcceptEnv LANG LC_CTYPE LC_NUMERIC
+"""
+FEDORA_POLICY = """\
+Ciphers aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-gcm@openssh.com,aes128-ctr
+MACs hmac-sha2-256-etm@openssh.com,hmac-sha1-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256,umac-128@openssh.com
+GSSAPIKeyExchange no
+KexAlgorithms mlkem768x25519-sha256,sntrup761x25519-sha512,curve25519-sha256,ecdh-sha2-nistp256
+HostKeyAlgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp256-cert-v01@openssh.com,ssh-ed25519,rsa-sha2-256
+PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256,sk-ecdsa-sha2-nistp256@openssh.com,ssh-ed25519,rsa-sha2-512
+CASignatureAlgorithms ecdsa-sha2-nistp256,sk-ssh-ed25519@openssh.com,rsa-sha2-512
+RequiredRSASize 2048
+"""
+
+
+def test_fedoras_configuration(tmp_path: Path) -> None:
+    """Two files deep, with the lists of its policy."""
+    folder = str(tmp_path)
+    (tmp_path / "50-redhat.conf").write_text(FEDORA_MORE.replace("FOLDER", folder))
+    (tmp_path / "opensshserver.config").write_text(FEDORA_POLICY)
+    config = made(tmp_path, FEDORA.replace("FOLDER", folder), kerberos=False).config
+    assert config.authenticators == ("authorized-keys", "pam-password")
+    assert config.algorithms().kex == ("mlkem768x25519-sha256", "curve25519-sha256", "ecdh-sha2-nistp256")
+    assert config.algorithms().ciphers[0] == "aes256-gcm@openssh.com"
+    assert "umac" not in config.macs
+    assert config.algorithms().macs[1] == "hmac-sha1-etm@openssh.com"
 
 
 def test_nobody_is_let_in_where_every_method_is_off(tmp_path: Path) -> None:
