@@ -5,8 +5,11 @@ The service files are in a folder of their own; an account is made for these tes
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +19,7 @@ from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
 from tests.interop.pam_services import needs_pam
 from tests.interop.pam_services import program as script
-from tests.interop.support import SECONDS, Served, answering, eventually, program
+from tests.interop.support import SECONDS, Keys, Served, answering, eventually, program, write_key
 
 pytestmark = needs_pam
 PASSWORD = "correct horse"
@@ -77,6 +80,65 @@ def log_in(
     return subprocess.run(line, env=env, input=typed or b"", capture_output=True, timeout=SECONDS, check=False)
 
 
+LOOK = r"""
+env | sort; umask; pwd; ulimit -a; echo $0; nice; cat /proc/self/oom_score_adj
+grep -E '^(Uid|Gid|Groups|Sig[IBC]|Cap|NoNew|Seccomp)' /proc/self/status
+ls -l /proc/self/fd | sed 's/.*[0-9] -> /-> /'
+ps -o pid=,pgid=,sid=,tpgid=,tty=,args= -p $$ | awk '{print ($1==$2),($1==$3),($2==$4),$5,$6}'
+test -t 0 && stty -a
+exit 5
+"""
+
+
+@contextmanager
+def sshd(folder: Path, use_pam: str) -> Iterator[int]:
+    """The real one, on a port of its own, for as long as the block lasts."""
+    write_key(folder / "host", "ed25519")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nStrictModes no\n"
+        f"UsePAM {use_pam}\nPidFile none\nAcceptEnv LANG LC_*\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with (folder / "sshd.log").open("wb") as log:
+        process = subprocess.Popen([program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
+    try:
+        assert eventually(lambda: b"listening" in (folder / "sshd.log").read_bytes())
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("use_pam", ["no", "yes"])
+def test_a_login_is_what_it_is_with_sshd(start: Serve, tmp_path: Path, keys: Keys, user: str, use_pam: str) -> None:
+    folder = Path(f"/var/tmp/{user}/.ssh")
+    folder.mkdir(exist_ok=True)
+    (folder / "authorized_keys").write_text(keys.authorized.read_text())  # sshd looks with the user's rights
+    server = start("--account", "pam" if use_pam == "yes" else "off")
+    with sshd(tmp_path, use_pam) as port:
+        for terminal in (False, True):
+            line, env = OpenSsh().command(server, "-o", f"User={user}", terminal=terminal)
+            theirs = [
+                f"Port={port}" if word.startswith("Port=")
+                else "UserKnownHostsFile=/dev/null" if word.startswith("UserKnownHostsFile=")
+                else "StrictHostKeyChecking=no" if word.startswith("StrictHostKeyChecking=")
+                else word for word in line
+            ]  # fmt: skip
+            shown = []
+            for command in (line, theirs):
+                done = subprocess.run(
+                    [*command, LOOK], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                    timeout=SECONDS,
+                )  # fmt: skip
+                assert done.returncode == 5, done.stderr
+                ports = re.sub(r"(?m)^(SSH_C\w+)=127\.0\.0\.1 \d+ (127\.0\.0\.1 )?\d+", r"\1", done.stdout)
+                shown.append(re.sub(r"\[\d+\]|/proc/\d+|pts/\d+", "", ports) + done.stderr)
+            assert shown[0] == shown[1]
+
+
 def by_password(method: str) -> tuple[str, ...]:
     preferred = f"PreferredAuthentications={method}"
     return ("-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1", "-o", preferred, "-o", "PubkeyAuthentication=no")
@@ -85,7 +147,7 @@ def by_password(method: str) -> tuple[str, ...]:
 def test_pam_has_the_last_word_on_keys(start: Serve, services: Path, user: str) -> None:
     server = started(start, services, '["authorized-keys"]', 'account = "pam"')
     home = Path(f"/var/tmp/{user}")
-    (home / ".ssh").mkdir()
+    (home / ".ssh").mkdir(exist_ok=True)
     rc = home / ".ssh/rc"
     rc.write_text("echo rc as $(id -un) in $(pwd)\n")
     try:
