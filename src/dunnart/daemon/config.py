@@ -302,7 +302,8 @@ class ServeConfig:
     )
     log_to: str = option(
         "auto", converted(log_place), "WHERE",
-        "stderr, syslog, journald, or a file by its absolute path. auto: syslog with inetd or background, or stderr.",
+        "stderr, syslog or syslog:FACILITY, journald, or a file by its absolute path. auto: syslog with inetd or "
+        "background, or stderr.",
     )  # fmt: skip
     inetd: bool = option(
         False, switch, "",  # noqa: FBT003

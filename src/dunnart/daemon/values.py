@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dunnart.daemon.options import BadValue, named, text
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.key_options import permit
-from dunnart.runtime.logs import LEVELS
+from dunnart.runtime.logs import FACILITIES, LEVELS
 
 METHODS = ("publickey", "password", "keyboard-interactive")
 OFF = "off"
@@ -74,7 +74,10 @@ def socket_path(value: str) -> str:
 
 def log_place(value: str) -> str:
     """Where the log goes."""
-    if value not in {"auto", "stderr", "syslog", "journald"} and not value.startswith("/"):
+    place, colon, facility = value.partition(":")
+    if place == "syslog" and colon and facility not in FACILITIES:
+        raise ValueError(f"{facility!r} is none of {', '.join(FACILITIES)}")
+    if value not in {"auto", "stderr", "journald"} and place != "syslog" and not value.startswith("/"):
         raise ValueError(f"{value!r} is none of auto, stderr, syslog, journald, and no absolute path")
     return value
 

@@ -25,11 +25,15 @@ def priority(level: int) -> int:
 
 
 class SyslogHandler(logging.Handler):
-    """Sends lines to syslog, facility auth, as sshd does. Without a syslog daemon they are lost, as sshd's are."""
+    """Sends lines to syslog, as sshd does. Without a syslog daemon they are lost, as sshd's are.
 
-    def __init__(self) -> None:
+    Args:
+        facility: the part of syslog, one of `dunnart.runtime.logs.FACILITIES`.
+    """
+
+    def __init__(self, facility: str = "auth") -> None:
         super().__init__()
-        syslog.openlog(_NAME, syslog.LOG_PID, syslog.LOG_AUTH)
+        syslog.openlog(_NAME, syslog.LOG_PID, getattr(syslog, f"LOG_{facility.upper()}"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one."""

@@ -35,6 +35,8 @@ from dunnart.errors import ConfigError
 
 PARTS = ("server", "transport", "auth", "session", "forward", "daemon")
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+FACILITIES = ("auth", "authpriv", "daemon", "user", *(f"local{number}" for number in range(8)))
+"""Which parts of syslog lines may be sent to."""
 SHOWN_CHARACTERS = 200
 """The longest that a text of a peer's gets in the log, escapes counted."""
 
@@ -111,7 +113,8 @@ def setup(
         levels: the levels of single parts.
         form: text or json; syslog and the journal get text.
         stream: in the place of standard error.
-        to: stderr, syslog, journald, or a file's absolute path, to which lines are added.
+        to: stderr, syslog, journald, or a file's absolute path, to which lines are added; syslog:FACILITY for another
+            than auth.
 
     Raises:
         ConfigError: the file cannot be written, or there is no journal.
@@ -134,10 +137,11 @@ def setup(
 
 
 def _handler(to: str, form: Literal["text", "json"], stream: TextIO) -> logging.Handler:
-    if to in {"syslog", "journald"}:
+    place, _, facility = to.partition(":")
+    if place in {"syslog", "journald"}:
         from dunnart.runtime.log_places import JournalHandler, SyslogHandler
 
-        handler: logging.Handler = SyslogHandler() if to == "syslog" else JournalHandler()
+        handler: logging.Handler = SyslogHandler(facility or "auth") if place == "syslog" else JournalHandler()
         handler.setFormatter(TextFormatter(timed=False))
         return handler
     journal = False

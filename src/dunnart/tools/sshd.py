@@ -261,12 +261,13 @@ def _starting(flags: Flags) -> dict[str, Any]:
     """Give the options that say how the server starts."""
     errors = flags.log_to_errors or (flags.debug and not flags.inetd)
     found: dict[str, Any] = {
-        "log_to": os.path.abspath(flags.log_file) if flags.log_file else "stderr" if errors else "syslog",
         "inetd": flags.inetd,
         "background": not (flags.foreground or flags.inetd or flags.debug),
         # The machine's sshd can be asked by `dunnart status`; one with a configuration of its own beside it is silent.
         "control_socket": "auto" if flags.file == CONFIGURATION else "off",
     }
+    if flags.log_file or errors:
+        found["log_to"] = os.path.abspath(flags.log_file) if flags.log_file else "stderr"
     return found | ({"pid_file": ""} if flags.debug or flags.inetd else {})
 
 

@@ -43,9 +43,11 @@ def test_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, str]] = []
     monkeypatch.setattr(syslog, "openlog", lambda *arguments: opened.append(arguments))
     monkeypatch.setattr(syslog, "syslog", lambda *arguments: sent.append(arguments))
+    logs.setup(to="syslog:local3")
     logs.setup("debug", to="syslog")
     log_all()
-    assert opened == [("dunnart", syslog.LOG_PID, syslog.LOG_AUTH)]
+    assert opened == [("dunnart", syslog.LOG_PID, facility) for facility in (syslog.LOG_LOCAL3, syslog.LOG_AUTH)]
+    assert all(hasattr(syslog, f"LOG_{name.upper()}") for name in logs.FACILITIES)
     assert sent == [
         (syslog.LOG_CRIT, "critical/auth/17 critical"),
         (syslog.LOG_ERR, "error/auth/17 error"),

@@ -160,8 +160,7 @@ KEYWORDS = _listed(
     Keyword("SshdAuthPath", readers.file, NONE, ignored=_PROGRAMS, match=False),
     Keyword("PerSourcePenaltyExemptList", readers.networks, NONE, "penalty_exempt", match=False),
     Keyword("LogLevel", readers.log_level, "INFO", "log_level"),
-    Keyword("SyslogFacility", readers.log_facility, "AUTH", match=False,
-            ignored="syslog gets lines as the facility AUTH", harmless=("AUTH",)),
+    Keyword("SyslogFacility", readers.log_facility, "AUTH", "log_to", match=False),
     Keyword("DebianBanner", _YES_NO, "yes", ignored="clients are told dunnart's version alone", harmless=("yes", "no"),
             match=False),
     # Lists

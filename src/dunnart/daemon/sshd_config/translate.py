@@ -447,6 +447,8 @@ def _algorithms(made: Options) -> None:
 
 def _log(made: Options) -> None:
     made.put("log_level", _LEVELS.get(made.word("loglevel"), "debug"), "loglevel")
+    facility = made.word("syslogfacility").lower()
+    made.put("log_to", "syslog" if facility == "auth" else f"syslog:{facility}", "syslogfacility")
 
 
 def effective_algorithms(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -90,6 +90,7 @@ KexAlgorithms +ecdh-sha2-nistp* => kex = "+ecdh-sha2-nistp256,ecdh-sha2-nistp384
 PubkeyAcceptedKeyTypes ssh-ed25519 => user_key_algorithms = "ssh-ed25519"
 Compression no => compression = "none"
 LogLevel VERBOSE =>
+SyslogFacility LOCAL3 => log_to = "syslog:local3"
 LogLevel DEBUG2 => log_level = "debug"
 Banner /etc/issue => banner = "/etc/issue"
 PrintMotd no => print_motd = false
