@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
 
 from dunnart.errors import LocalProtocolError
-from dunnart.runtime.listening import Listening, Place
+from dunnart.runtime.listening import Listening
 from dunnart.runtime.logs import clean
 from dunnart.server.config import ServerConfig
 from dunnart.server.placement import place
@@ -156,7 +156,7 @@ class Server:
         await self._running.stop_listening()
 
     @property
-    def listening(self) -> tuple[tuple[Place, Sequence[socket.socket]], ...]:
+    def listening(self) -> tuple[tuple[ListenAddress | socket.socket, Sequence[socket.socket]], ...]:
         """The listening sockets, by the places in `config.listen` that they are for."""
         return self._listening.sockets
 
