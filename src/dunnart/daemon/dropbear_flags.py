@@ -167,6 +167,7 @@ def _logging_in(given: Mapping[str, str], *, root: bool) -> dict[str, object]:
         "authorized_keys": [os.path.join("%h" if home else "", folder, "authorized_keys")],
         "authenticators": ["authorized-keys", "shadow"] if passwords else ["authorized-keys"],
         "password": "off",
+        "account": "listed-shell",
         "permit_root_login": "no" if "w" in given else "prohibit-password" if "g" in given else "yes",
         "permit_empty_passwords": "B" in given,
     }

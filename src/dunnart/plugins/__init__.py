@@ -16,6 +16,7 @@ BUILT_IN = {
         "totp": "dunnart.plugins.totp:Totp",
     },
     "dunnart.accounts": {
+        "listed-shell": "dunnart.plugins.listed_shell:ListedShell",
         "pam": "dunnart.plugins.pam:PamAccounts",
     },
     "dunnart.key_sources": {

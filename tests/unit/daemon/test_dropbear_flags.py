@@ -40,7 +40,8 @@ def test_the_defaults_are_dropbears(tmp_path: Path) -> None:
         "listen": ["*:22"], "background": True, "log_to": "syslog", "log_level": "info",
         "host_key": [f"{tmp_path}/dropbear_{kind}_host_key" for kind in ("ed25519", "rsa")],
         "authorized_keys": ["%h/.ssh/authorized_keys"], "authenticators": ["authorized-keys", "shadow"],
-        "password": "off", "permit_root_login": "yes", "permit_empty_passwords": False, "accept_env": [],
+        "password": "off", "account": "listed-shell", "permit_root_login": "yes", "permit_empty_passwords": False,
+        "accept_env": [],
         "print_motd": True, "print_last_log": False, "permit_user_rc": False,
         "forwards": ["tcp", "unix", "agent"], "limits": {"max_auth_tries": 10},
     }  # fmt: skip

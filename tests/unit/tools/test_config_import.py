@@ -18,7 +18,8 @@ def test_dropbears_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     notes = [line for line in printed.splitlines() if line.startswith("#")]
     assert [note[:5] for note in notes] == ["# -b:", "# -e:", "# -R:"]
     assert set(tomllib.loads(printed)) == {
-        "listen", "authenticators", "password", "permit_root_login", "accept_env", "permit_user_rc", "print_last_log",
+        "listen", "authenticators", "account", "password", "permit_root_login", "accept_env", "permit_user_rc",
+        "print_last_log",
         "force_command", "forwards", "channel_types", "plugin", "background", "pid_file", "log_to", "limits",
     }  # fmt: skip
     assert tomllib.loads(printed)["limits"] == {
