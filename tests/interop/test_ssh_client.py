@@ -228,8 +228,10 @@ def test_passwords_and_questions(home: Home, tmp_path: Path) -> None:
         assert done.stdout == b"in as bob\n"
 
     async def test() -> None:
-        options = {"authenticators": [Asking(), Secret()], "host_keys": [PrivateKey.generate("ed25519")]}
-        server = dunnart.Server(greet, exec=greet, listen="127.0.0.1:0", **options)
+        host_key = PrivateKey.generate("ed25519")
+        server = dunnart.Server(
+            greet, exec=greet, listen="127.0.0.1:0", authenticators=[Asking(), Secret()], host_keys=[host_key]
+        )
         async with server:
             await asyncio.to_thread(work, server.addresses[0].port)
 

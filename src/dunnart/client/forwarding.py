@@ -113,8 +113,9 @@ class Forwards:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 while client.wanted is None:
                     data = await self._loop.sock_recv(sock, _READ_BYTES)
-                    if not data:
-                        raise DecodeError("the client has gone")  # noqa: TRY301 - it is closed below
+                    if not data:  # it has thought better of it
+                        sock.close()
+                        return
                     await self._loop.sock_sendall(sock, client.receive(data))
             try:
                 channel = await self._channel(client.wanted, peer)

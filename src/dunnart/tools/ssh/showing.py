@@ -16,6 +16,8 @@ _LISTS = {
     "kexalgorithms": KNOWN.kex, "key": KNOWN.user_key, "sig": KNOWN.ca_signature, "compression": KNOWN.compression,
     "hostkeyalgorithms": KNOWN.host_key, "pubkeyacceptedalgorithms": KNOWN.user_key, "option": tuple(sorted(USED)),
 }  # fmt: skip
+_EACH = ("sendenv", "setenv")
+"""Keywords whose words are values of their own."""
 
 
 def names(what: str) -> tuple[str, ...]:
@@ -35,5 +37,8 @@ def lines(options: Options) -> list[str]:
     """The options for a host: name and value on each line; those that nobody has set are left out, but for three."""
     found = [f"host {options.name}", f"user {options.user}", f"hostname {options.host}", f"port {options.port}"]
     for name in sorted(USED - {"user", "hostname", "port"}):
-        found += [f"{name} {' '.join(words)}" for words in options.all(name)]
+        if name in _EACH:
+            found += [f"{name} {word}" for words in options.all(name) for word in words]
+        else:
+            found += [f"{name} {' '.join(words)}" for words in options.all(name)]
     return found
