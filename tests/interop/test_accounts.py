@@ -24,9 +24,10 @@ from tests.interop.support import SECONDS, Keys, Served, answering, eventually, 
 pytestmark = needs_pam
 PASSWORD = "correct horse"
 SERVICE = """\
-auth required pam_unix.so
+auth required pam_unix.so nodelay
 account required pam_unix.so
 account required pam_exec.so quiet {folder}/account
+session required pam_umask.so umask=0027
 session required pam_limits.so conf={folder}/limits
 session required pam_env.so conffile=/dev/null envfile={folder}/variables readenv=1
 session required pam_exec.so quiet {folder}/session
@@ -151,8 +152,9 @@ def test_pam_has_the_last_word_on_keys(start: Serve, services: Path, user: str) 
     rc = home / ".ssh/rc"
     rc.write_text("echo rc as $(id -un) in $(pwd)\n")
     try:
-        done = log_in(server, user, "ulimit -n; echo $COLOUR $MAIL; id -un; id -Gn; exit 4")
-        assert done.stdout.decode().splitlines() == [f"rc as {user} in {home}", "321", "blue", user, user], server.log
+        done = log_in(server, user, "ulimit -n; umask; echo $COLOUR $MAIL; id -un; id -Gn; exit 4")
+        lines = [f"rc as {user} in {home}", "321", "0027", "blue", user, user]
+        assert done.stdout.decode().splitlines() == lines, server.log
         assert done.returncode == 4
     finally:
         rc.unlink()
@@ -165,6 +167,21 @@ def test_pam_has_the_last_word_on_keys(start: Serve, services: Path, user: str) 
     done = log_in(server, user, "stat -c '%U %G %a' $(tty); kill -KILL $$", typed=b"")
     assert done.stdout == f"{user} tty 620\r\n".encode()
     assert done.returncode == 255  # a signal has no status
+    # Files are served within the session too, and who hangs up is followed by what still runs.
+    line, env = OpenSsh().command(server, "-o", f"User={user}")
+    get = [program("sftp"), "-q", *line[1:-2], "127.0.0.1:/proc/self/limits", str(services / "limits-of-sftp")]
+    subprocess.run(get, env=env, capture_output=True, timeout=SECONDS, check=True)
+    assert re.search(r"Max open files +321 +321", (services / "limits-of-sftp").read_text())
+    with subprocess.Popen(
+        [*line, "trap 'echo hung up >hup' HUP; echo ready; sleep 60 & wait"],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.kill()
+    assert eventually((home / "hup").exists)
     script(services, "exit 1", "account")
     done = log_in(server, user, "echo in")
     assert (done.returncode, done.stdout) == (255, b"")
@@ -195,20 +212,25 @@ def test_an_expired_password_is_changed_on_a_terminal(start: Serve, services: Pa
 
 
 @pytest.mark.parametrize(
-    ("authenticator", "method"),
-    [("pam", "keyboard-interactive"), ("pam-password", "password"), ("shadow", "password")],
+    ("authenticators", "methods"),
+    [('"pam", "pam-password"', ["keyboard-interactive", "password"]), ('"shadow"', ["password"])],
+    ids=["pam", "shadow"],
 )
-def test_passwords_of_a_real_account(start: Serve, services: Path, user: str, authenticator: str, method: str) -> None:
-    server = started(start, services, f'["authorized-keys", "{authenticator}"]')
-    done = log_in(server, user, "id -un; ulimit -n", *by_password(method), password=PASSWORD)
-    name, limit = done.stdout.decode().split()
-    assert (name, done.returncode) == (user, 0), done.stderr.decode() + server.log
-    assert (limit == "321") == (authenticator != "shadow")
-    done = log_in(server, user, "id -un", *by_password(method), password="wrong")
-    assert (done.returncode, done.stdout) == (255, b"")
+def test_passwords_of_a_real_account(
+    start: Serve, services: Path, user: str, authenticators: str, methods: list[str]
+) -> None:
+    server = started(start, services, f'["authorized-keys", {authenticators}]')
+    for method in methods:
+        done = log_in(server, user, "id -un; ulimit -n", *by_password(method), password=PASSWORD)
+        name, limit = done.stdout.decode().split()
+        assert (name, done.returncode) == (user, 0), done.stderr.decode() + server.log
+        assert (limit == "321") == ("pam" in authenticators)
+        done = log_in(server, user, "id -un", *by_password(method), password="wrong")
+        assert (done.returncode, done.stdout) == (255, b"")
     subprocess.run([program("usermod"), "--expiredate", "2001-01-01", user], check=True)
     try:
-        done = log_in(server, user, "id -un", *by_password(method), password=PASSWORD)
-        assert (done.returncode, done.stdout) == (255, b"")
+        for method in methods:
+            done = log_in(server, user, "id -un", *by_password(method), password=PASSWORD)
+            assert (done.returncode, done.stdout) == (255, b"")
     finally:
         subprocess.run([program("usermod"), "--expiredate", "", user], check=True)

@@ -131,12 +131,12 @@ class OsLogin:
             return Command(argv, account.shell, variables | last, found.directory, user, self._umask, greeting=greeting)
         from dunnart.plugins.login_process import Wanted
 
+        opened = isinstance(account, Opened)
         wanted = Wanted(
             tuple(map(os.fsdecode, argv)), executable, variables, last, self._options.user_environment, account.home,
-            self._umask, account.name, account.uid, account.gid,
-            keep_groups=isinstance(account, Opened), greeting=text, host=session.peer.host,
-            records=os_login.RECORDS if recorded else (),
-            rc=self._may_run_rc(session), system_rc=os_login.SYSTEM_RC,
+            -1 if opened else self._umask, account.name, account.uid, account.gid, keep_groups=opened, greeting=text,
+            host=session.peer.host, records=os_login.RECORDS if recorded else (), rc=self._may_run_rc(session),
+            system_rc=os_login.SYSTEM_RC,
         )  # fmt: skip
         return Call(_PRELUDE, wanted.arguments(), {}, "/", preload=(_PRELUDE.partition(":")[0],), terminal=True)
 

@@ -34,6 +34,7 @@ _USER, _TTY, _REMOTE_HOST = 2, 3, 4
 _ECHO_OFF, _ECHO_ON, _ERROR, _INFO = 1, 2, 3, 4
 _NO_EMPTY_PASSWORD, _CHANGE_EXPIRED = 1, 0x20
 _ESTABLISH, _DELETE = 2, 4
+_UMASK = 0o022
 _CONNECTION, _INFORMATION = "SSH_CONNECTION", "SSH_AUTH_INFO"
 
 
@@ -206,7 +207,7 @@ class Pam:
     def _take_groups(self) -> None:
         import pwd
 
-        with contextlib.suppress(KeyError):  # then there is nobody whom the programs could be
+        with contextlib.suppress(KeyError, PermissionError):  # nobody whom programs could be, or only who we are
             os.initgroups(self._user, pwd.getpwnam(self._user).pw_gid)
 
     def _failed(self, where: str, status: int) -> str:
@@ -245,6 +246,7 @@ class Pam:
 
 def main(_arguments: list[str]) -> int:
     """Serve one login and the session that follows."""
+    os.umask(os.umask(_UMASK) | _UMASK)  # which pam_umask may change
     os.environ.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     control = Control(socket.socket(fileno=CONTROL))
     try:

@@ -21,7 +21,7 @@ import sys
 import time
 
 LENGTH_BYTES = 4
-ORDER_BYTES = 64 * 1024
+ORDER_BYTES = 256 * 1024
 """The longest order."""
 MOST_DESCRIPTORS = 16
 _STATUS = 0  # which of the descriptors tells of the end; the rest are the child's
