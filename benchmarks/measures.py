@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ssh2.exceptions import SSH2Error
 
-from benchmarks import files, forwards, weight
+from benchmarks import files, forwards, start, weight
 from benchmarks.bench import Bench, tell, type_keys
 from benchmarks.clients import ClientError, Login
 from benchmarks.peers import Embedded, Running
@@ -292,5 +292,5 @@ def _available_bytes() -> int:
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
     "bulk": bulk, "logins": logins, "echo": echo, "disturbed": disturbed, "memory": memory, "files": files.files,
-    "forwards": forwards.forwards, "weight": weight.weight,
+    "forwards": forwards.forwards, "weight": weight.weight, "start": start.start,
 }  # fmt: skip

@@ -59,6 +59,11 @@ class Peer:
         """Make the command line that serves on 127.0.0.1:`port` and stays in the foreground."""
         raise NotImplementedError
 
+    def inetd_command(self, identity: Identity) -> list[str]:
+        """Make the command line that serves a connection on standard input; empty: there is none."""
+        del identity
+        return []
+
     def conditions(self, identity: Identity) -> str:
         """Describe what differs from the server's defaults."""
         raise NotImplementedError
@@ -92,6 +97,11 @@ class Dunnart(Peer):
         """Serve this user."""
         head = [sys.executable, "-m", "dunnart", "serve", "--listen", f"127.0.0.1:{port}", *self.crowd]
         return [*head, "--host-key", identity.host_key, "--authorized-keys", identity.authorized_keys]
+
+    def inetd_command(self, identity: Identity) -> list[str]:
+        """As inetd has it."""
+        head = [sys.executable, "-m", "dunnart", "serve", "-i", "--log-to", os.devnull, "--host-key"]
+        return [*head, identity.host_key, "--authorized-keys", identity.authorized_keys]
 
     def conditions(self, identity: Identity) -> str:
         """Show the flags, paths left out."""
@@ -140,6 +150,11 @@ class Sshd(Peer):
             os.makedirs(complaint.rsplit(": ", 1)[1], mode=0o755, exist_ok=True)
         path = os.path.join(identity.folder, "sshd_config")
         return [self._path(), "-D", "-e", "-f", path, "-p", str(port), "-o", "ListenAddress=127.0.0.1"]
+
+    def inetd_command(self, identity: Identity) -> list[str]:
+        """Serve with the same configuration."""
+        command = self.command(identity, 22)
+        return [self._path(), "-i", "-e", "-f", command[command.index("-f") + 1]]
 
     def conditions(self, identity: Identity) -> str:
         """Show the configuration, paths left out."""
@@ -196,6 +211,11 @@ class Dropbear(Peer):
         os.makedirs(home, mode=0o700, exist_ok=True)
         script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh", identity.folder, home, *serve]
+
+    def inetd_command(self, identity: Identity) -> list[str]:
+        """Serve with the same host key; nobody logs in."""
+        command = self.command(identity, 22)
+        return [self._path(), "-i", "-r", command[command.index("-r") + 1]]
 
     def conditions(self, identity: Identity) -> str:
         """As it comes; what it cannot do otherwise is part of the comparison."""
@@ -255,6 +275,11 @@ class Dunnart2(Dunnart):
 
     name: ClassVar[str] = "dunnart-2"
     crowd: ClassVar[tuple[str, ...]] = (*Dunnart.crowd, "--workers=2")
+
+    def inetd_command(self, identity: Identity) -> list[str]:
+        """One connection is served by one process."""
+        del identity
+        return []
 
 
 class Embedded(Library):

@@ -76,6 +76,7 @@ TARGETS += [
     Target("weight.0 sessions.pss MB", most=20, absolute=True),
     Target("weight.each session.KiB", most=64, absolute=True),
 ]
+TARGETS += [Target("start.version line.ms", most=150, absolute=True)]
 TARGETS += [Target("files.listing of 100000.seconds", most=2)]
 
 
