@@ -207,8 +207,7 @@ def _run(flags: Flags, directives: Directives, handed: Handed | None) -> int:
 
 
 def _report(flags: Flags, directives: Directives) -> int:
-    from dunnart.daemon.matching import groups_of
-    from dunnart.daemon.sshd_config.conditions import Connection
+    from dunnart.daemon.sshd_config.conditions import Connection, groups_of
     from dunnart.daemon.sshd_config.effective import settings
     from dunnart.daemon.sshd_config.lexer import Refused
     from dunnart.daemon.sshd_config.reading import Unusable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -88,6 +89,23 @@ def _static(name: str, value: str) -> bool | None:
     if name == "all":
         return True
     return _MEETS[name](value, Connection()) if name == "version" else None
+
+
+def groups_of(user: str) -> tuple[str, ...]:
+    """Give the names of the groups of any user of the system, whoever asks."""
+    import grp
+    import os
+    import pwd
+
+    try:
+        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except KeyError:
+        return ()
+    names = []
+    for number in numbers:
+        with contextlib.suppress(KeyError):  # a group without a name
+            names.append(grp.getgrgid(number).gr_name)
+    return tuple(names)
 
 
 def condition(text: str, file: str, line: int) -> Condition:

@@ -211,45 +211,60 @@ def _keys(made: Options, host_keys: Sequence[str]) -> None:
 
 
 def _authentication(made: Options, machine: Machine) -> None:
-    pam, password = made.yes("usepam"), made.yes("passwordauthentication")
-    if password and not pam and not machine.root:
-        password = False
-        made.note("passwordauthentication", "only root can check passwords; with UsePAM yes PAM does it")
-    kerberos = {name: made.yes(name) for name in ("gssapiauthentication", "gssapikeyexchange")}
-    if any(kerberos.values()) and not machine.kerberos:
-        made.note(next(name for name in kerberos if kerberos[name]), "left out, for it needs dunnart[gssapi]")
-        kerberos = dict.fromkeys(kerberos, False)
-    methods = {
-        "publickey": "authorized-keys" if made.yes("pubkeyauthentication") else "",
-        "password": ("pam-password" if pam else "shadow") if password else "",
-        "keyboard-interactive": "pam" if pam and made.yes("kbdinteractiveauthentication") else "",
-        "gssapi-with-mic": "gssapi" if kerberos["gssapiauthentication"] else "",
-        "gssapi-keyex": "gssapi-keyex" if kerberos["gssapikeyexchange"] else "",
-    }
-    plugins = [name for name in methods.values() if name]
+    methods = _methods(made, machine)
+    plugins = set(methods.values())
     if not plugins:  # nobody may log in: keys are the method, and there are none
         for option in ("authorized_keys", "trusted_user_ca_keys"):
             made.put(option, [], "pubkeyauthentication")
         for option in ("authorized_keys_command", "authorized_principals_file", "authorized_principals_command"):
             made.values.pop(option, None)
             made.values.pop(f"{option}_user", None)
-    made.put("authenticators", plugins or ["authorized-keys"], "pubkeyauthentication")
+    made.put("authenticators", [*methods.values()] or ["authorized-keys"], "pubkeyauthentication")
     made.put("password", "off", "passwordauthentication")
     made.put("permit_empty_passwords", made.yes("permitemptypasswords"), "permitemptypasswords")
-    if pam:
+    if made.yes("usepam"):
         made.put("account", "pam", "usepam")
-    for plugin in ("pam", "pam-password"):
-        if plugin in plugins or (pam and plugin == "pam"):
-            if made.word("pamservicename") != "sshd":
-                made.put(f"plugin.{plugin}.service", made.word("pamservicename"), "pamservicename")
-            if made.yes("permitemptypasswords"):
-                made.put(f"plugin.{plugin}.empty_passwords", value=True, keyword="permitemptypasswords")
-    for plugin in ("gssapi", "gssapi-keyex"):
-        if plugin in plugins:
-            made.put(f"plugin.{plugin}.delegation", made.yes("gssapidelegatecredentials"), "gssapidelegatecredentials")
-            if not made.yes("gssapistrictacceptorcheck"):
-                made.put(f"plugin.{plugin}.acceptor", "", "gssapistrictacceptorcheck")
-    _chains(made, {method for method, name in methods.items() if name})
+        plugins.add("pam")
+    for plugin in sorted({"pam", "pam-password"} & plugins):
+        if made.word("pamservicename") != "sshd":
+            made.put(f"plugin.{plugin}.service", made.word("pamservicename"), "pamservicename")
+        if made.yes("permitemptypasswords"):
+            made.put(f"plugin.{plugin}.empty_passwords", value=True, keyword="permitemptypasswords")
+    for plugin in sorted({"gssapi", "gssapi-keyex"} & plugins):
+        made.put(f"plugin.{plugin}.delegation", made.yes("gssapidelegatecredentials"), "gssapidelegatecredentials")
+        if not made.yes("gssapistrictacceptorcheck"):
+            made.put(f"plugin.{plugin}.acceptor", "", "gssapistrictacceptorcheck")
+    _chains(made, set(methods))
+
+
+def _methods(made: Options, machine: Machine) -> dict[str, str]:
+    """Give the plug-ins of the methods that are on."""
+    pam = made.yes("usepam")
+    password = "pam-password" if pam else "shadow"
+    wanted = {
+        "publickey": ("pubkeyauthentication", "authorized-keys"),
+        "password": ("passwordauthentication", password),
+        "keyboard-interactive": ("kbdinteractiveauthentication", "pam"),
+        "gssapi-with-mic": ("gssapiauthentication", "gssapi"),
+        "gssapi-keyex": ("gssapikeyexchange", "gssapi-keyex"),
+    }
+    missing = {
+        "shadow": "" if machine.root else "only root can check passwords; with UsePAM yes PAM does it",
+        "pam": "" if pam else "without PAM there is nothing that asks",
+        **dict.fromkeys(
+            ("gssapi", "gssapi-keyex"), "" if machine.kerberos else "left out, for it needs dunnart[gssapi]"
+        ),
+    }
+    found = {}
+    for method, (keyword, plugin) in wanted.items():
+        if not made.yes(keyword):
+            continue
+        if why := missing.get(plugin):
+            if made.settings[keyword].given:
+                made.note(keyword, why)
+        else:
+            found[method] = plugin
+    return found
 
 
 def _chains(made: Options, methods: set[str]) -> None:
