@@ -1,18 +1,15 @@
-"""The command line of Dropbear's server (2026.94) as options of `dunnart serve`."""
+"""The command line of Dropbear's server (2026.94) as options of `dunnart serve`.
+
+Little is imported here: where inetd starts the server, the flags are read before the client has its version line.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from dunnart.daemon.uses import FORWARDS
-from dunnart.daemon.values import OFF
 from dunnart.errors import ConfigError
-from dunnart.protocol.limits import KIB, Limits
 
 FOLDER = "/etc/dropbear"
 """Where the host keys are that no flag names."""
@@ -38,8 +35,7 @@ class WrongFlag(ConfigError):
     """There is no such flag: Dropbear prints its usage then."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropbearFlags:
+class DropbearFlags(NamedTuple):
     """What a command line of Dropbear's says.
 
     Attributes:
@@ -146,6 +142,8 @@ def _address(value: str, interface: str) -> str:
     if port is None:
         host, port = "", value
     if not port.isascii() or not port.isdecimal():
+        import socket
+
         try:
             port = str(socket.getservbyname(port, "tcp"))
         except (OSError, UnicodeError):
@@ -187,6 +185,8 @@ def _logging_in(given: Mapping[str, str], *, root: bool) -> dict[str, object]:
 
 
 def _in_sessions(given: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, object]:
+    import re
+
     # What clients say of their language, the last login and ~/.ssh/rc are sshd's ways.
     options: dict[str, object] = {
         "accept_env": [], "print_motd": "m" not in given, "print_last_log": False, "permit_user_rc": False,
@@ -205,6 +205,9 @@ def _in_sessions(given: Mapping[str, str], environment: Mapping[str, str]) -> di
 
 
 def _forwarding(given: Mapping[str, str]) -> dict[str, object]:
+    from dunnart.daemon.uses import FORWARDS
+    from dunnart.daemon.values import OFF
+
     # Beside a forced command a unix socket could be a way to another one.
     kinds = ("tcp",) if "c" in given else ("tcp", "unix")
     options: dict[str, object] = {"forwards": [*kinds, "agent"]}
@@ -215,6 +218,8 @@ def _forwarding(given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _bounded(given: Mapping[str, str], notes: list[str]) -> dict[str, object]:
+    from dunnart.protocol.limits import KIB, Limits
+
     limits: dict[str, object] = {"max_auth_tries": _number(given, "T", "maxauthtries", _TRIES)}
     for flag, what, name in (
         ("K", "keepalive", "keepalive_seconds"), ("I", "idle_timeout", "idle_seconds"),

@@ -57,7 +57,14 @@ def run(arguments: Sequence[str]) -> int:
             from dunnart.daemon.handed import by_inetd
 
             handed = by_inetd()  # before anything is printed, which would go to the client
-        config = configuration(arguments)
+        try:
+            config = configuration(arguments)
+        except ConfigError as error:
+            if handed is not None:  # perhaps nobody reads standard error
+                from dunnart.daemon.serve import log_failure
+
+                log_failure(error)
+            raise
         from dunnart.daemon.serve import run as serve
 
         # Dropbear says nothing there.
