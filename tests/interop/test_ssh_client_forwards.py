@@ -70,15 +70,16 @@ def test_forwards(name: str, peers: dict[str, Peer], keys: Keys, home: Home, tmp
     """-L, -R, -D, -W and unix sockets, at the same time."""
     home.knows(peers[name])
     to = way(peers[name], keys.path("ed25519"))
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     paths = {each: str(tmp_path / each) for each in ("near", "far", "echo")}
     with echoing() as echo, echoing(Path(paths["echo"])):
         flags = ["-N", "-L", f"{ports[0]}:localhost:{echo.port}", "-R", f"{ports[1]}:127.0.0.1:{echo.port}"]
         flags += ["-D", str(ports[2]), "-o", "ExitOnForwardFailure=yes", "-L", f"{paths['near']}:127.0.0.1:{echo.port}"]
         if name != "dropbear":  # which has no unix sockets
-            flags += ["-R", f"{paths['far']}:{paths['echo']}"]
+            flags += ["-R", f"{paths['far']}:{paths['echo']}", "-L", f"{ports[3]}:{paths['echo']}"]
         with home.running(*flags, *to) as process:
-            wanted: list[int | str] = [*ports, paths["near"], *([paths["far"]] if name != "dropbear" else [])]
+            wanted: list[int | str] = [*ports[:3], paths["near"]]
+            wanted += [paths["far"], ports[3]] if name != "dropbear" else []
             assert eventually(lambda: all(map(listens, wanted)) or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             for where in wanted:

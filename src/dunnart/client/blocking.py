@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dunnart.client.blocking_sftp import Sftp
     from dunnart.client.channel import StderrUse
 
-__all__ = ["Channel", "Connection", "Incoming", "Session", "connect"]
+__all__ = ["Channel", "Connection", "Incoming", "Listener", "Session", "connect"]
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=client.Channel)
@@ -38,6 +38,17 @@ class Incoming(Facade[client.Incoming]):
 
     def close(self) -> None:
         """Nothing is to be done."""
+
+
+class Listener(Facade[client.Listener]):
+    """Listens for connections to forward, here or at the server."""
+
+    close = blocking(client.Listener.close)
+
+    @property
+    def address(self) -> client.Address:
+        """Where it listens, with the port that was chosen for port 0; or the path of a unix socket."""
+        return self._target.address
 
 
 class _Stream(Facade[C]):
@@ -86,11 +97,13 @@ class Connection(Facade[client.Connection]):
         terminal: client.Terminal | None = None,
         environment: Mapping[str, str] | None = None,
         stderr: StderrUse | None = None,
+        forward_agent: bool | str = False,
     ) -> Session:
         """Start a program at the server: a command, a subsystem, or the user's shell if neither is named."""
         begun = self._target.session(
-            command, subsystem=subsystem, terminal=terminal, environment=environment, stderr=stderr
-        )
+            command, subsystem=subsystem, terminal=terminal, environment=environment, stderr=stderr,
+            forward_agent=forward_agent,
+        )  # fmt: skip
         return Session(self._thread, self.wait_for(begun))
 
     def sftp(self, *, requests: int = 64, chunk_bytes: int = 0) -> Sftp:
@@ -103,6 +116,22 @@ class Connection(Facade[client.Connection]):
     def open_direct(self, host: str, port: int) -> Channel:
         """Have the server connect to a TCP port, and give the bytes both ways."""
         return Channel(self._thread, self.wait_for(self._target.open_direct(host, port)))
+
+    def open_unix(self, path: str) -> Channel:
+        """Have the server connect to a unix socket, and give the bytes both ways."""
+        return Channel(self._thread, self.wait_for(self._target.open_unix(path)))
+
+    def forward_local(self, listen: client.Address, to: client.Address) -> Listener:
+        """Listen here; the server connects for whoever connects."""
+        return Listener(self._thread, self.wait_for(self._target.forward_local(listen, to)))
+
+    def forward_remote(self, listen: client.Address, to: client.Address) -> Listener:
+        """Have the server listen; what connects there is connected from here."""
+        return Listener(self._thread, self.wait_for(self._target.forward_remote(listen, to)))
+
+    def forward_dynamic(self, listen: client.Address) -> Listener:
+        """Be a SOCKS server: the server connects to where each client wants."""
+        return Listener(self._thread, self.wait_for(self._target.forward_dynamic(listen)))
 
     @property
     def closed(self) -> bool:
