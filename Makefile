@@ -4,7 +4,7 @@ WORKERS ?= 3
 PYTHONS ?= 3.11 3.12 3.13 3.14
 BIN := .venv/bin
 
-.PHONY: serve test check format bench docs dist clean help
+.PHONY: serve test check format bench soak docs dist clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -28,6 +28,9 @@ format: .venv/installed-dev ## put the code into its form
 
 bench: .venv/installed-dev ## side by side with real servers; ARGS="--quick --only bulk"
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: .venv/installed-dev ## a day of a small server in ten minutes, as root; ARGS="--hours 6 --minutes 2"
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 docs: .venv/installed-dev ## the documentation, in build/docs/html; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -n -q -d build/docs/doctrees docs build/docs/html
