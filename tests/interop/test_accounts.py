@@ -211,6 +211,18 @@ def test_an_expired_password_is_changed_on_a_terminal(start: Serve, services: Pa
         subprocess.run([program("chage"), "--lastday", "20000", user], check=True)
 
 
+def test_who_is_locked_stays_out_where_shadow_has_the_last_word(start: Serve, user: str) -> None:
+    server = start("--account", "shadow")
+    assert log_in(server, user, "echo in").stdout == b"in\n"
+    subprocess.run([program("usermod"), "--lock", user], check=True)
+    try:
+        done = log_in(server, user, "echo in")
+        assert (done.returncode, done.stdout) == (255, b"")
+        assert "the account is locked" in server.log
+    finally:
+        subprocess.run([program("usermod"), "--unlock", user], check=True)
+
+
 @pytest.mark.parametrize(
     ("authenticators", "methods"),
     [('"pam", "pam-password"', ["keyboard-interactive", "password"]), ('"shadow"', ["password"])],

@@ -147,7 +147,7 @@ class ServeConfig:
     account: str = option(
         OFF, converted(plugin_or_off), "PLUGIN",
         "The plug-in that has the last word on every login, whatever its method. pam: PAM does, and opens its session, "
-        "as with sshd's UsePAM; off: none.",
+        "as with sshd's UsePAM; shadow: who is locked there stays out, as without it; off: none.",
     )  # fmt: skip
     key_sources: tuple[str, ...] = list_option(
         (), converted(plugin_name), "PLUGIN", "Plug-ins that know more keys, asked after the files in authorized_keys.",

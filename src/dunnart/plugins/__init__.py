@@ -18,6 +18,7 @@ BUILT_IN = {
     "dunnart.accounts": {
         "listed-shell": "dunnart.plugins.listed_shell:ListedShell",
         "pam": "dunnart.plugins.pam:PamAccounts",
+        "shadow": "dunnart.plugins.shadow:ShadowAccounts",
     },
     "dunnart.key_sources": {
         "http": "dunnart.plugins.http_keys:HttpKeys",

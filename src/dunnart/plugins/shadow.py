@@ -153,6 +153,33 @@ class Shadow:
         return entry_of(name, self._libc)
 
 
+class ShadowAccounts:
+    """Lets in only whom the shadow file has neither locked, by a ! before the hash, nor closed, whatever the method.
+
+    So does sshd without PAM. Where PAM decides, a locked password keeps nobody out who has a key.
+    """
+
+    def __init__(self, _context: Context[None]) -> None:
+        if sys.platform != "linux":
+            raise ConfigError("the plug-in shadow is for Linux")
+        if os.geteuid() != 0:
+            raise ConfigError("only root can read the shadow file; run the server as root")
+        self._libc = _library("c")
+
+    async def admit(self, attempt: Attempt, allowed: Allow) -> Allow | Deny:
+        """Look at the user's entry, in a thread."""
+        fault: str = await attempt.run(self._fault, attempt.user)
+        return Deny(fault) if fault else allowed
+
+    def _fault(self, user: str) -> str:
+        entry = entry_of(user, self._libc)
+        if entry is None:
+            return ""
+        if entry.hashed.startswith("!"):
+            return "the account is locked"
+        return "the account has expired" if 0 <= entry.expires <= int(time.time()) // _DAY_SECONDS else ""
+
+
 def entry_of(name: str, libc: ctypes.CDLL | None = None) -> Entry | None:
     """Ask the system for a user's entry; only root can see it."""
     found, pointer = _Spwd(), ctypes.POINTER(_Spwd)()

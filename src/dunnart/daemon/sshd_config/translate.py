@@ -225,6 +225,8 @@ def _authentication(made: Options, machine: Machine) -> None:
     if made.yes("usepam"):
         made.put("account", "pam", "usepam")
         plugins.add("pam")
+    elif machine.root:
+        made.put("account", "shadow", "usepam")
     for plugin in sorted({"pam", "pam-password"} & plugins):
         if made.word("pamservicename") != "sshd":
             made.put(f"plugin.{plugin}.service", made.word("pamservicename"), "pamservicename")
