@@ -40,23 +40,26 @@ def unpacked() -> str:
     folder = os.path.join(base, BUILD)
     if is_safe(base) and is_safe(folder):
         return folder
+    before = os.umask(0o022)  # others shall read it: a server's processes are not all one user's
     try:
-        os.makedirs(base, mode=0o755, exist_ok=True)
-        if not is_safe(base):
-            print(f"dunnart: {base} can be written by others: not used", file=sys.stderr)
-            return temporary()
-        return unpack(base, folder)
+        os.makedirs(base, exist_ok=True)
+        if is_safe(base):
+            return unpack(base, folder)
+        print(f"dunnart: {base} can be written by others: not used", file=sys.stderr)
     except OSError:
-        return temporary()
+        pass
+    finally:
+        os.umask(before)
+    return temporary()
 
 
 def unpack(base: str, folder: str) -> str:
     """Unpack into a folder that appears with all its files; another start may do the same at the same time."""
     aside = os.path.join(base, f".{BUILD}.{os.getpid()}")
-    extract(aside)
     try:
+        extract(aside)
         os.rename(aside, folder)
-    except OSError:  # another one was first
+    except OSError:  # another one was first, or the disk is full
         remove(aside)
         if not is_safe(folder):
             raise
@@ -71,7 +74,12 @@ def temporary() -> str:
     folder = tempfile.mkdtemp(prefix="dunnart-")
     number = os.getpid()
     atexit.register(lambda: remove(folder) if os.getpid() == number else None)
-    extract(folder)
+    before = os.umask(0o022)
+    try:
+        os.chmod(folder, 0o755)  # noqa: S103 - likewise
+        extract(folder)
+    finally:
+        os.umask(before)
     return folder
 
 
@@ -82,13 +90,8 @@ def extract(folder: str) -> None:
 
     with zipfile.ZipFile(os.path.abspath(sys.path[0])) as outer:
         inner = io.BytesIO(outer.read("packages.zip"))
-    before = os.umask(0o022)
-    try:
-        with zipfile.ZipFile(inner) as packages:
-            packages.extractall(folder)
-    finally:
-        os.umask(before)
-    os.chmod(folder, 0o755)  # noqa: S103 - for others to read, whoever the server's processes are
+    with zipfile.ZipFile(inner) as packages:
+        packages.extractall(folder)
 
 
 def remove(folder: str) -> None:
