@@ -60,7 +60,7 @@ class World:
 
     def command(self, *arguments: str) -> list[str]:
         """The command for `dunnart`, whose user lives here."""
-        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.home), "", *arguments]
+        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.home), "/bin/sh", *arguments]
 
     def program(self, name: str, *arguments: str) -> str:
         """A program that is `dunnart` with these arguments before its own."""
