@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dunnart.keys import PrivateKey
-from dunnart.tools import dropbearconvert, dropbearkey
+from dunnart.tools import dropbear, dropbearconvert, dropbearkey
+from dunnart.tools import main as tool
 from dunnart.tools.main import applet
 from tests.interop.support import SECONDS, Keys, environment, program
 
@@ -139,6 +140,13 @@ def test_what_dropbearconvert_refuses(keys: Keys, tmp_path: Path, capsys: pytest
     assert dropbearconvert.run(["openssh", "pem", key, new]) == 1
     assert "no traditional PEM file holds" in capsys.readouterr().err
     assert not Path(new).exists()
+
+
+def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(tool, "without_tls", lambda: None)  # this process is the other tests' too
+    for run_program in (dropbear.run, dropbearkey.run, dropbearconvert.run):
+        assert run_program(["--help"]) == 0
+        assert capsys.readouterr().out.startswith("usage: dropbear")
 
 
 def test_programs_by_the_name_of_a_link() -> None:

@@ -113,6 +113,9 @@ def imported(arguments: Sequence[str]) -> tuple[ServeConfig, Sequence[str]]:
 def _asked(arguments: Sequence[str]) -> int | None:
     """Print what -h, -V or -Q ask for, and give the exit status; None: a server is wanted."""
     query = None
+    if [*arguments] == ["--help"]:
+        print(USAGE, end="")
+        return 0
     for flag, value in dropbear_flags.pairs(arguments):
         if flag == "h":
             print(USAGE, end="", file=sys.stderr)

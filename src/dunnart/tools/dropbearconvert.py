@@ -39,9 +39,12 @@ _OTHER_NAMES = {"ppk": "putty", "ppk2": "putty2"}
 
 def run(arguments: Sequence[str]) -> int:
     """Run; gives the exit status, 0 or 1."""
+    if [*arguments] in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
     if len(arguments) != 4:
         print(f"dropbearconvert: four arguments are wanted\n{USAGE}", end="", file=sys.stderr)
-        return int([*arguments] not in (["-h"], ["--help"]))
+        return 1
     source, target = _named(arguments[0]), _named(arguments[1])
     for name, known in ((source, {*_INPUTS}), (target, {*_INPUTS, "putty2"})):
         if name not in known:
