@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError
@@ -33,28 +32,23 @@ class WrongFlag(Exception):
     """There is no such flag, or its value is missing: sshd prints its usage then."""
 
 
-@dataclass(slots=True)
 class Flags:
     """What the command line says, but for what is a keyword of the configuration as well."""
 
-    arguments: Sequence[str] = ()
-    file: str = CONFIGURATION
-    log_file: str = ""
-    log_to_errors: bool = False
-    debug: int = 0
-    quiet: bool = False
-    foreground: bool = False
-    inetd: bool = False
-    test: bool = False
-    report: bool = False
-    report_only: bool = False
-    connection: list[str] = field(default_factory=list)
-    extra: str = ""
-
-    @property
-    def tests(self) -> bool:
-        """Whether nothing is to be served."""
-        return self.test or self.report or self.report_only
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = arguments
+        self.file = CONFIGURATION
+        self.log_file = ""
+        self.log_to_errors = False
+        self.debug = 0
+        self.quiet = False
+        self.foreground = False
+        self.inetd = False
+        self.test = False
+        self.report = False
+        self.report_only = False
+        self.connection: list[str] = []
+        self.extra = ""
 
     def say(self, lines: Sequence[str]) -> None:
         """Print lines on standard error, but for -q."""
@@ -85,20 +79,16 @@ _SET = {"e": "log_to_errors", "q": "quiet", "D": "foreground", "i": "inetd", "t"
 
 def run(arguments: Sequence[str]) -> int:
     """Run the program; gives the exit status."""
-    from dunnart.daemon.sshd_config.reading import Directives, Unusable
-
-    directives = Directives()
     flags = Flags(arguments)
     handed = None
     try:
-        if _read_flags(arguments, flags, directives):
-            _tell_version()
-            return 0
-        if flags.inetd and not flags.tests:
+        given = {flag for flag, _ in _pairs(arguments)}
+        if "i" in given and not given & {*"tTGV"}:
             from dunnart.daemon.handed import by_inetd
 
-            handed = by_inetd()  # before anything is printed, which would go to the client
-        return _run(flags, directives, handed)
+            # Before anything is printed, which would go to the client, or loaded, for which it would wait.
+            handed = by_inetd()
+        return _serve_or_test(flags, handed)
     except WrongFlag as error:
         if str(error):
             print(error, file=sys.stderr)
@@ -112,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
             from dunnart.daemon.serve import log_failure
 
             log_failure(error, "syslog")
-        return error.status if isinstance(error, Unusable) else 255
+        return getattr(error, "status", 255)
 
 
 def _tell_version() -> None:
@@ -177,9 +167,13 @@ def _read_flags(arguments: Sequence[str], flags: Flags, directives: Directives) 
     return False
 
 
-def _run(flags: Flags, directives: Directives, handed: Handed | None) -> int:
-    from dunnart.daemon.sshd_config.reading import Unusable
+def _serve_or_test(flags: Flags, handed: Handed | None) -> int:
+    from dunnart.daemon.sshd_config.reading import Directives, Unusable
 
+    directives = Directives()
+    if _read_flags(flags.arguments, flags, directives):
+        _tell_version()
+        return 0
     if flags.connection and not flags.report:
         raise Unusable(["Config test connection parameter (-C) provided without test mode (-T)"])
     if flags.file.lower() != "none":
@@ -232,6 +226,8 @@ def _config(flags: Flags, directives: Directives) -> ServeConfig:
     Raises:
         ConfigError: it cannot be served.
     """
+    from dataclasses import replace
+
     from dunnart.daemon.sshd_config.configuration import configuration, this_machine
 
     made = configuration(directives.found, this_machine())

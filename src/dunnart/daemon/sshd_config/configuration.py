@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from dunnart.daemon.config import OPTIONS, ServeConfig
@@ -77,6 +78,11 @@ class Block(Match):
     source: Source
     further: tuple[Match, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return f"{self.chain[-1].file} line {self.chain[-1].line}"
+
     def fits(self, login: Login) -> bool:
         """Tell whether a login meets all criteria."""
         return all(each.fits(login) for each in (Match(self.criteria, {}), *self.further))
@@ -126,6 +132,12 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
     variants = [config, *(with_matches(config, [block]) for block in blocks)]
     used = {use.plugin for variant in variants for use in uses(variant)}
     plugins = {name: table for name, table in config.plugin.items() if name in used}
+    for pair in together(blocks, 2):
+        try:
+            combined(pair)
+        except Unusable as error:
+            places = " and ".join(each.place for each in pair)
+            notes[f"{places}: logins that fit both are refused: {error}"] = None
     return Made(checked(replace(config, plugin=plugins)), tuple(notes))
 
 
@@ -141,6 +153,24 @@ def _differing(base: Mapping[str, object], values: Mapping[str, object]) -> dict
         else:
             found[name] = value
     return found
+
+
+def together(blocks: Sequence[Block], most: int) -> Iterator[tuple[Block, ...]]:
+    """Give the blocks that a login may fit at once, up to so many."""
+    for count in range(1, most + 1):
+        for found in combinations(blocks, count):
+            if not any(_apart(one, other) for one, other in combinations(found, 2)):
+                yield found
+
+
+def _apart(one: Block, other: Block) -> bool:
+    """Tell whether no login can fit both: they name other users, or other ports."""
+    for name in ("user", "local_port"):
+        left, right = ({*each.criteria.get(name, ())} for each in (one, other))
+        plain = not any(character in each for each in left | right for character in "*?!")
+        if left and right and plain and not left & right:
+            return True
+    return False
 
 
 def _of_login(directives: Iterable[Directive], chains: set[Chain]) -> Settings:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.config import OPTIONS
 from dunnart.daemon.loading import with_matches
 from dunnart.daemon.matching import Match
-from dunnart.daemon.sshd_config.configuration import Block, configuration, this_machine
+from dunnart.daemon.sshd_config.configuration import Block, configuration, this_machine, together
 from dunnart.daemon.sshd_config.reading import Directives, Unusable
 from dunnart.errors import ConfigError
 
@@ -48,24 +47,35 @@ def plain(config: ServeConfig) -> ServeConfig:
     blocks = [each for each in config.match if isinstance(each, Block)]
     for each in blocks:
         if each.further:
-            raise Unusable([f"{_place(each)}: a match table asks for each criterion once; write the block as one line"])
+            raise Unusable([f"{each.place}: a match table asks for each criterion once; write the block as one line"])
     tables: list[tuple[Match, frozenset[int]]] = [
         (Match(each.criteria, each.options), frozenset({number})) for number, each in enumerate(blocks)
     ]
     base = replace(config, combined=None, match=())
-    for together in _together(blocks):
-        numbers = frozenset(map(blocks.index, together))
-        wanted = with_matches(config, list(together))
+    refused: list[frozenset[int]] = []
+    for found in together(blocks, _MOST_TOGETHER):
+        numbers = frozenset(map(blocks.index, found))
+        if any(each <= numbers for each in refused):
+            continue
+        criteria, places = _both(found), " and ".join(each.place for each in found)
+        try:
+            wanted = with_matches(config, list(found))
+        except Unusable as error:
+            if criteria is None:
+                raise Unusable(
+                    [f"{places}: match tables cannot refuse the logins that fit all of it: {error}"]
+                ) from error
+            tables.insert(0, (Match(criteria, {"deny_users": ("*",)}), numbers))
+            refused.append(numbers)
+            continue
         if not _differing(base, tables, numbers, wanted):
             continue
-        criteria = _both(together)
         if criteria is not None:  # a table for those logins, before the others
             names = {name for table, of in tables if of <= numbers for name in table.options}
             options = {name: getattr(wanted, name) for name in OPTIONS if name in names}
             tables.insert(0, (Match(criteria, options), numbers))
-        if found := _differing(base, tables, numbers, wanted):
-            places = " and ".join(map(_place, together))
-            what = ", ".join(found)
+        if differing := _differing(base, tables, numbers, wanted):
+            what = ", ".join(differing)
             raise Unusable([f"{places}: match tables cannot say which {what} logins have that fit all of it"])
     return replace(base, match=tuple(table for table, _ in tables))
 
@@ -91,26 +101,3 @@ def _both(blocks: Sequence[Block]) -> dict[str, tuple[str, ...]] | None:
     if len(found) > 1:
         found.pop("all", None)
     return found
-
-
-def _together(blocks: Sequence[Block]) -> Iterator[tuple[Block, ...]]:
-    """Give the blocks that a login may fit at once."""
-    for count in range(1, _MOST_TOGETHER + 1):
-        for found in combinations(blocks, count):
-            if not any(_apart(one, other) for one, other in combinations(found, 2)):
-                yield found
-
-
-def _apart(one: Block, other: Block) -> bool:
-    """Tell whether no login can fit both: they name other users, or other ports."""
-    for name in ("user", "local_port"):
-        left, right = (each.criteria.get(name) for each in (one, other))
-        if left and right and not set(left) & set(right) and not any("*" in each or "?" in each or "!" in each
-                                                                      for each in (*left, *right)):  # fmt: skip
-            return True
-    return False
-
-
-def _place(block: Block) -> str:
-    line = block.chain[-1]
-    return f"{line.file} line {line.line}"

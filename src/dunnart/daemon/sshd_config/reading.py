@@ -161,6 +161,8 @@ def _lines(path: str) -> list[str]:
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)
+    except IsADirectoryError:  # as sshd, which finds nothing in it
+        return []
     except OSError as error:
         raise Unusable([f"{path}: {error.strerror}"], 1) from error
     if len(data) > _LARGEST_FILE:

@@ -292,6 +292,12 @@ def test_logins_with_a_mix_of_blocks_that_cannot_be_had_are_refused(tmp_path: Pa
     assert effective(config, Login("x", groups=("b",))).plugin["sftp"]["root"] == "/srv"
     with pytest.raises(Unusable, match="line 5: ChrootDirectory"):
         effective(config, Login("x", groups=("a", "b")))
+    assert "line 3: logins that fit both are refused: " in made(tmp_path, text).notes[0]
+    with pytest.raises(Unusable, match="line 3: match tables cannot refuse"):
+        plain(config)
+    written = plain(made(tmp_path, text.replace("Group b", "User b*")).config)
+    assert effective(written, Login("bo", groups=("a",))).deny_users == ("*",)
+    assert effective(written, Login("bo")).plugin["sftp"]["root"] == "/srv"
 
 
 def test_blocks_in_included_files_stand_under_those_around_them(tmp_path: Path) -> None:
