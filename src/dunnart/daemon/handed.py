@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dunnart.errors import ConfigError
 from dunnart.protocol.identification import SOFTWARE_VERSION
@@ -30,14 +30,19 @@ class Handed:
     Args:
         sockets: listening ones, or one that is connected.
         by_inetd: they came as standard input.
+        relay: moves the bytes to and from them, in threads; to be called once the process forks no more.
 
     Raises:
         ConfigError: something cannot be served.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket] = (), *, by_inetd: bool = False) -> None:
+    def __init__(
+        self, sockets: Sequence[socket.socket] = (), *, by_inetd: bool = False,
+        relay: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.sockets = tuple(sockets)
         self.by_inetd = by_inetd
+        self.relay = relay
         listening = [_listens(each) for each in sockets]
         self.connection = bool(sockets) and not any(listening)
         """It is a connection, and ends with it."""
@@ -95,7 +100,8 @@ def by_inetd() -> Handed:
         os.dup2(null, 2)
     os.close(null)
     if stat.S_ISFIFO(found.st_mode):
-        return Handed([_piped(kept, output)], by_inetd=True)
+        ours, theirs = socket.socketpair()
+        return Handed([theirs], by_inetd=True, relay=lambda: _relay(ours, kept, output))
     os.close(output)
     return Handed([socket.socket(fileno=kept)], by_inetd=True)
 
@@ -106,11 +112,9 @@ def _aside(number: int) -> int:
     return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)  # `dup` might give 1 or 2, if they were closed
 
 
-def _piped(source: int, sink: int) -> socket.socket:
-    """Give a socket whose bytes come from one pipe and go to another."""
+def _relay(ours: socket.socket, source: int, sink: int) -> None:
+    """Have a socket's bytes come from one pipe and go to another."""
     import threading
-
-    ours, theirs = socket.socketpair()
 
     def inwards() -> None:
         with contextlib.suppress(OSError):
@@ -127,4 +131,3 @@ def _piped(source: int, sink: int) -> socket.socket:
 
     threading.Thread(target=inwards, daemon=True).start()
     threading.Thread(target=outwards).start()  # no daemon: what was sent last must arrive
-    return theirs

@@ -86,6 +86,7 @@ def run(config: ServeConfig, handed: Handed | None = None, again: Callable[[], S
         from dunnart.daemon.separation import separate
 
         separation = separate(config)
+        handed.relay()
         from dunnart.daemon.preparing import prepare
         from dunnart.daemon.running import serve
 

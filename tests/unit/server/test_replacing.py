@@ -99,6 +99,20 @@ async def test_it_ends_with_its_last_connection_while_another_listens() -> None:
     await server.wait_closed()
 
 
+async def test_who_comes_while_it_pauses_waits_for_the_next() -> None:
+    where = ListenAddress("127.0.0.1", 0)
+    async with Server(**described("loop", "old", where)) as server:
+        await server.pause()
+        newcomer = asyncio.create_task(Api(server).login())
+        await asyncio.sleep(0)  # it has connected, and nobody answers
+        assert server.connections == 0
+        await server.replace(ServerConfig(**described("loop", "new", where)))
+        client = await newcomer
+        channel = await begin(client)
+        await client.until(lambda: bytes(channel.out) == b"new")
+        client.close()
+
+
 @pytest.mark.parametrize("placement", ["loop", "process"])
 async def test_a_connection_that_was_accepted_by_somebody_else(placement: Any) -> None:
     ours, theirs = socket.socketpair()
