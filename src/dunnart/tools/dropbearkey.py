@@ -42,7 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run; gives the exit status: 0, 1, or with -y 255 if there is no key."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
     try:
-        given = _flags(["-h"] if [*arguments] == ["--help"] else arguments)
+        if [*arguments] == ["--help"]:
+            print(USAGE, end="")
+            return 0
+        given = _flags(arguments)
         if "h" in given:
             print(USAGE, end="", file=sys.stderr)
             return 0
