@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import dunnart
-from dunnart.client import Address, Connection, Listener, blocking
+from dunnart.client import Endpoint, Connection, Listener, blocking
 from dunnart.errors import ChannelError, ConfigError, ConnectionClosed
 from tests.client.support import KEY, USER, serving
 
 
 @asynccontextmanager
-async def echoing(path: Path | None = None) -> AsyncIterator[Address]:
+async def echoing(path: Path | None = None) -> AsyncIterator[Endpoint]:
     """Give back what comes, in this process."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,7 +29,7 @@ async def echoing(path: Path | None = None) -> AsyncIterator[Address]:
 
     if path is None:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        address: Address = server.sockets[0].getsockname()
+        address: Endpoint = server.sockets[0].getsockname()
     else:
         server = await asyncio.start_unix_server(echo, path)
         address = str(path)
@@ -37,7 +37,7 @@ async def echoing(path: Path | None = None) -> AsyncIterator[Address]:
         yield address
 
 
-async def said(address: Address, text: bytes = b"hello") -> bytes:
+async def said(address: Endpoint, text: bytes = b"hello") -> bytes:
     """Say something there; what comes back."""
     opening = asyncio.open_unix_connection(address) if isinstance(address, str) else asyncio.open_connection(*address)
     reader, writer = await opening

@@ -15,13 +15,12 @@ from dunnart.client.agent import Agent
 from dunnart.client.channel import Channel, Incoming
 from dunnart.client.connecting import CLIENT_LIMITS, Connecting, connect
 from dunnart.client.connection import Connection
-from dunnart.client.forwarding import Address, Listener
+from dunnart.client.forwarding import Endpoint, Listener
 from dunnart.client.host_keys import TrustAnyHostKey, UnknownHost
 from dunnart.client.session import Completed, Exit, Session, Terminal
 from dunnart.keys.agent import AgentIdentity
 
 __all__ = [  # noqa: RUF022 - in the order that a test wants of every package
-    "Address",
     "Agent",
     "AgentIdentity",
     "CLIENT_LIMITS",
@@ -29,6 +28,7 @@ __all__ = [  # noqa: RUF022 - in the order that a test wants of every package
     "Completed",
     "Connecting",
     "Connection",
+    "Endpoint",
     "Exit",
     "Incoming",
     "Listener",

@@ -46,7 +46,7 @@ class Listener(Facade[client.Listener]):
     close = blocking(client.Listener.close)
 
     @property
-    def address(self) -> client.Address:
+    def address(self) -> client.Endpoint:
         """Where it listens, with the port that was chosen for port 0; or the path of a unix socket."""
         return self._target.address
 
@@ -121,15 +121,15 @@ class Connection(Facade[client.Connection]):
         """Have the server connect to a unix socket, and give the bytes both ways."""
         return Channel(self._thread, self.wait_for(self._target.open_unix(path)))
 
-    def forward_local(self, listen: client.Address, to: client.Address) -> Listener:
+    def forward_local(self, listen: client.Endpoint, to: client.Endpoint) -> Listener:
         """Listen here; the server connects for whoever connects."""
         return Listener(self._thread, self.wait_for(self._target.forward_local(listen, to)))
 
-    def forward_remote(self, listen: client.Address, to: client.Address) -> Listener:
+    def forward_remote(self, listen: client.Endpoint, to: client.Endpoint) -> Listener:
         """Have the server listen; what connects there is connected from here."""
         return Listener(self._thread, self.wait_for(self._target.forward_remote(listen, to)))
 
-    def forward_dynamic(self, listen: client.Address) -> Listener:
+    def forward_dynamic(self, listen: client.Endpoint) -> Listener:
         """Be a SOCKS server: the server connects to where each client wants."""
         return Listener(self._thread, self.wait_for(self._target.forward_dynamic(listen)))
 

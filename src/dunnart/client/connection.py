@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dunnart.client.forwarding import Address, Forwards, Listener
+    from dunnart.client.forwarding import Endpoint, Forwards, Listener
     from dunnart.client.host_keys import HostKeyCheck
     from dunnart.client.login import Login
     from dunnart.client.sftp import Sftp
@@ -204,7 +204,7 @@ class Connection(Closing):
 
     # What is forwarded.
 
-    async def forward_local(self, listen: Address, to: Address) -> Listener:
+    async def forward_local(self, listen: Endpoint, to: Endpoint) -> Listener:
         """Listen here; the server connects for whoever connects (`ssh -L`).
 
         Args:
@@ -220,7 +220,7 @@ class Connection(Closing):
         forwards = self._forwarding()
         return forwards.listen_here(listen, lambda sock, peer: forwards.connect_there(to, sock, peer))
 
-    async def forward_remote(self, listen: Address, to: Address) -> Listener:
+    async def forward_remote(self, listen: Endpoint, to: Endpoint) -> Listener:
         """Have the server listen; what connects there is connected to `to` from here (`ssh -R`).
 
         Args:
@@ -235,7 +235,7 @@ class Connection(Closing):
         self.check()
         return await self._forwarding().listen_there(listen, to)
 
-    async def forward_dynamic(self, listen: Address) -> Listener:
+    async def forward_dynamic(self, listen: Endpoint) -> Listener:
         """Be a SOCKS server (4, 4a, 5): the server connects to where each client wants (`ssh -D`).
 
         Args:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dunnart.client.connection import Connection
     from dunnart.protocol.questions import ChannelOpenQuestion
 
-Address = tuple[str, int] | str
+Endpoint = tuple[str, int] | str
 """A host and port, or the path of a unix socket."""
 
 _LOG = logging.getLogger("dunnart.client")
@@ -50,7 +50,7 @@ class Listener(Closing):
         address: where it listens, with the port that was chosen for port 0; or the path of a unix socket.
     """
 
-    def __init__(self, address: Address, end: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, address: Endpoint, end: Callable[[], Awaitable[None]]) -> None:
         self.address = address
         self._end: Callable[[], Awaitable[None]] | None = end
 
@@ -68,14 +68,14 @@ class Forwards:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._here: set[_Here] = set()
-        self._there: dict[Address, Address] = {}
+        self._there: dict[Endpoint, Endpoint] = {}
         self._granted: deque[socket.socket] = deque()
         self.agent = ""
         """The socket of the agent that the server may use, if it may."""
 
     # Listeners here.
 
-    def listen_here(self, listen: Address, serve: Serve) -> Listener:
+    def listen_here(self, listen: Endpoint, serve: Serve) -> Listener:
         """Listen, and have what connects served."""
         sockets = _sockets(listen)
         here = _Here(self._loop, sockets, lambda sock, peer: self._connection.spawn(serve(sock, peer)))
@@ -91,7 +91,7 @@ class Forwards:
         address = listen if isinstance(listen, str) else (listen[0], sockets[0].getsockname()[1])
         return Listener(address, end)
 
-    async def connect_there(self, to: Address, sock: socket.socket, peer: Any) -> None:  # noqa: ANN401 - accept's
+    async def connect_there(self, to: Endpoint, sock: socket.socket, peer: Any) -> None:  # noqa: ANN401 - accept's
         """Have the server connect, and join both."""
         try:
             channel = await self._channel(to, peer)
@@ -136,7 +136,7 @@ class Forwards:
             raise
         _join(channel, sock)
 
-    async def _channel(self, to: Address, peer: Any) -> Channel:  # noqa: ANN401 - accept's
+    async def _channel(self, to: Endpoint, peer: Any) -> Channel:  # noqa: ANN401 - accept's
         if isinstance(to, str):
             return await self._connection.open_unix(to)
         origin = (peer[0], peer[1]) if isinstance(peer, tuple) else ("127.0.0.1", 0)
@@ -144,7 +144,7 @@ class Forwards:
 
     # Listeners at the server.
 
-    async def listen_there(self, listen: Address, to: Address) -> Listener:
+    async def listen_there(self, listen: Endpoint, to: Endpoint) -> Listener:
         """Have the server listen."""
         kind = "streamlocal-forward@openssh.com" if isinstance(listen, str) else "tcpip-forward"
         data = _listen_data(listen)
@@ -196,7 +196,7 @@ class Forwards:
                     return await (dial_unix(to) if isinstance(to, str) else dial(*to, _CONNECT_SECONDS))
         raise ChannelError("nobody has asked for it")
 
-    def _target(self, request: UnknownOpen) -> Address | None:
+    def _target(self, request: UnknownOpen) -> Endpoint | None:
         reader = Reader(request.data)
         if request.wire_name == _UNIX:
             return self._there.get(reader.text())
@@ -267,7 +267,7 @@ def direct_unix(path: str) -> bytes:
     return text(path) + string(b"") + uint32(0)
 
 
-def _sockets(listen: Address) -> list[socket.socket]:
+def _sockets(listen: Endpoint) -> list[socket.socket]:
     from dunnart.runtime.listeners import ListenAddress
     from dunnart.runtime.listeners import listen as begin
 
@@ -282,7 +282,7 @@ def _sockets(listen: Address) -> list[socket.socket]:
     return found
 
 
-def _listen_data(listen: Address) -> bytes:
+def _listen_data(listen: Endpoint) -> bytes:
     if isinstance(listen, str):
         return text(listen)
     return text("" if listen[0] == "*" else listen[0]) + uint32(listen[1])
@@ -303,5 +303,5 @@ def _join(channel: Channel, sock: socket.socket) -> None:
         channel.join(sock)
 
 
-def _shown(address: Address) -> str:
+def _shown(address: Endpoint) -> str:
     return address if isinstance(address, str) else f"{address[0]} port {address[1]}"

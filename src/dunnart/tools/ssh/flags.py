@@ -14,7 +14,7 @@ from dunnart.tools.transfer.destinations import Host, login
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dunnart.client.forwarding import Address
+    from dunnart.client.forwarding import Endpoint
 
 USAGE = """\
 usage: dunnart ssh [-46AaCfGgNnqsTtVvx] [-b address] [-c ciphers] [-D [address:]port] [-E log_file] [-e character]
@@ -88,7 +88,7 @@ class Wishes:
     command: str = ""
     given: list[tuple[str, str]] = field(default_factory=list)
     file: str | None = None
-    to: Address | None = None
+    to: Endpoint | None = None
     terminals: int = 0
     verbose: int = 0
     log_file: str = ""

@@ -10,7 +10,7 @@ from dunnart.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dunnart.client.forwarding import Address
+    from dunnart.client.forwarding import Endpoint
 
 _FIELD = re.compile(r"\[([^\]]*)\]|((?:\\.|[^:\\])*)", re.DOTALL)
 _LARGEST_PORT = 65535
@@ -19,8 +19,8 @@ _LARGEST_PORT = 65535
 class Forward(NamedTuple):
     """Where to listen, and where to connect to; None: where each client of a SOCKS server wants."""
 
-    listen: Address
-    to: Address | None
+    listen: Endpoint
+    to: Endpoint | None
 
 
 def local(words: Sequence[str], *, everywhere: bool) -> Forward:
@@ -49,7 +49,7 @@ def dynamic(words: Sequence[str], *, everywhere: bool) -> Forward:
     return Forward(_listen(fields, "" if everywhere else "localhost", words[0], "dynamicforward"), None)
 
 
-def endpoint(text: str) -> Address:
+def endpoint(text: str) -> Endpoint:
     """Read what -W wants: `host:port`, or a path.
 
     Raises:
@@ -89,7 +89,7 @@ def _fields(text: str, key: str) -> list[str]:
         at += 1
 
 
-def _listen(fields: list[str], default: str, text: str, key: str) -> Address:
+def _listen(fields: list[str], default: str, text: str, key: str) -> Endpoint:
     if len(fields) == 1 and fields[0].startswith("/"):
         return fields[0]
     if len(fields) > 2:
@@ -98,7 +98,7 @@ def _listen(fields: list[str], default: str, text: str, key: str) -> Address:
     return ("" if host == "*" else host), _port(fields[-1], text, key, least=0)
 
 
-def _to(fields: list[str], text: str, key: str) -> Address:
+def _to(fields: list[str], text: str, key: str) -> Endpoint:
     if len(fields) == 1 and fields[0].startswith("/"):
         return fields[0]
     if len(fields) != 2 or not fields[0]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dunnart.client.connection import Connection
-    from dunnart.client.forwarding import Address, Listener
+    from dunnart.client.forwarding import Endpoint, Listener
     from dunnart.client.session import Session
     from dunnart.tools.ssh.flags import Wishes
     from dunnart.tools.ssh.options import Options
@@ -271,10 +271,10 @@ class _Program:
         return self._failed
 
 
-async def _start(connection: Connection, kind: str, listen: Address, to: Address | None) -> Listener:
+async def _start(connection: Connection, kind: str, listen: Endpoint, to: Endpoint | None) -> Listener:
     if kind == "dynamic" or to is None:
         return await connection.forward_dynamic(listen)
-    begin: Callable[[Address, Address], Awaitable[Listener]] = connection.forward_local
+    begin: Callable[[Endpoint, Endpoint], Awaitable[Listener]] = connection.forward_local
     if kind == "remote":
         begin = connection.forward_remote
     return await begin(listen, to)
