@@ -157,14 +157,16 @@ def test_what_sessions_and_forwards_may(folder: Folder, tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     here = f"127.0.0.1:{listener.getsockname()[1]}"
     flags = ["-FE", "-p", "127.0.0.1:0", "-r", str(folder.host_key), "-P", str(tmp_path / "pid")]
-    forced = ["-c", "echo forced: $SSH_ORIGINAL_COMMAND", "-j"]
+    forced = ["-c", "echo forced: $SSH_ORIGINAL_COMMAND", "-j", "-a"]
     with listener, serving(folder.ours(*flags, *forced), tmp_path / "log") as port:
         assert folder.ssh(port, "id").stdout == "forced: id\n"
         assert "open failed" in folder.ssh(port, "-W", here, status=255).stderr
-        remote = ["-o", "ExitOnForwardFailure=yes", "-N", "-R", "0:127.0.0.1:9"]
+        remote = ["-o", "ExitOnForwardFailure=yes", "-N", "-R", "*:0:127.0.0.1:9"]
         with started(folder.ssh_command(port, *remote), environment(folder.path)) as ssh:
             assert ssh.stderr is not None
-            assert ssh.stderr.readline().startswith(b"Allocated port ")
+            said = re.match(rb"Allocated port (\d+) ", ssh.stderr.readline())
+            assert said
+            socket.create_connection(("127.0.0.2", int(said[1])), SECONDS).close()  # -a: not on 127.0.0.1 alone
     with serving(folder.ours(*flags, "-k", "-M", "1"), tmp_path / "log") as port:
         assert "remote port forwarding failed" in folder.ssh(port, *remote, status=255).stderr
         folder.ssh(port, "sleep 60", status=255)  # -M: its second is over
