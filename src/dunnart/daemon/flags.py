@@ -21,6 +21,8 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 _SHORT = {"inetd": ("-i",)}
 """Short flags, as sshd's and Dropbear's."""
+_ALONE = {"exit_on_idle": "60"}
+"""What a flag says without a value."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +42,8 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
         flag = flag_of(name)
         if declared.shape == "switch":
             made.add_argument(*_SHORT.get(name, ()), flag, action=argparse.BooleanOptionalAction, help=text)
+        elif name in _ALONE:
+            made.add_argument(flag, metavar=declared.value, nargs="?", const=_ALONE[name], help=text)
         elif declared.shape == "one" and name != "log_level":
             made.add_argument(flag, metavar=declared.value, help=text)
         else:

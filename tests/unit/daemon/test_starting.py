@@ -14,6 +14,7 @@ import pytest
 
 from dunnart.daemon.background import remove_pid_file, write_pid_file
 from dunnart.daemon.config import ServeConfig
+from dunnart.daemon.flags import parse, parser
 from dunnart.daemon.handed import VARIABLE, Handed, by_systemd
 from dunnart.daemon.serve import fitting, log_place
 from dunnart.daemon.systemd import Notifier
@@ -80,6 +81,12 @@ def test_what_goes_without_saying() -> None:
         ]
     ]  # fmt: skip
     assert places == ["stderr", "syslog", "syslog", "stderr", "/x"]
+
+
+def test_flags_that_say_something_by_themselves() -> None:
+    made = parser("dunnart serve", "")
+    assert parse(["-i", "--exit-on-idle"], made)[1] == {"inetd": True, "exit_on_idle": 60}
+    assert parse(["--exit-on-idle", "5"], made)[1] == {"exit_on_idle": 5}
 
 
 def test_systemd_is_told(tmp_path: Path) -> None:
