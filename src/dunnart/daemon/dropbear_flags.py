@@ -253,7 +253,7 @@ def _number(given: Mapping[str, str], flag: str, what: str, default: int) -> int
 
 def _host_keys(files: Sequence[str], *, makes: bool) -> list[str]:
     """Give the key files: those of -r; else those of `FOLDER` that are there."""
-    found = [_at_home(file) for file in files] or [default_host_key(kind) for kind in KINDS]
+    found = [os.path.abspath(_at_home(file)) for file in files] or [default_host_key(kind) for kind in KINDS]
     if not files or makes:
         found = [path for path in found if os.path.exists(path)]
     if not found and not makes:

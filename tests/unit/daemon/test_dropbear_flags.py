@@ -53,7 +53,7 @@ def test_each_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = grp.getgrgid(0).gr_name
     cases: list[tuple[str, dict[str, object]]] = [
         ("-b banner", {"banner": f"{tmp_path}/banner"}),
-        ("-r one -rtwo", {"host_key": ["one", "two"]}),
+        ("-r one -rtwo", {"host_key": [f"{tmp_path}/one", f"{tmp_path}/two"]}),
         ("-F", {"background": False}),
         ("-e", {"set_env": {"A": "1"}}),
         ("-E", {"log_to": "stderr"}),
