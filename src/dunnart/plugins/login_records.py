@@ -29,6 +29,8 @@ _HEAD = "=hxxi32s4s32s256shh"
 _SHORT = (struct.Struct(f"{_HEAD}iii16s20x"), struct.Struct("=i32s256s"))
 _LONG = (struct.Struct(f"{_HEAD}qqq16s24x"), struct.Struct("=q32s256s"))
 _FORMATS = dict.fromkeys(("x86_64", "i386", "i686", "armv7l", "ppc64le", "riscv64"), _SHORT) | {"aarch64": _LONG}
+if os.uname().sysname != "Linux":
+    _FORMATS = {}
 
 
 class Login(NamedTuple):

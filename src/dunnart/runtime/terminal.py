@@ -165,7 +165,7 @@ def take_terminal() -> None:
 class Ownership:
     """Who a terminal belongs to until its session ends: then it is root's again, whatever still has it open.
 
-    It is kept by a descriptor, for by then the name may be another session's.
+    It is kept by a descriptor, for by then the name may be another session's. Linux only.
 
     Args:
         name: the slave's path.
@@ -177,7 +177,7 @@ class Ownership:
     __slots__ = ("_fd",)
 
     def __init__(self, name: str) -> None:
-        self._fd = os.open(name, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOCTTY | os.O_CLOEXEC)
+        self._fd = os.open(name, os.O_PATH | os.O_NOCTTY | os.O_CLOEXEC)
 
     def end(self) -> None:
         """Give it back."""

@@ -261,7 +261,7 @@ class RawSession(Facts):
         try:
             pty.resize(terminal.columns, terminal.rows, terminal.width_pixels, terminal.height_pixels)
             pty.apply(terminal.modes)
-            if os.geteuid() == 0:
+            if hasattr(os, "O_PATH") and os.geteuid() == 0:
                 ownership = Ownership(pty.name)
             if isinstance(program, process.Command):
                 if program.user is not None:

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import struct
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from dunnart.plugins import os_account, os_login, os_process
 from dunnart.plugins.os_account import Account
 from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, PtyRequest, ShellRequest
-from tests.runtime.driver import USER, Client, serving
+from tests.runtime.driver import USER, Client, eventually, serving
 
 BUILT_IN: dict[str, Any] = {"exec": os_process.OsExec(), "shell": os_process.OsShell()}
 
@@ -205,3 +207,48 @@ async def test_files_of_the_users_own(system: Path, account: list[Account]) -> N
         assert "-sh" in await shown(client, "echo $0; test -t 0 && exec 3</dev/tty && echo -sh")
     async with serving(exec=os_process.OsExec(os_login.Options(permit_user_rc=False))) as server:
         assert (await (await server.login()).run("echo $COLOUR")).out == b"the system\n\n"
+
+
+async def test_a_home_that_does_not_answer_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, look, waiting = threading.Event(), os_login.look, [True]
+
+    def slow(account: Account, options: os_login.Options, **asked: bool) -> os_login.Found:
+        if waiting:
+            waiting.pop()
+            answers.wait()
+        return look(account, options, **asked)
+
+    monkeypatch.setattr(os_login, "look", slow)
+    try:
+        async with serving(**BUILT_IN, callback_seconds=1.5) as server:
+            client = await server.login()
+            stuck = await client.exec("echo stuck")
+            assert (await client.run("echo other")).out == b"other\n"
+            assert not stuck.closed
+            await client.until(lambda: stuck.closed)
+            assert (stuck.out, stuck.status) == (b"", 75)
+            assert b"does not answer" in stuck.err
+    finally:
+        answers.set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root serves others, and records logins")
+async def test_a_login_is_recorded_where_something_runs_before(system: Path, account: list[Account]) -> None:
+    (system / "utmp").touch()
+    (system / "system_rc").write_text("echo only for who may read it\n")
+    account[0] = Account(USER, 65534, 65534, "/", "/bin/sh")
+    async with serving(**BUILT_IN) as server:
+        client = await server.login()
+        channel = await client.session()
+        assert await client.ask(channel, PtyRequest("xterm", 80, 24, 0, 0, b""))
+        await client.ask(channel, ExecRequest(b"echo $$ $SSH_TTY; read x"))
+        await client.until(lambda: channel.out.count(b"\n"))
+        pid, tty = bytes(channel.out).split()
+        record = (system / "utmp").read_bytes()
+        assert record[:2] == b"\7\0"
+        assert int.from_bytes(record[4:8], sys.byteorder) == int(pid)
+        assert record[8:40].rstrip(b"\0") == tty.removeprefix(b"/dev/")
+        assert os.stat(tty).st_uid == 65534
+        client.send(channel, b"\n")
+        await client.until(lambda: channel.closed)
+        await eventually(lambda: (system / "utmp").read_bytes()[:2] == b"\10\0")
