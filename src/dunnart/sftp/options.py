@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -31,7 +32,8 @@ class FileOptions:
         root: the folder that the client sees as "/", or a URL that fsspec knows, as s3://bucket/%u; empty: the system's
             own. %h is the user's home, %u the name, %U the number, %% a percent sign.
         storage: what the store of a URL needs, by fsspec's names, as key, secret and endpoint_url.
-        start: the folder where the client begins, as it sees it; empty: the home, or "/" where there is a root.
+        start: the folder where the client begins, as it sees it; empty, or if it is not there: the home, or "/" where
+            there is a root.
         account: the system's user who serves everybody, so that others than the system's users can log in; empty: who
             logged in.
         read_only: refuse everything that changes something.
@@ -169,7 +171,17 @@ class FileOptions:
             return FsspecFiles.from_url(root, start=start, **storage)
         from dunnart.sftp.local import LocalFiles
 
-        return LocalFiles(root or None, start=start)
+        files = LocalFiles(root or None, start=start)
+        if self.start and not _is_folder(files, start):
+            return LocalFiles(root or None, start="/" if root else os.getcwd())
+        return files
+
+
+def _is_folder(files: FileSystem, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(files.stat(os.fsencode(path), follow=True).st_mode)
+    except OSError:
+        return False
 
 
 def _changes_to(tell: Callable[[FileEvent], None]) -> Callable[[FileEvent], None]:

@@ -133,5 +133,6 @@ def test_without_a_root_relative_paths_begin_where_the_process_does(
     monkeypatch.chdir(tmp_path)
     assert FileOptions(events="off").files(print).real_path(b".") == str(tmp_path).encode()
     assert FileOptions(events="off", root=str(tmp_path)).files(print).real_path(b".") == b"/"
+    assert FileOptions(events="off", root=str(tmp_path), start="/in").files(print).real_path(b".") == b"/"
     (tmp_path / "in").mkdir()
     assert FileOptions(events="off", root=str(tmp_path), start="/in").files(print).real_path(b".") == b"/in"

@@ -365,6 +365,8 @@ def _root(made: Options, *, only_files: bool) -> None:
         return
     if made.number("maxsessions"):
         made.put("plugin.sftp.root", root, "chrootdirectory")
+        if "plugin.sftp.start" not in made.keywords:  # the home, if that is there, too
+            made.put("plugin.sftp.start", "%h", "chrootdirectory")
 
 
 def _forwards(made: Options) -> None:

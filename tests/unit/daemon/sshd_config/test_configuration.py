@@ -289,7 +289,7 @@ def test_blocks_that_fit_together_are_put_together_as_by_sshd(tmp_path: Path) ->
 def test_logins_with_a_mix_of_blocks_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
     text = "Match Group a\nForceCommand id\nMatch Group b\nForceCommand internal-sftp\nChrootDirectory /srv\n"
     config = made(tmp_path, text).config
-    assert effective(config, Login("x", groups=("b",))).plugin["sftp"]["root"] == "/srv"
+    assert effective(config, Login("x", groups=("b",))).plugin["sftp"] == {"root": "/srv", "start": "%h"}
     with pytest.raises(Unusable, match="line 5: ChrootDirectory"):
         effective(config, Login("x", groups=("a", "b")))
     assert "line 3: logins that fit both are refused: " in made(tmp_path, text).notes[0]
