@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dunnart
-from dunnart.client import Endpoint, Connection, Listener, blocking
+from dunnart.client import Connection, Endpoint, Listener, blocking
 from dunnart.errors import ChannelError, ConfigError, ConnectionClosed
 from tests.client.support import KEY, USER, serving
 

@@ -151,6 +151,12 @@ def test_dbclient(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
         "-J", f"{sys.executable} -c '{_PIPE}' 127.0.0.1 {port}", *key, "-y", f"{host}/{port}", "echo $((6*7))"
     )
     assert done.stdout == b"42\n"
+    with socket.create_connection(("127.0.0.1", int(port))) as sock:
+        command = line("-J", f"&{sock.fileno()}", *key, f"{host}/{port}", "echo joined", command="dbclient")
+        found = subprocess.run(
+            command, env=home.environment, pass_fds=[sock.fileno()], capture_output=True, timeout=SECONDS, check=True
+        )
+        assert found.stdout == b"joined\n"
     assert b"aes128-ctr" in dbclient("-c", "help").stdout
     assert dbclient("-c", "aes128-ctr", "-m", "hmac-sha2-256", *key, f"{host}/{port}", "echo a").stdout == b"a\n"
     assert b"rot13" in dbclient("-c", "rot13", host, status=1).stderr

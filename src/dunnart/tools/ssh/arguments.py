@@ -29,6 +29,11 @@ _LISTS = {
     "kexalgorithms": "kex", "hostkeyalgorithms": "host_key", "ciphers": "ciphers", "macs": "macs",
     "pubkeyacceptedalgorithms": "user_key",
 }  # fmt: skip
+_FOREIGN = (
+    "sntrup761*,mlkem1024*,mlkem768nistp256*,gss-*,umac-*,hmac-md5*,hmac-sha1-96*,hmac-ripemd160*,rijndael-cbc@*,"
+    "arcfour*,blowfish-cbc,cast128-cbc,sk-*,webauthn-*,ssh-dss*,ssh-xmss*,ssh-rsa*,3des-cbc,aes*-cbc"
+)
+"""Algorithms that versions of OpenSSH have, as patterns."""
 _REKEY_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 QUIET = ("quiet", "fatal", "error")
 """The levels of LogLevel at which nothing is told that is no error."""
@@ -89,15 +94,26 @@ def algorithms(options: Options) -> Algorithms:
     """The algorithms to offer: the default profile, with the edits of + - ^ lists."""
     found = PROFILES["default"]
     for name, field in _LISTS.items():
-        value = options.text(name, "")
+        known = getattr(KNOWN, field)
+        value = _without_foreign(options.text(name, ""), known)
         if value:
             try:
-                found = replace(found, **{field: edit(getattr(found, field), value, getattr(KNOWN, field), name)})
+                found = replace(found, **{field: edit(getattr(found, field), value, known, name)})
             except ConfigError as error:
                 options.fail(name, str(error).removeprefix(f"{name}: "))
+        elif options.given(name) and options.text(name, "")[0] not in "+-^":
+            options.fail(name, "none of these algorithms can be had here")
     if options.flag("compression", default=False):
         found = replace(found, compression=("zlib@openssh.com", "none"))
     return found
+
+
+def _without_foreign(value: str, known: tuple[str, ...]) -> str:
+    """Leave out what OpenSSH has and dunnart has not: lists of a whole system name all that is allowed there."""
+    sign = value[:1] if value[:1] in {"+", "-", "^"} else ""
+    names = [name.strip() for name in value.removeprefix(sign).split(",")]
+    kept = [name for name in names if name in known or not listed(_FOREIGN, name)]
+    return sign + ",".join(kept) if kept else ""
 
 
 def _methods(options: Options, *, public_keys: bool) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ usage: dbclient [options] [user@]host[^port],[user@]host[^port],... [command]
   -g  others may use what listens here     -R  the host listens: [address:]port:host:port
   -I  end when idle for so many seconds    -s  the command is a subsystem
   -i  a private key (~/.ssh/id_dropbear)   -T  no terminal
-  -J  a program in the place of TCP        -t  a terminal
+  -J  a program, or &fd, in TCP's place    -t  a terminal
   -K  ask for a sign of life so often      -V  print the version
   -L  listen here: [address:]port:host:port  -v  tell what goes on
   -l  the user                             -W  the window of a channel, in bytes
@@ -131,7 +131,7 @@ def _take(found: Wishes, flag: str, value: str) -> None:
     elif flag == "o":
         _take_option(found, value)
     elif flag == "J":
-        found.given.append(("ProxyCommand", value))
+        _take_program(found, value)
     elif flag == "B":
         found.to = endpoint(value)
         found.given += [("SessionType", "none")]
@@ -148,6 +148,13 @@ def _take(found: Wishes, flag: str, value: str) -> None:
         found.verbose += 1
     elif flag not in "uzF":
         print(f"dbclient: -{flag} is not known and is ignored", file=sys.stderr)
+
+
+def _take_program(found: Wishes, value: str) -> None:
+    if value.startswith("&"):
+        found.descriptor = _number(value[1:], "J")
+    else:
+        found.given.append(("ProxyCommand", value))
 
 
 def _take_option(found: Wishes, text: str) -> None:

@@ -80,6 +80,7 @@ class Wishes:
         window_bytes: a channel's window; 0: the usual one.
         idle_seconds: end the connection when it is idle for so long; 0: never.
         bind: the address and port to come from.
+        descriptor: a connected socket in the place of a connection; -1 for none.
         password: the password, in the place of a question.
         notes: what was left out.
     """
@@ -100,6 +101,7 @@ class Wishes:
     window_bytes: int = 0
     idle_seconds: int = 0
     bind: tuple[str, int] | None = None
+    descriptor: int = -1
     password: str | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     """Gives the options for a host on the way, and the hosts before it as ProxyJump has them, "" for what files say."""
 
 _MOST_HOPS = 16
+_END_SECONDS = 2.0
 
 
 class Route:
@@ -47,8 +49,7 @@ class Route:
         for connection in reversed(self._connections):
             await connection.close()
         for program in self._programs:
-            program.send_signal(signal.SIGHUP)
-            program.wait()
+            await asyncio.to_thread(_end, program)
 
     async def extend(
         self, options: Options, front: Foreground, hop: HopOptions, change: Callable[[dict[str, Any]], dict[str, Any]],
@@ -88,6 +89,17 @@ class Route:
                 ours.close()
                 raise ConfigError(f"{shell} cannot be started: {error.strerror}", key="proxycommand") from error
         return ours
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    from subprocess import TimeoutExpired
+
+    program.send_signal(signal.SIGHUP)
+    try:
+        program.wait(_END_SECONDS)
+    except TimeoutExpired:
+        program.kill()
+        program.wait()
 
 
 async def connect(

@@ -24,6 +24,7 @@ from dunnart.tools.terminal import failure, shown
 from dunnart.tools.transfer.foreground import Foreground
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from dunnart.client.connection import Connection
@@ -186,6 +187,8 @@ class _Program:
             arguments["keys"] = [path for each in wishes.keys if os.path.exists(path := os.path.expanduser(each))]
         if wishes.bind is not None:
             arguments["bind"] = wishes.bind
+        if wishes.descriptor >= 0:
+            arguments["sock"] = _inherited(wishes.descriptor)
         if wishes.password is not None:
             arguments |= {"password": wishes.password, "prompt": None}
         limits = replace(arguments["limits"], idle_seconds=float(wishes.idle_seconds))
@@ -278,6 +281,15 @@ async def _start(connection: Connection, kind: str, listen: Endpoint, to: Endpoi
     if kind == "remote":
         begin = connection.forward_remote
     return await begin(listen, to)
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    import socket
+
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ConfigError(f"-J: descriptor {descriptor} is no socket: {error.strerror}") from error
 
 
 def _end(_number: int, _frame: object) -> NoReturn:

@@ -80,6 +80,8 @@ def test_lists_of_algorithms_are_edited() -> None:
     assert found.ciphers == ("aes256-ctr", "aes128-ctr")
     assert found.macs[0] == "hmac-sha2-512"
     assert found.kex[0] == "curve25519-sha256"
+    of_a_system = "MACs=hmac-sha2-512-etm@openssh.com,umac-128-etm@openssh.com"
+    assert algorithms(options(of_a_system)).macs == ("hmac-sha2-512-etm@openssh.com",)
     assert algorithms(options("Compression=yes")).compression[0] == "zlib@openssh.com"
 
 
@@ -110,7 +112,7 @@ def test_what_sftp_and_scp_are_told_are_options_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13",
+    "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13", "MACs=umac-64@openssh.com",
               "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X"],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error(given: str) -> None:
