@@ -279,6 +279,16 @@ def test_what_cannot_confine_ends_the_start(flags: list[str], said: str, tmp_pat
     assert said in done.stderr
 
 
+def test_a_system_that_refuses_ends_the_start_too(tmp_path: Path) -> None:
+    command = [program("setpriv"), "--bounding-set", "-sys_chroot", "--inh-caps", "-sys_chroot", sys.executable]
+    command += ["-m", "dunnart", "serve", "--listen", "127.0.0.1:0", "--state-folder", str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "Operation not permitted" in done.stderr
+    assert "sandbox = false" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     from dunnart.errors import ConfigError
 

@@ -69,6 +69,12 @@ class Confinement:
             self._become()
             start_threads()
             return [f"user {self.user}"]
+        try:
+            return self._give_up(start_threads)
+        except OSError as error:
+            raise OSError(error.errno, f"{error}; sandbox = false does without what a system refuses") from error
+
+    def _give_up(self, start_threads: Callable[[], None]) -> list[str]:
         libc = _Libc()
         os.chroot(self.folder)
         os.chdir("/")

@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dunnart.errors import ConfigError, DunnartError
+from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.runtime.loop_thread import LoopThread, RunningLoop
 from dunnart.server.host import Host
 from dunnart.server.placement import HANG_UP_SECONDS
@@ -92,7 +92,10 @@ class InProcesses:
         for index in range(self._config.workers):
             self._workers.append(ProtocolProcess(self._host, index, self._listeners, self._first))
         async with asyncio.timeout(_START_SECONDS):
-            await asyncio.gather(*(worker.start() for worker in self._workers))
+            try:
+                await asyncio.gather(*(worker.start() for worker in self._workers))
+            except PluginError as error:
+                raise ConfigError(str(error)) from error
         for worker in self._workers[1:]:
             self._introduce(worker)
         for worker in self._workers:

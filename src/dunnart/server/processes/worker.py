@@ -71,7 +71,9 @@ class Worker:
                 load_what_is_offered(self._server.engine_config.algorithms)
                 in_force = confine(self._server.start_computing)
         except OSError as error:  # one that is not confined must not serve
-            self._link.send(frames.Returned(0, failed=True, result=json.dumps(f"not confined: {error}").encode()))
+            self._link.send(
+                frames.Returned(0, failed=True, result=json.dumps(f"cannot be confined: {error.strerror}").encode())
+            )
             return
         self._server.start(self._listeners)
         self._link.send(frames.Returned(0, failed=False, result=json.dumps(in_force).encode()))
