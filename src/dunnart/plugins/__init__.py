@@ -55,6 +55,7 @@ BUILT_IN = {
         "allow-list": "dunnart.plugins.allow_list:AllowList",
     },
     "dunnart.audit_sinks": {
+        "btmp": "dunnart.plugins.failed_logins:FailedLogins",
         "log": "dunnart.plugins.audit_log:audit_log",
     },
 }

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_USER_PROCESS, _DEAD_PROCESS = 7, 8
-_WITH_PLACE = frozenset((5, 6, _USER_PROCESS, _DEAD_PROCESS))  # INIT_PROCESS and LOGIN_PROCESS have an id as well
+_INIT_PROCESS, _LOGIN_PROCESS, _USER_PROCESS, _DEAD_PROCESS = 5, 6, 7, 8
+_WITH_PLACE = frozenset((_INIT_PROCESS, _LOGIN_PROCESS, _USER_PROCESS, _DEAD_PROCESS))
 _ID_BYTES = 4
 _LOCK_SECONDS = 5.0  # whoever may read utmp may lock it, and must not keep others out for ever
 _THREADS = threading.Lock()  # locks of files are a process's, not a thread's
@@ -92,6 +92,23 @@ def end(login: Login, files: Files) -> None:
             each(_append, files.wtmp, record)
 
 
+def failed(login: Login, path: str) -> None:
+    """Record a login that has failed, in btmp, if that is there and nobody's but root's.
+
+    Raises:
+        OSError: it could not be written, or others may read it, who might see passwords.
+    """
+    record = _record(login, _LOGIN_PROCESS)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    if found.st_uid != os.geteuid() or found.st_mode & 0o017:
+        raise PermissionError(1, "is not its owner's alone", path)
+    if record is not None:
+        _append(path, record)
+
+
 def last_login(uid: int, path: str) -> LastLogin | None:
     """Read in lastlog when a user was here last; None if that is not known."""
     form = _FORMATS.get(os.uname().machine)
@@ -132,9 +149,10 @@ def _record(login: Login, kind: int) -> bytes | None:
     if form is None:
         return None
     line = _stripped(login.line)
+    name = line[-_ID_BYTES:] if kind != _LOGIN_PROCESS else b""
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     return form[0].pack(
-        kind, login.pid, line, line[-_ID_BYTES:], login.user.encode(), login.host.encode(), 0, 0, 0, seconds,
+        kind, login.pid, line, name, login.user.encode(errors="replace"), login.host.encode(), 0, 0, 0, seconds,
         microseconds, _packed(login.host),
     )  # fmt: skip
 

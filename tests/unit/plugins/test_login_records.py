@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the files are Linux's", allow_module_level=True)
 
-from dunnart.plugins import login_records
+from dunnart.plugins import failed_logins, login_records
 from dunnart.plugins.login_records import Files, Login
+from dunnart.server import Address, AuditEvent, Context
 
 SIZE = 400 if os.uname().machine == "aarch64" else 384
 LOGIN = Login("/dev/pts/71", os.getpid(), "alice", 1234, "2001:db8::7")
@@ -125,3 +128,30 @@ def test_threads_do_not_disturb_each_other(files: Files) -> None:
     assert len(records(files.wtmp)) == len(many)
     with Path(files.utmp).open("rb") as file:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # nothing is left locked
+
+
+def test_failed_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("btmp is root's")
+    btmp = tmp_path / "btmp"
+    monkeypatch.setattr(failed_logins, "BTMP", str(btmp))
+    sink = failed_logins.FailedLogins(Context("btmp", None, logging.getLogger("dunnart.plugin.btmp")))
+    made = AuditEvent(0.0, "login-failed", 7, "hunter2" * 10, Address("192.0.2.7", 9), {"method": "password"})
+    others = (replace(made, kind="login"), replace(made, details={"method": "publickey"}))
+
+    def tell(*events: AuditEvent) -> None:
+        for each in events:
+            sink.record(each)
+        done = threading.Event()
+        sink._thread.submit(done.set)
+        assert done.wait(20)
+
+    tell(made)
+    assert not btmp.exists()
+    btmp.touch(0o600)
+    tell(*others, made)
+    assert records(str(btmp)) == [(6, os.getpid(), b"ssh:notty", b"\0\0\0\0", (b"hunter2" * 10)[:32])]
+    btmp.chmod(0o644)
+    tell(made)
+    assert len(records(str(btmp))) == 1
+    assert "connection 7: a failed login cannot be recorded: " in caplog.text
