@@ -78,13 +78,15 @@ class Folder:
         fixed = [part for each in given.items() for part in ("-o", "=".join(each))]
         return [program("ssh"), "-F", "none", *fixed, "127.0.0.1", *arguments]
 
-    def ssh(self, port: int, *arguments: str, status: int = 0, **options: str) -> subprocess.CompletedProcess[str]:
-        """Run it."""
+    def ssh(
+        self, port: int, *arguments: str, status: int | None = 0, **options: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it; it must end with `status`, unless that is None."""
         done = subprocess.run(
             self.ssh_command(port, *arguments, **options), env=environment(self.path), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=SECONDS, check=False,
+            capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS, check=False,
         )  # fmt: skip
-        assert done.returncode == status, done
+        assert status in {None, done.returncode}, done
         return done
 
 
@@ -209,6 +211,35 @@ def test_into_the_background(folder: Folder, tmp_path: Path) -> None:
     assert eventually(lambda: not pid_file.exists())
 
 
+def after_login(folder: Folder, port: int) -> tuple[str, bool, bool]:
+    """What a client may once it is in: what a command says, whether it reaches hosts, whether ports are listened on."""
+    said = folder.ssh(port, "echo ${FROM_OUTSIDE-nothing} in $PWD").stdout
+    reached = folder.ssh(port, "-W", f"127.0.0.1:{port}", status=None).stdout.startswith("SSH-2.0-")
+    with started(
+        folder.ssh_command(port, "-N", "-R", "0:127.0.0.1:9", ExitOnForwardFailure="yes"), environment(folder.path)
+    ) as ssh:
+        assert ssh.stderr is not None
+        return said, reached, ssh.stderr.readline().startswith(b"Allocated port ")
+
+
+@pytest.mark.skipif(not ROOT, reason="the real one finds a test's authorized_keys where root mounts them as its home")
+def test_what_clients_may_after_the_login(folder: Folder, tmp_path: Path) -> None:
+    mounted = f'mount --bind {folder.home} {folder.home} && mount --bind {folder.home} ~root && exec "$@"'
+    elsewhere = [program("unshare"), "-m", "sh", "-c", mounted, "sh"]
+    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system lets nobody mount")
+    for flags, may in [
+        (["-e", "-j"], ("yes in {home}", False, True)),
+        (["-k", "-c", "echo forced: $SSH_ORIGINAL_COMMAND"], ("forced: echo", True, False)),
+    ]:
+        port = free_port()
+        line = ["-F", "-E", "-r", str(folder.host_key), "-P", str(tmp_path / "pid"), "-p", f"127.0.0.1:{port}", *flags]
+        for home, command in (("/root", [*elsewhere, program("dropbear"), *line]), (folder.home, folder.ours(*line))):
+            with serving(command, tmp_path / "log", port, FROM_OUTSIDE="yes"):
+                said, *others = after_login(folder, port)
+                assert (said.startswith(may[0].format(home=home)), *others) == (True, *may[1:]), (command, said)
+
+
 @pytest.mark.skipif(not ROOT, reason="only root's server lets others in, and checks passwords")
 def test_root_may_be_kept_out(folder: Folder, tmp_path: Path) -> None:
     for flags, said in [("-w", "Permission denied"), ("-t", "Permission denied (password)")]:
@@ -232,7 +263,8 @@ def test_what_clients_see_before_the_login(folder: Folder, tmp_path: Path) -> No
     for number in range(4):
         write_key(folder.path / f"wrong{number}", "ed25519")
     (tmp_path / "banner").write_text("Welcome, stranger\n")
-    expected = {f"-b {tmp_path}/banner": (True, "publickey,password", 4), "-s": (False, "publickey", 4)}
+    both = "-t" if ROOT else ""  # which asks for passwords, and only root can check them
+    expected = {f"-b {tmp_path}/banner {both}": (True, "publickey,password", 4), "-s": (False, "publickey", 4)}
     for flags, shown in expected.items():
         port = free_port()
         line = ["-F", "-E", "-r", str(folder.host_key), "-P", str(tmp_path / "pid"), "-p", f"127.0.0.1:{port}"]
