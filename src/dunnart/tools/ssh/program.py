@@ -44,7 +44,8 @@ def run_by(parse: Callable[[Sequence[str]], Wishes], arguments: Sequence[str], n
     """
     # asyncio loads OpenSSL's TLS half if it can, which SSH has no use for; None makes that import fail, as it may.
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment] # None is allowed at run time
-    modules.setdefault("ssl", None)
+    if "asyncio" not in modules:
+        modules.setdefault("ssl", None)
     try:
         wishes = parse(arguments)
         if wishes.query:

@@ -112,7 +112,8 @@ def test_what_sftp_and_scp_are_told_are_options_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13", "MACs=umac-64@openssh.com",
+    "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13",
+              "MACs=umac-64@openssh.com",
               "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X"],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error(given: str) -> None:
