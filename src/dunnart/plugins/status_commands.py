@@ -58,6 +58,7 @@ class Command:
         details: more, for `help COMMAND`.
         least: how many arguments it needs; `most` is how many it takes, None any number.
         changes: it does more than look.
+        daemon: it is for who reaches the daemon that runs the server, on its machine.
     """
 
     run: Callable[[Console, Sequence[str]], Awaitable[Reply]]
@@ -67,6 +68,7 @@ class Command:
     least: int = 0
     most: int | None = 0
     changes: bool = False
+    daemon: bool = False
 
 
 class Operated(Protocol):
@@ -144,7 +146,7 @@ class Console:
     def _words(self, given: Sequence[str]) -> Sequence[str]:
         match given:
             case [] | ["help"]:
-                return tuple(Console.commands)
+                return tuple(self._known)
             case ["session" | "kill" | "rekey"]:
                 return tuple(map(str, self._numbers))
             case ["log"]:
@@ -289,9 +291,18 @@ class Console:
             if command.changes and not self.may_change:
                 text += f" Here {self._refusal}."
             return Reply([command.usage, *_wrapped(text)], {"usage": command.usage, "help": text})
-        pairs = [(command.usage, command.help) for command in Console.commands.values()]
+        pairs = [(command.usage, command.help) for command in self._known.values()]
         lines = [*status_text.facts(pairs, self.columns), "", f"{JSON} behind any of them gives JSON."]
-        return Reply(lines, {command.usage: command.help for command in Console.commands.values()})
+        return Reply(lines, {command.usage: command.help for command in self._known.values()})
+
+    @property
+    def _known(self) -> Mapping[str, Command]:
+        """The commands that he has."""
+        return {
+            name: command
+            for name, command in Console.commands.items()
+            if not command.daemon or self._daemon is not None
+        }
 
     async def _exit(self, _: Sequence[str]) -> Reply:
         return Reply([], None)
@@ -328,12 +339,12 @@ class Console:
         "reload": Command(
             _reload, "reload", "Read the configuration and the keys again.",
             "They are for new connections; those that there are go on as they are. What cannot be used changes "
-            "nothing. Only on the server's machine.", changes=True,
+            "nothing.", changes=True, daemon=True,
         ),
         "upgrade": Command(
             _upgrade, "upgrade", "Have the program that is installed now take over.",
             "It gets the listening sockets; this one ends with its last connection. If it does not start, nothing "
-            "has changed. Only on the server's machine.", changes=True,
+            "has changed.", changes=True, daemon=True,
         ),
         "top": Command(
             _top, "top", "The busiest connections, as they change; q ends it.",
