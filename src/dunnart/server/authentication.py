@@ -63,7 +63,8 @@ class Authenticator(Protocol):
 
     It runs on the application's event loop. One with a true attribute `on_any_loop` promises that it needs no loop of
     its own and never blocks; then a busy application does not delay logins. One with a true attribute `travels` can be
-    pickled, changes nothing and grants nothing: where the protocol has processes of its own a copy decides there.
+    pickled, changes nothing and grants nothing: where the protocol has processes of its own, and they are not separated, a
+    copy decides there.
 
     Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
     checked: `PublicKeyCredential.certificate`. Others are for keys, and have not seen who signed what.
