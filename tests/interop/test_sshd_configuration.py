@@ -359,3 +359,15 @@ def test_checking_alone(both: Both) -> None:
     assert both.ours("-G", *without).status == 0
     quiet = both.write("Foo\n")
     assert both.ours("-t", "-q", *quiet) == both.real("-t", "-q", *quiet) == Done(255, "", "")
+
+
+def test_what_is_reported_can_be_read_again(both: Both) -> None:
+    file = both.write(MATCHED)
+    again = both.folder / "again"
+    again.write_text(both.real("-T", *file, "-C", LOGINS[2] + ",lport=1").out)
+    compare(both, ("-f", str(again)))
+    reports = []
+    for flags in ((*file, "-C", LOGINS[2]), ("-f", str(again))):
+        reports.append(both.ours("-T", *flags).out)
+        again.write_text(reports[-1])
+    assert reports[0] == reports[1]

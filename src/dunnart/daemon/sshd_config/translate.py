@@ -123,7 +123,7 @@ def options_of(settings: Settings, machine: Machine) -> Options:
     made = Options(settings)
     for name, keyword in KEYWORDS.items():
         setting = settings[name]
-        if setting.given and not keyword.mapped and setting.value not in keyword.harmless:
+        if setting.given and not keyword.mapped and setting.value not in (*keyword.harmless, keyword.default):
             if keyword.refused:
                 made.refuse(name, f"{_shown(setting)} is not supported: {keyword.refused}")
             else:
