@@ -172,7 +172,7 @@ def test_what_sessions_and_forwards_may(folder: Folder, tmp_path: Path) -> None:
     with serving(folder.ours(*flags, "-k", "-M", "1"), tmp_path / "log") as port:
         assert "remote port forwarding failed" in folder.ssh(port, *remote, status=255).stderr
         folder.ssh(port, "sleep 60", status=255)  # -M: its second is over
-        assert "the connection has lasted 1 s" in (tmp_path / "log").read_text()
+        assert eventually(lambda: "the connection has lasted 1 s" in (tmp_path / "log").read_text())
 
 
 def test_started_by_inetd_as_the_seed_has_it(folder: Folder, tmp_path: Path) -> None:
