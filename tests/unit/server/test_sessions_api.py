@@ -343,7 +343,7 @@ async def test_what_a_handler_returns(placement: str, kind: str, caplog: pytest.
             channel = await begin(client)
             assert await ended(client, channel) == status
             wrong = status == 1
-            await eventually(lambda: server.server.counters["failures"] == failures + wrong)
+            await eventually(lambda: server.server.counters["failures"] == failures + wrong)  # noqa: B023 - at once
             assert (f"the handler returned {results[0]!r}, which is no exit status" in caplog.text) == wrong
             del results[0]
 
