@@ -212,6 +212,7 @@ PubkeyAuthOptions none
 Match Host 192.0.2.*
 Match User a|MaxAuthTries 6
 Match User a|MaxSessions 0
+Match User a|CASignatureAlgorithms ssh-ed25519
 Match User a|ChrootDirectory /srv|ForceCommand internal-sftp
 Match version OpenSSH_4*|PermitTunnel yes
 """
