@@ -33,6 +33,7 @@ Subsystem where /bin/pwd -P
 Match User USER Address 127.0.0.0/8
     SetEnv PLACE="right here"
     AllowTcpForwarding local
+    PubkeyAcceptedAlgorithms -ecdsa-sha2-nistp384*
 Match LocalAddress 198.51.100.1
     ForceCommand echo elsewhere
 """
@@ -150,6 +151,8 @@ def test_debians_configuration_with_more_files_and_blocks(machine: Machine) -> N
         done = machine.ssh("true", key="rsa")
         assert (done.returncode, "Permission denied (publickey)" in done.stderr) == (255, True), done
         assert "an RSA key of 3072 bits; 4096 are wanted" in machine.log
+        assert machine.ssh("true", key="ecdsa384").returncode == 255
+        assert "ecdsa-sha2-nistp384 is not for this user" in machine.log
         done = machine.sftp("ls /\n")
         assert "tmp" in done.stdout, done
         assert machine.ssh("where", flags=["-s"]).stdout == f"{machine.folder}/home\n"
@@ -234,5 +237,5 @@ def test_what_cannot_be_had_stops_the_start(machine: Machine) -> None:
         check=False,
     )
     assert done.returncode == 255
-    for line, words in ((16, "PermitTunnel: yes is not"), (18, "MaxAuthTries: is supp"), (19, "ExposeAuthInfo: yes")):
+    for line, words in ((17, "PermitTunnel: yes is not"), (19, "MaxAuthTries: is supp"), (20, "ExposeAuthInfo: yes")):
         assert f"{machine.folder}/sshd_config line {line}: {words}" in done.stderr, done.stderr

@@ -16,10 +16,11 @@ from dunnart.keys.patterns import AddressPatterns, matches
 MAY_MATCH = (
     "authorized_keys", "strict_modes", "authorized_keys_command", "authorized_keys_command_user",
     "permit_user_environment", "trusted_user_ca_keys", "authorized_principals_file", "authorized_principals_command",
-    "authorized_principals_command_user", "revoked_keys", "required_rsa_size",
+    "authorized_principals_command_user", "revoked_keys", "required_rsa_size", "user_key_algorithms",
     "ca_signature_algorithms", "methods", "authenticators", "key_sources", "permit_empty_passwords",
-    "permit_root_login", "allow_users", "deny_users", "allow_groups", "deny_groups", "accept_env",
-    "set_env", "permit_user_rc", "permit_tty", "force_command", "shell", "exec", "subsystem", "forwards", "forwarding", "permit_open", "permit_listen", "plugin",
+    "permit_root_login", "allow_users", "deny_users", "allow_groups", "deny_groups", "accept_env", "set_env",
+    "permit_user_rc", "permit_tty", "force_command", "shell", "exec", "subsystem", "forwards", "forwarding",
+    "permit_open", "permit_listen", "plugin",
 )  # fmt: skip
 """The options that may stand in a `[[match]]` table: those that concern a login and its sessions."""
 

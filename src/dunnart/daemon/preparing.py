@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dunnart.daemon import plugins
+from dunnart.daemon import plugins, rules
 from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
 from dunnart.daemon.uses import ONE_TIME_PASSWORD
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
@@ -57,7 +57,7 @@ def prepare(config: ServeConfig, before: Prepared | None = None) -> Prepared:
     """
     if not config.listen:
         raise ConfigError("there is no address to listen on", key="listen")
-    algorithms = config.algorithms()
+    algorithms = rules.algorithms_of_all(config)
     host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
     for key in host_keys:
         if 0 < key.public.rsa_bits < config.required_rsa_size:

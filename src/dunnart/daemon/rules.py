@@ -21,12 +21,22 @@ from dunnart.daemon.matching import Login, groups_of, refusal
 from dunnart.daemon.values import NONE, OFF
 from dunnart.errors import ConfigError
 from dunnart.keys.key_options import permit
-from dunnart.server import Allow, AuthReply, Deny, GssapiKeyExchange, InteractiveCredential, PasswordCredential, Rights
+from dunnart.server import (
+    Allow,
+    AuthReply,
+    Deny,
+    GssapiKeyExchange,
+    InteractiveCredential,
+    PasswordCredential,
+    PublicKeyCredential,
+    Rights,
+)
 from dunnart.server.applications import as_application
 from dunnart.server.authentication import takes
 from dunnart.server.forced import ORIGINAL
 
 if TYPE_CHECKING:
+    from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.plugins import Plugins
     from dunnart.keys.rights import Permits
     from dunnart.server import Application, Attempt, Authenticator, Candidate, ConnectionFacts, Forward, RawSession
@@ -58,6 +68,13 @@ def rights_of(config: ServeConfig) -> Rights:
     )
 
 
+def algorithms_of_all(config: ServeConfig) -> Algorithms:
+    """Give the lists that the server is given: what some login's key may sign by must be known to it."""
+    found = config.algorithms()
+    lists = [found.user_key, *(with_matches(config, [match]).algorithms().user_key for match in config.match)]
+    return replace(found, user_key=tuple(dict.fromkeys(name for each in lists for name in each)))
+
+
 def _permits(name: str, values: Sequence[str]) -> Permits | None:
     return tuple(permit(name, value) for value in values if value != NONE) if values else None
 
@@ -68,6 +85,7 @@ class _Variant:
 
     Attributes:
         chains: how these logins may be made.
+        key_algorithms: what their keys may sign by.
         applications: what serves their sessions, as the server names it: "shell", "exec", "subsystem NAME".
     """
 
@@ -75,6 +93,7 @@ class _Variant:
     plugins: Plugins
     rights: Rights
     chains: tuple[str, ...]
+    key_algorithms: frozenset[str]
     applications: Mapping[str, Application]
 
     @classmethod
@@ -92,6 +111,7 @@ class _Variant:
         served |= {f"subsystem {name}": handler for name, handler in plugins.subsystems.items()}
         return cls(
             config, plugins, rights_of(config), config.methods or tuple(each.method for each in plugins.authenticators),
+            frozenset(config.algorithms().user_key),
             {kind: as_application(handler, kind) for kind, handler in served.items() if handler is not None},
         )  # fmt: skip
 
@@ -265,6 +285,9 @@ class _Authenticator:
         )
         if authenticator is None or not takes(authenticator, attempt.credential):
             return Deny("not for this user")
+        credential = attempt.credential
+        if isinstance(credential, PublicKeyCredential) and credential.algorithm not in settled.variant.key_algorithms:
+            return Deny(f"{credential.algorithm} is not for this user")
         reply = await authenticator.authenticate(spoiled(attempt) if settled.refusal else attempt)
         if not isinstance(reply, Allow):
             return reply

@@ -196,7 +196,6 @@ Match Host h.example.org
 Match RDomain x
 Match invalid-user
 Match User a|MaxAuthTries 2
-Match User a|PubkeyAcceptedAlgorithms ssh-ed25519
 Match User a|ClientAliveInterval 5
 Match User a|ChrootDirectory /srv
 Match User a|RekeyLimit 1G
@@ -213,6 +212,7 @@ Match Host 192.0.2.*
 Match User a|MaxAuthTries 6
 Match User a|MaxSessions 0
 Match User a|CASignatureAlgorithms ssh-ed25519
+Match User a|PubkeyAcceptedAlgorithms +ssh-rsa
 Match User a|ChrootDirectory /srv|ForceCommand internal-sftp
 Match version OpenSSH_4*|PermitTunnel yes
 """
