@@ -63,7 +63,7 @@ class Authenticator(Protocol):
 
     It runs on the application's event loop. One with a true attribute `on_any_loop` promises that it needs no loop of
     its own and never blocks; then a busy application does not delay logins. One with a true attribute `travels` can be
-    pickled, changes nothing and grants nothing: where the protocol has processes of its own, and they are not separated, a
+    pickled, changes nothing and grants nothing: where the protocol has processes of its own that are not separated, a
     copy decides there.
 
     Only one with a true attribute `certificates` is asked about certificates, of which nothing but the form was
