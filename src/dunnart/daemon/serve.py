@@ -82,6 +82,7 @@ def run(config: ServeConfig, handed: Handed | None = None, again: Callable[[], S
         background = Background()
     start_log(config)
     start = Start(handed, again or (lambda: config), notifier, background, predecessor)
+    separation = None
     try:
         from dunnart.daemon.separation import separate
 
@@ -92,6 +93,8 @@ def run(config: ServeConfig, handed: Handed | None = None, again: Callable[[], S
 
         return serve(prepare(config), start, separation)
     except ConfigError as error:
+        if separation is not None:
+            separation.close()
         log_failure(error, log_place(config))
         raise
 

@@ -92,6 +92,11 @@ class Separation:
             made._waiting.append((_Forked(pid), ours))
         return made
 
+    def close(self) -> None:
+        """Let those go that still wait: nothing is to be served."""
+        while self._waiting:
+            self._waiting.popleft()[1].close()
+
     def start(self, forks: ForkServer) -> tuple[Child, socket.socket]:
         """Give a protocol process, one that waits already or a new one, and what leads to it. Raises OSError."""
         if self._waiting:
