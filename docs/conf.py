@@ -60,8 +60,9 @@ _NOT_FOR_USERS_TO_MAKE = {
     "dunnart.server.BlockingSession", "dunnart.server.EventSession", "dunnart.server.RawSession",
     "dunnart.server.Session", "dunnart.server.ClientLink", "dunnart.server.Scope",
     "dunnart.client.Agent", "dunnart.client.Channel", "dunnart.client.Connecting", "dunnart.client.Connection",
-    "dunnart.client.Incoming", "dunnart.client.Session", "dunnart.client.blocking.Channel",
-    "dunnart.client.blocking.Connection", "dunnart.client.blocking.Incoming", "dunnart.client.blocking.Session",
+    "dunnart.client.Incoming", "dunnart.client.Listener", "dunnart.client.Session", "dunnart.client.blocking.Channel",
+    "dunnart.client.blocking.Connection", "dunnart.client.blocking.Incoming", "dunnart.client.blocking.Listener",
+    "dunnart.client.blocking.Session",
 }  # fmt: skip
 _OUTSIDE_THE_CLIENT = {"Channel": "", "Session": "dunnart.server.Session"}
 """What these names lead to on other pages than the client's, which has classes that are called so too."""
