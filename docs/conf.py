@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),  # type variables
     (
         "py:class",
-        r"AbstractEventLoop|AbstractFileSystem|Any|Buffer|Counter|ForkServer|Literal|PathLike|Self|Separation|Socket|TextIO|TracebackType",
+        r"AbstractEventLoop|AbstractFileSystem|Any|Buffer|Counter|ForkServer|Literal|LoopThread|PathLike|Self|Separation|Socket|TextIO|TracebackType",
     ),
     ("py:class", r"AsyncIterator|Awaitable|Callable|Iterable|Iterator|Mapping|Sequence"),
     ("py:class", r"(dunnart\.keys\.rights\.)?Forwarding"),  # any object that is like dunnart.server.Forward
