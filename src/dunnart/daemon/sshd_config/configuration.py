@@ -114,7 +114,8 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         criteria, *further = _criteria(chain, wrong)
         _check_options(base, made, notes, wrong)
         if not wrong:
-            differing = _differing(base.values, {name: each for name, each in made.values.items() if name in MAY_MATCH})
+            values = {name: each for name, each in made.values.items() if name in MAY_MATCH}
+            differing = _said_again(base, made, values) | _differing(base.values, values)
             blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made),
                                 tuple(Match(each, {}) for each in further)))  # fmt: skip
     if wrong:
@@ -153,6 +154,14 @@ def _differing(base: Mapping[str, object], values: Mapping[str, object]) -> dict
         else:
             found[name] = value
     return found
+
+
+def _said_again(base: Options, made: Options, values: Mapping[str, object]) -> dict[str, object]:
+    """Give the values that a block gives anew: they come before those of later blocks, be they the same as outside."""
+    return {
+        name: value for name, value in values.items()
+        if not isinstance(value, Mapping) and made.settings[made.keywords[name]] != base.settings[made.keywords[name]]
+    }  # fmt: skip
 
 
 def together(blocks: Sequence[Block], most: int) -> Iterator[tuple[Block, ...]]:

@@ -336,6 +336,13 @@ def test_files_that_are_written_mean_the_same(tmp_path: Path) -> None:
     assert len(plain(made(tmp_path, twice.replace("*", "")).config).match) == 2
 
 
+def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: Path) -> None:
+    config = made(tmp_path, "Match Group a\nPermitTTY yes\nMatch Group b\nPermitTTY no\n").config
+    for each in (config, plain(config)):
+        assert effective(each, Login("x", groups=("a", "b"))).permit_tty
+        assert not effective(each, Login("x", groups=("b",))).permit_tty
+
+
 def test_every_keyword_is_one_thing() -> None:
     for key, keyword in KEYWORDS.items():
         assert [bool(keyword.mapped), bool(keyword.ignored), bool(keyword.refused)].count(True) == 1, key
