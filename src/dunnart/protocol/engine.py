@@ -26,6 +26,7 @@ from dunnart.protocol.core import Core, EngineConfig
 from dunnart.protocol.events import ConnectionEnded, DataReceived, Event, VersionReceived
 from dunnart.protocol.framing import Arena, Buffer
 from dunnart.protocol.phases import ALLOWED, KNOWN, Kex, Role, Stage
+from dunnart.protocol.questions import Credential
 from dunnart.protocol.transport import Transport
 from dunnart.wire.messages import (
     Disconnect,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dunnart.protocol.channel import Channel
-    from dunnart.protocol.questions import Credential, Question
+    from dunnart.protocol.questions import Question
     from dunnart.protocol.requests import ChannelRequest, GlobalRequest
 
 BY_APPLICATION = 11
