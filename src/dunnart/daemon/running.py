@@ -128,6 +128,8 @@ class Daemon:
             ends = (ended.wait(), self._server.wait_closed(), self._idle())
             waiting = [asyncio.ensure_future(each) for each in ends]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if ended.is_set():
+                _LOG.info("Received a signal; terminating.")
             for each in waiting:
                 each.cancel()
         finally:

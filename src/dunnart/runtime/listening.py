@@ -45,6 +45,10 @@ class Listening:
             _close(opened)
             raise
         self._open |= opened
+        # Copies share the mode, and `dup` sets it to the original's: a blocking one would stop whoever accepts now.
+        for sockets in self._open.values():
+            for each in sockets:
+                each.setblocking(False)  # noqa: FBT003 - the name says it
         found = [each for key in _numbered(places) for each in self._open.get(key, ())]
         return [*(each.dup() for each in found), *connections], tuple(map(bound_address, found))
 

@@ -39,6 +39,7 @@ async def test_who_is_there_stays_and_who_comes_meets_the_new_one(placement: str
     server = Server(**described(placement, "old", kept, gone))
     async with server:
         running, port = Api(server), server.port
+        assert not any(each.getblocking() for _, sockets in server.listening for each in sockets)
         client = await running.login()
         old = await begin(client)
         await client.until(lambda: bytes(old.out) == b"old")
