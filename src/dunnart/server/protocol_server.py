@@ -264,7 +264,10 @@ class ProtocolServer:
 
     def _keep_spare(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            self._spare = os.dup(listener.fileno())  # no file: perhaps none can be opened here
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            except (FileNotFoundError, PermissionError):  # this process is confined
+                self._spare = os.dup(listener.fileno())
 
     def _rest(self, listener: socket.socket, seconds: float) -> None:
         loop = self.context.loop
