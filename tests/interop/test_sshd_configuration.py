@@ -114,7 +114,7 @@ listenaddress ::1
 MaxAuthTries=3
 MaxAuthTries 9
   Banner = "/etc/issue file"
-AllowUsers a "b c"@192.0.2.0/24
+AllowUsers a "b"@192.0.2.0/24
 AllowUsers d # comment
 DenyGroups x*
 AcceptEnv A B
@@ -357,6 +357,8 @@ def test_checking_alone(both: Both) -> None:
         assert ours.status == real.status == 1
         assert all("no hostkeys available" in each.errors for each in (real, ours))
     assert both.ours("-G", *without).status == 0
+    missing = both.write("Banner FOLDER/none\nHostCertificate FOLDER/none\n")
+    assert both.ours("-t", *missing).status == both.real("-t", *missing).status == 0
     quiet = both.write("Foo\n")
     assert both.ours("-t", "-q", *quiet) == both.real("-t", "-q", *quiet) == Done(255, "", "")
 

@@ -232,7 +232,11 @@ def _config(flags: Flags, directives: Directives) -> ServeConfig:
 
     made = configuration(directives.found, this_machine())
     flags.say(made.notes)
-    return replace(made.config, host_key=_host_keys(made.config, flags), **_starting(flags))
+    config = replace(made.config, host_key=_host_keys(made.config, flags), **_starting(flags))
+    missing = [path for path in (*config.host_certificate, config.banner) if path and not os.access(path, os.R_OK)]
+    flags.say([f"Unable to load {path}" for path in missing])
+    there = tuple(path for path in config.host_certificate if path not in missing)
+    return replace(config, host_certificate=there, banner="" if config.banner in missing else config.banner)
 
 
 def _host_keys(config: ServeConfig, flags: Flags) -> tuple[str, ...]:
