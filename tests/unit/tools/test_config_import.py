@@ -31,9 +31,20 @@ def test_dropbears_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert load(str(path)) == load(None, given.options)
 
 
+def test_sshd_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sshd_config").write_text("HostKey /etc/ssh/key\nIPQoS ef\nMatch User ann\n    PermitTTY no\n")
+    assert main(["config", "import", "sshd_config", str(tmp_path / "sshd_config")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"# {tmp_path}/sshd_config line 2: IPQoS: ignored: ")
+    assert tomllib.loads(printed)["match"] == [{"user": ["ann"], "permit_tty": False}]
+    (tmp_path / "dunnart.toml").write_text(printed)
+    assert load(str(tmp_path / "dunnart.toml")).host_key == ("/etc/ssh/key",)
+
+
 def test_what_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in [
         (["frob"], "nothing reads 'frob'; there are sshd_config, dropbear-flags"),
+        (["sshd_config", "/no/such"], "/no/such: No such file"),
         (["dropbear-flags", "--", "-T", "x"], "-T: bad maxauthtries"),
         ([], "usage: "),
     ]:
