@@ -108,6 +108,17 @@ def groups_of(user: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def is_known(user: str) -> bool:
+    """Tell whether the system knows a user."""
+    import pwd
+
+    try:
+        pwd.getpwnam(user)
+    except (KeyError, ValueError):  # a name with a NUL in it
+        return False
+    return True
+
+
 def condition(text: str, file: str, line: int) -> Condition:
     """Read what stands behind `Match`.
 

@@ -13,7 +13,7 @@ from dunnart.daemon.loading import checked, with_matches
 from dunnart.daemon.matching import MAY_MATCH, Login, Match, criterion
 from dunnart.daemon.options import BadValue
 from dunnart.daemon.source import Source
-from dunnart.daemon.sshd_config.conditions import Condition
+from dunnart.daemon.sshd_config.conditions import Condition, is_known
 from dunnart.daemon.sshd_config.effective import Settings, settings
 from dunnart.daemon.sshd_config.keywords import KEYWORDS
 from dunnart.daemon.sshd_config.reading import Directive, Unusable
@@ -25,7 +25,6 @@ from dunnart.keys.patterns import AddressPatterns
 Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",
              "localport": "local_port", "host": "address"}  # fmt: skip
-_NO_CRITERIA = {"rdomain": "there are no routing domains here", "invalid-user": "is not supported"}
 _COSMETIC = frozenset({"log_level", "banner"})
 """Options that no login has for itself, and that are no reason to stop."""
 
@@ -72,11 +71,13 @@ class Block(Match):
         chain: its lines.
         source: where its options come from.
         further: criteria that have to be met beside `criteria`, where one is asked for twice.
+        strangers: it is for users alone whom the system does not know.
     """
 
     chain: Chain
     source: Source
     further: tuple[Match, ...] = ()
+    strangers: bool = False
 
     @property
     def place(self) -> str:
@@ -85,6 +86,8 @@ class Block(Match):
 
     def fits(self, login: Login) -> bool:
         """Tell whether a login meets all criteria."""
+        if self.strangers and is_known(login.user):
+            return False
         return all(each.fits(login) for each in (Match(self.criteria, {}), *self.further))
 
 
@@ -116,8 +119,9 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         if not wrong:
             values = {name: each for name, each in made.values.items() if name in MAY_MATCH}
             differing = _said_again(base, made, values) | _differing(base.values, values)
-            blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made),
-                                tuple(Match(each, {}) for each in further)))  # fmt: skip
+            others = tuple(Match(each, {}) for each in further)
+            strangers = any(name == "invalid-user" for line in chain for name, _ in line.criteria)
+            blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made), others, strangers))
     if wrong:
         raise Unusable(list(wrong))
 
@@ -226,7 +230,7 @@ def _criteria(chain: Chain, wrong: dict[str, None]) -> list[dict[str, tuple[str,
     found: list[dict[str, tuple[str, ...]]] = [{}]
     for line in chain:
         for name, value in line.criteria:
-            if name in {"all", "version"}:  # those that are never met have been left out
+            if name in {"all", "version", "invalid-user"}:  # those that are never met have been left out
                 continue
             option = _CRITERIA.get(name, name)
             why = _unsupported(name, value)
@@ -252,4 +256,4 @@ def _unsupported(name: str, value: str) -> str:
         except ValueError:
             plain = False
         return "" if plain else "hosts' names are not looked up; use Address"
-    return _NO_CRITERIA.get(name, "")
+    return "there are no routing domains here" if name == "rdomain" else ""

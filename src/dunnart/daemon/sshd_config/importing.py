@@ -46,6 +46,8 @@ def plain(config: ServeConfig) -> ServeConfig:
     """
     blocks = [each for each in config.match if isinstance(each, Block)]
     for each in blocks:
+        if each.strangers:
+            raise Unusable([f"{each.place}: match tables have no invalid-user"])
         if each.further:
             raise Unusable([f"{each.place}: a match table asks for each criterion once; write the block as one line"])
     tables: list[tuple[Match, frozenset[int]]] = [

@@ -194,7 +194,6 @@ Subsystem sftp internal-sftp -x
 AuthorizedKeysCommand /bin/keys
 Match Host h.example.org
 Match RDomain x
-Match invalid-user
 Match User a|MaxAuthTries 2
 Match User a|ClientAliveInterval 5
 Match User a|ChrootDirectory /srv
@@ -341,6 +340,14 @@ def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: P
     for each in (config, plain(config)):
         assert effective(each, Login("x", groups=("a", "b"))).permit_tty
         assert not effective(each, Login("x", groups=("b",))).permit_tty
+
+
+def test_blocks_for_users_whom_nobody_knows(tmp_path: Path) -> None:
+    config = made(tmp_path, "Match invalid-user User n*\nRefuseConnection yes\n").config
+    assert effective(config, Login("no such user")).deny_users == ("*",)
+    assert effective(config, Login("nobody")).deny_users == effective(config, Login("else")).deny_users == ()
+    with pytest.raises(Unusable, match="line 1: match tables have no invalid-user"):
+        plain(config)
 
 
 def test_every_keyword_is_one_thing() -> None:
