@@ -21,6 +21,7 @@ import pytest
 
 from dunnart.daemon import dropbear_flags
 from dunnart.daemon.ways_in import this_user
+from dunnart.errors import ConfigError
 from dunnart.keys import PrivateKey
 from dunnart.tools import dropbear
 from dunnart.tools import main as tool
@@ -331,6 +332,9 @@ def test_missing_host_keys_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     os.unlink(made[1])
     assert {*dropbear.configuration(["-R", "-p", "0"]).host_key} == {*made}
     assert [Path(each).read_bytes() == data for each, data in zip(made, before, strict=True)] == [True, False, True]
+    monkeypatch.setattr(dropbear_flags, "FOLDER", "/proc/none")
+    with pytest.raises(ConfigError, match=r"^-R: /proc/none: cannot be made: "):
+        dropbear.configuration(["-R", "-p", "0"])
     for each in made:  # Dropbear takes them
         shown = subprocess.run([program("dropbearkey"), "-y", "-f", each], capture_output=True, text=True, check=True)
         assert PrivateKey.load(Path(each).read_bytes()).public.line() in shown.stdout

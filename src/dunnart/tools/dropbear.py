@@ -181,9 +181,10 @@ def _made(kinds: Sequence[Kind], *, there: bool) -> list[str]:
             prepare_folder(dropbear_flags.FOLDER)
             read_or_make_private_key(path, kind, partial(_new, kind))
         except ConfigError as error:
+            said = f"-R: {str(error).replace('state_folder: ', '')}"  # of which Dropbear knows nothing
             if not there:
-                raise
-            print(f"dropbear: -R: {error}", file=sys.stderr)
+                raise ConfigError(said) from error
+            print(f"dropbear: {said}", file=sys.stderr)
             break
         made.append(path)
     return made
