@@ -51,11 +51,11 @@ class World:
         self.write()
         self.env = environment(path, PYTHONPATH=str(_SOURCE))
 
-    def write(self, more: str = "", listen: str = "127.0.0.1:0") -> None:
+    def write(self, more: str = "", *listen: str) -> None:
         """Write the configuration file."""
         self.config.write_text(
             f'state_folder = "{self.path}/state"\nauthorized_keys = ["{self.keys.authorized}"]\n'
-            f'strict_modes = false\nlog_to = "{self.log}"\nlisten = ["{listen}"]\n{more}'
+            f'strict_modes = false\nlog_to = "{self.log}"\nlisten = {[*(listen or ["127.0.0.1:0"])]}\n{more}'
         )
 
     def command(self, *arguments: str) -> list[str]:
@@ -256,6 +256,13 @@ def test_systemd_hands_over_its_socket_or_each_connection(world: World, accept: 
     assert ("Server listening on unix:" in world.logged()) is not accept
 
 
+def manager(path: Path) -> socket.socket:
+    """Make the socket at which systemd is told."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.bind(str(path))
+    return made
+
+
 def told(listener: socket.socket, *wanted: str) -> list[str]:
     """Wait until systemd is told these; gives all that it was told."""
     listener.settimeout(SECONDS)
@@ -266,10 +273,11 @@ def told(listener: socket.socket, *wanted: str) -> list[str]:
 
 
 def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World) -> None:
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.bind(str(world.path / "notify"))
+    notify = manager(world.path / "notify")
     world.env |= {"NOTIFY_SOCKET": str(world.path / "notify"), "WATCHDOG_USEC": "3000000"}
     pid_file = world.path / "pid"
+    both = ("127.0.0.1:0", f"unix:{(unix := world.path / 'socket')}")
+    world.write("", *both)
     flags = ("--config", str(world.config), "--background", "--pid-file", str(pid_file))
     done = world.run("serve", *flags)
     assert done.returncode == 0, done.stderr
@@ -282,7 +290,6 @@ def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World
     )  # fmt: skip
     try:
         assert session.stdout is not None
-        assert session.stdin is not None
         assert session.stdout.readline() == "begun\n"
         assert "WATCHDOG=1" in told(notify, "READY=1", "WATCHDOG=1")
 
@@ -292,7 +299,7 @@ def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World
         assert eventually(lambda: f"{world.config}:" in world.logged() and "there is no such option" in world.logged())
         told(notify, "RELOADING=1", "READY=1")
         world.login("-p", port)
-        world.write('set_env = { WHICH = "new" }\n')
+        world.write('set_env = { WHICH = "new" }\n', *both)
         done = world.run("status", "--config", str(world.config), "reload")
         assert (done.returncode, done.stdout) == (0, "the configuration was read again\n"), done.stderr
         told(notify, "RELOADING=1", "READY=1")
@@ -300,11 +307,13 @@ def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World
         assert "exec echo begun" in world.run("status", "--config", str(world.config), "sessions").stdout
 
         # One that does not start, and one that does.
-        world.write("max_startups = 3\n")
-        done = world.run("status", "--state-folder", f"{world.path}/state", "upgrade")
-        assert done.returncode == 1
-        assert "the new program did not start (status 2); this one goes on" in done.stderr
+        for wrong in (("max_startups = 3\n", *both), ("", *both, "unix:/nowhere/socket")):
+            world.write(*wrong)
+            done = world.run("status", "--state-folder", f"{world.path}/state", "upgrade")
+            assert done.returncode == 1
+            assert "the new program did not start (status 2); this one goes on" in done.stderr
         world.login("-p", port)
+        assert unix.exists()
         world.write('set_env = { WHICH = "newest" }\n')
         os.kill(old, signal.SIGUSR2)
         assert eventually(lambda: int(pid_file.read_text()) != old)
@@ -314,6 +323,7 @@ def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World
         shown = world.run("top", "--config", str(world.config), "--once").stdout
         assert shown.startswith("dunnart, up ")
         assert eventually(lambda: f"process {new} has taken over" in world.logged())
+        assert not unix.exists(), "the new one is not to listen there"
         world.login("-p", port, says="echo $WHICH", prints="newest\n")
         out, _ = session.communicate("lives on\n", SECONDS)
         assert (session.returncode, out) == (0, "lives on\n")

@@ -20,6 +20,8 @@ class Background:
     """
 
     def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise ConfigError("this system starts services otherwise", key="background")
         sys.stdout.flush()
         sys.stderr.flush()
         reader, self._writer = os.pipe()

@@ -104,6 +104,7 @@ class Daemon:
         self._control: ControlSocket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = asyncio.Lock()
+        self._serves = False
         self._replaced = False
         self._changed = asyncio.Event()
 
@@ -121,7 +122,7 @@ class Daemon:
             ConfigError: it cannot listen where it should, or one of its files cannot be made.
         """
         ended = asyncio.Event()
-        _on_end(ended.set)
+        _on_end(ended.set, alone=self._start.handed.connection)
         default_signals()
         try:
             await self._begin()
@@ -153,10 +154,12 @@ class Daemon:
             announce(self._prepared, server.addresses)
         if start.background is not None:
             start.background.ready(keep_errors=config.log_to == "stderr")
-        self._heed("SIGHUP", self.reload)
-        self._heed("SIGUSR2", self.upgrade)
+        if not start.handed.connection:
+            self._heed("SIGHUP", self.reload)
+            self._heed("SIGUSR2", self.upgrade)
         if predecessor is not None:
             predecessor.ready()
+        self._serves = True
         start.notifier.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=Serving")
         self._keep(start.notifier.keep_alive())
 
@@ -260,7 +263,7 @@ class Daemon:
                 continue
             # Who comes now is not to be lost: first nobody is let in, and then it is looked whether somebody was.
             await server.pause()
-            if not server.connections:
+            if not await server.sessions():
                 _LOG.info("there has been no connection for %d seconds", seconds)
                 return
             await server.replace(ServerConfig(**self._described(self._prepared)))
@@ -273,17 +276,20 @@ class Daemon:
             self._start.notifier.tell("STOPPING=1")
         for task in tuple(self._tasks):
             task.cancel()
+        failed = self._start.predecessor is not None and not self._serves
+        if failed:  # who was to be taken over from goes on, with its files
+            self._server.disown()
         if self._control is not None:
-            await self._control.close()
+            await self._control.close(handed_over=failed)
         await self._server.close()
-        if self._pid_file:
+        if self._pid_file and not failed:
             remove_pid_file(self._pid_file)
 
 
-def _on_end(stop: Callable[[], None]) -> None:
-    """Have `stop` called when the process shall end."""
+def _on_end(stop: Callable[[], None], *, alone: bool) -> None:
+    """Have `stop` called when the process shall end; one that serves a connection `alone` reads nothing again."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if alone else [])):
         # Started with `&` by a shell without job control, we are to ignore the ^C that is meant for others.
         if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
             continue

@@ -71,6 +71,7 @@ class Server:
         self._retired: dict[Placement, asyncio.Task[None]] = {}
         self._past: Counter[str] = Counter()
         self._listening = Listening()
+        self._adopted = False
         self._ending: asyncio.Task[None] | None = None
         self._addresses: tuple[ListenAddress, ...] = ()
         self._started = 0.0
@@ -96,8 +97,11 @@ class Server:
                 self._past.clear()
                 await placement.start(listeners)  # sessions may begin before it returns
                 self._warn()
+            self._listening.keep(self.config.listeners)
         except BaseException:
             self._placement, self._addresses = None, ()
+            if self._adopted:
+                self.disown()
             self._listening.close()
             raise
 
@@ -162,7 +166,12 @@ class Server:
 
     def adopt(self, address: ListenAddress, sockets: Sequence[socket.socket]) -> None:
         """Have sockets used that are listening already, when the server listens on that address."""
+        self._adopted = True
         self._listening.adopt(address, sockets)
+
+    def disown(self) -> None:
+        """Close the listening sockets, but leave the files of unix sockets: another process listens there."""
+        self._listening.forget()
 
     def _warn(self) -> None:
         asking = [name for name in (*self.config.channel_types, *self.config.global_requests) if _FORWARDS.search(name)]
@@ -352,7 +361,7 @@ class Server:
         placement = self._running
         if self._drain is None:
             if handed_over:
-                self._listening.forget()
+                self.disown()
             self._drain = asyncio.get_running_loop().create_task(self._ended(placement))
         return self._drain
 
