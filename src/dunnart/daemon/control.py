@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from dunnart.daemon.host_keys import default_state_folder, prepare_folder
 from dunnart.errors import ConfigError, DunnartError
-from dunnart.runtime.listeners import ListenAddress, listen, listen_address
+from dunnart.runtime.listeners import ListenAddress, listen, listen_address, own_sockets
 
 if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
@@ -107,6 +107,7 @@ class ControlSocket:
         self._listener = _listen(path) if listener is None else listener
         self._listener.setblocking(False)  # noqa: FBT003 - the name says it
         self._file = os.stat(path)
+        own_sockets.add((self._file.st_dev, self._file.st_ino))
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
@@ -169,6 +170,7 @@ class ControlSocket:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self.path), self._file):
                 os.unlink(self.path)
+                own_sockets.discard((self._file.st_dev, self._file.st_ino))
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()

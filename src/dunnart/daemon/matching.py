@@ -106,6 +106,9 @@ def criterion(name: str, value: object) -> tuple[str, ...]:
     patterns = tuple(part for item in items for part in text(item).split(","))
     if not patterns or not all(pattern.removeprefix("!") for pattern in patterns):
         raise BadValue("a pattern is empty")
+    if name in {"user", "group"}:
+        for each in patterns:
+            _without_blanks(name, each.removeprefix("!"))
     if name == "local_port":
         for each in patterns:
             if not (each.isascii() and each.isdecimal() and 0 < int(each) < 65536):
@@ -118,6 +121,12 @@ def criterion(name: str, value: object) -> tuple[str, ...]:
         if found.names:
             raise BadValue(f"{found.names[0]!r} is no address, network or pattern of them; names are not looked up")
     return patterns
+
+
+def _without_blanks(kind: str, pattern: str) -> None:
+    """See that a pattern does not silently fit nobody. Groups of directories have names of several words."""
+    if pattern.strip() != pattern or (kind == "user" and " " in pattern):
+        raise BadValue(f"a blank in {pattern!r}; patterns have commas between them, or are a list")
 
 
 def left_out(name: str) -> str | None:
@@ -136,6 +145,8 @@ def who(value: str) -> str:
         raise ValueError(f"{value!r} is not USER or USER@ADDRESS")
     if value.startswith("!") or host.startswith("!"):
         raise ValueError(f"{value!r} begins with a !, which only criteria of match tables do; there is deny_users")
+    if "," in name or len(name.split()) > 1 or name.strip() != name:
+        raise ValueError(f"{value!r} is not one user; each has an entry of its own")
     if host and AddressPatterns(host).names:
         raise ValueError(f"{host!r} is no address, network or pattern of them; names are not looked up")
     return value
@@ -149,6 +160,10 @@ def a_group(value: str) -> str:
     """
     if not value or value.startswith("!"):
         raise ValueError(f"{value!r} is no pattern of a group's name")
+    if "," in value or value.strip() != value:
+        raise ValueError(f"{value!r} is not one group; each has an entry of its own")
+    if value[0] in "@%":
+        raise ValueError(f"{value!r} is a group's name with {value[0]} before it, which is left out here")
     return value
 
 

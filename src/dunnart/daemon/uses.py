@@ -21,8 +21,9 @@ class Use(NamedTuple):
 
 
 GROUPS = {
-    "authenticators": "dunnart.authenticators", "account": "dunnart.accounts", "key_sources": "dunnart.key_sources", "shell": "dunnart.shells",
-    "exec": "dunnart.execs", "subsystem": "dunnart.subsystems", "middleware": "dunnart.middleware",
+    "authenticators": "dunnart.authenticators", "account": "dunnart.accounts",
+    "key_sources": "dunnart.key_sources", "shell": "dunnart.shells", "exec": "dunnart.execs",
+    "subsystem": "dunnart.subsystems", "middleware": "dunnart.middleware",
     "channel_types": "dunnart.channel_types", "global_requests": "dunnart.global_requests",
     "session_requests": "dunnart.session_requests", "forwarding": "dunnart.forwarding_policies",
     "audit": "dunnart.audit_sinks",

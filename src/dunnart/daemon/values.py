@@ -13,7 +13,7 @@ from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.key_options import permit
 from dunnart.runtime.logs import FACILITIES, LEVELS
 
-METHODS = ("publickey", "password", "keyboard-interactive")
+METHODS = ("publickey", "password", "keyboard-interactive", "gssapi-with-mic", "gssapi-keyex")
 OFF = "off"
 NONE = "none"
 LOG_LEVEL = "log_level"

@@ -103,11 +103,10 @@ class UserCertificate:
         now: the time, in seconds since 1970.
         algorithms: the signature algorithms that an authority may have used.
 
-    Attributes:
-        refusal: why it lets nobody in, whoever its authority is; "" if nothing is against it.
+    What strangers have signed is not looked into: that takes its time, and only an authority that counts is worth it.
     """
 
-    __slots__ = ("_address", "_now", "_terms", "_user", "certificate", "refusal")
+    __slots__ = ("_address", "_algorithms", "_now", "_refusal", "_terms", "_user", "certificate")
 
     def __init__(
         self, certificate: Certificate, *, user: str, address: str, now: float, algorithms: Collection[str]
@@ -116,14 +115,22 @@ class UserCertificate:
         self._user = user
         self._address = address
         self._now = now
+        self._algorithms = algorithms
         self._terms = NO_OPTIONS
-        try:
-            self.refusal = self._read(algorithms)
-        except KeyFormatError as error:
-            self.refusal = str(error)
+        self._refusal: str | None = None
 
-    def _read(self, algorithms: Collection[str]) -> str:
-        certificate = self.certificate
+    @property
+    def refusal(self) -> str:
+        """Why it lets nobody in, though its authority may; "" if nothing is against it."""
+        if self._refusal is None:
+            try:
+                self._refusal = self._read()
+            except KeyFormatError as error:
+                self._refusal = str(error)
+        return self._refusal
+
+    def _read(self) -> str:
+        certificate, algorithms = self.certificate, self._algorithms
         if certificate.kind != "user":
             return "it is a host's certificate, not a user's"
         if certificate.signature_algorithm not in algorithms:
@@ -144,9 +151,8 @@ class UserCertificate:
     def decide(self, keys: AuthorizedKeys) -> Decision:
         """Say whether a cert-authority line lets it in: the first that fits."""
         authority = self.certificate.authority
-        if self.refusal:
-            known = bool(keys.find_authority(authority))
-            return Decision(None, (self.refusal,) if known else ())
+        if keys.find_authority(authority) and self.refusal:
+            return Decision(None, (self.refusal,))
         return keys.decide_authority(authority, self._address, self._now, self._fitted)
 
     def _fitted(self, entry: AuthorizedKey) -> AuthorizedKey:

@@ -18,6 +18,7 @@ _TCP = ("connect", "listen")
 _UNIX = ("connect-unix", "listen-unix")
 _PROGRAMS = ("agent", "x11")
 _LARGEST_PORT = 65535
+_ADDRESS_CHARACTERS = frozenset("0123456789.:")
 _MAPPED = bytes(10) + b"\xff\xff"
 _HERE = {4: b"\x7f\0\0\1", 16: bytes(15) + b"\1"}  # where a connection to no address, 0.0.0.0 or ::, leads
 
@@ -45,7 +46,9 @@ class Options:
     def __post_init__(self) -> None:
         for rule in self.rules:
             _read("rules", rule)
-        for rules in self.users.values():
+        for name, rules in self.users.items():
+            if "," in name or len(name.split()) != 1 or name.strip() != name:
+                raise ValueError(f"users holds {name!r}, which is not one user; each has an entry of its own")
             _several(rules)
 
 
@@ -82,6 +85,8 @@ def _read(option: str, rule: str) -> _Rule:
     if kind in _PROGRAMS and not where:
         return _Rule(kind, lambda _: True, forbids)
     if kind in _UNIX and where:
+        if not where.startswith(("/", "*", "?")):
+            raise ValueError(f"{option} holds {rule!r}, whose path is not absolute")
         return _Rule(kind, lambda forward: fnmatchcase(forward.path, where), forbids)
     host, colon, ports = where.rpartition(":")
     if kind not in _TCP or not colon or not host:
@@ -90,7 +95,10 @@ def _read(option: str, rule: str) -> _Rule:
             f"listen-unix PATH, agent, x11"
         )
     first, last = _ports(option, ports)
-    is_there = _host(host.removeprefix("[").removesuffix("]").lower())
+    try:
+        is_there = _host(host.removeprefix("[").removesuffix("]").lower())
+    except ValueError as error:
+        raise ValueError(f"{option} holds {rule!r}: {error}") from None
     return _Rule(kind, lambda forward: first <= forward.port <= last and is_there(forward), forbids)
 
 
@@ -100,27 +108,41 @@ def _ports(option: str, ports: str) -> tuple[int, int]:
     first, dash, last = ports.partition("-")
     if not (first.isdecimal() and (last.isdecimal() or not dash)):
         raise ValueError(f"{option} holds {ports!r}, which is no port and no range of them")
-    return int(first), int(last or first)
+    found = int(first), int(last or first)
+    if not 0 <= found[0] <= found[1] <= _LARGEST_PORT:
+        raise ValueError(f"{option} holds {ports!r}, which is no range of ports from 0 to {_LARGEST_PORT}")
+    return found
 
 
 def _host(pattern: str) -> Callable[[Forward], bool]:
-    """Compare with the name that the client wrote, and with the address that it stands for."""
+    """Compare with the name that the client wrote, and with the address that it stands for.
+
+    Raises:
+        ValueError: it is nearly a network, and would fit nothing.
+    """
     try:
         network = Network(pattern)
     except ValueError:
-        return lambda forward: (
-            fnmatchcase(forward.host.lower(), pattern)
-            or (bool(forward.address) and fnmatchcase(forward.address, pattern))
-        )
-    return lambda forward: _packed(forward.address or forward.host) in network
+        if "/" in pattern or _ADDRESS_CHARACTERS.issuperset(pattern):
+            raise
+        return lambda forward: any(fnmatchcase(each, pattern) for each in _spelled(forward))
+    return lambda forward: _packed(forward) in network
 
 
-def _packed(address: str) -> bytes:
+def _spelled(forward: Forward) -> set[str]:
+    """Give every text that a pattern may fit: what the client wrote, the address, and its usual spelling."""
+    packed = _packed(forward)
+    plain = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed) if packed else ""
+    return {forward.host.lower(), forward.address, plain} - {""} or {""}
+
+
+def _packed(forward: Forward) -> bytes:
     """Give the bytes of an IP address, of an IPv4 one in IPv6's notation those of the IPv4 one; none of a name."""
+    address = (forward.address or forward.host).partition("%")[0]
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            packed = socket.inet_pton(family, address.partition("%")[0]).removeprefix(_MAPPED)
-            return packed if any(packed) else _HERE[len(packed)]
+            packed = socket.inet_pton(family, address).removeprefix(_MAPPED)
         except (OSError, ValueError):
             continue
+        return packed if any(packed) or forward.kind != "connect" else _HERE[len(packed)]
     return b""

@@ -20,7 +20,7 @@ from dunnart.server.authentication import RefusedLines, decider, reply_of
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
-    from dunnart.keys import AuthorizedKeys
+    from dunnart.keys import AuthorizedKeys, Certificate
     from dunnart.plugins.certificates import TrustedAuthorities
     from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
@@ -133,22 +133,23 @@ class AuthorizedKeysFiles:
             if self._command is not None:
                 await self._command.pretend()
             if self._trusted is not None and attempt.credential.certificate is not None:
-                await self._trusted.pretend(attempt, attempt.credential.certificate)
+                await self._trusted.pretend(self._shown(attempt, attempt.credential.certificate), attempt)
             return Deny("no such user here", unknown_user=True)
         if account.uid == 0 and not self._root:
             return Deny("root may not log in")
         certificate = attempt.credential.certificate
         if self._trusted is not None and certificate is not None and not _settled(decision):
-            login = UserCertificate(
-                certificate, user=account.name, address=attempt.address, now=time.time(),
-                algorithms=self._ca_algorithms,
-            )  # fmt: skip
-            decision = _then(decision, await self._trusted.decide(login, attempt, account))
+            decision = _then(decision, await self._trusted.decide(self._shown(attempt, certificate), attempt, account))
         if self._command is not None and not _settled(decision):
             decision = _then(decision, await self._ask(self._command, attempt, account))
         if certificate is not None and not _settled(decision) and not decision.reasons:
             decision = Decision(None, ("its authority is not trusted",))
         return reply_of(decision, account)
+
+    def _shown(self, attempt: Attempt, certificate: Certificate) -> UserCertificate:
+        return UserCertificate(
+            certificate, user=attempt.user, address=attempt.address, now=time.time(), algorithms=self._ca_algorithms
+        )
 
     def _decide(self, attempt: Attempt) -> tuple[Account | None, Decision]:
         account = os_account.find(attempt.user)

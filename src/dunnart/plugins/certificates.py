@@ -16,7 +16,7 @@ from dunnart.server import clean
 from dunnart.server.authentication import RefusedLines
 
 if TYPE_CHECKING:
-    from dunnart.keys import Certificate, PublicKey
+    from dunnart.keys import PublicKey
     from dunnart.keys.certified import UserCertificate
     from dunnart.plugins.os_account import Account
     from dunnart.server import Attempt
@@ -85,10 +85,11 @@ class TrustedAuthorities:
             decision = login.decide_trusted(authorities, lists)
         return decision
 
-    async def pretend(self, attempt: Attempt, certificate: Certificate) -> None:
+    async def pretend(self, login: UserCertificate, attempt: Attempt) -> None:
         """Take as long as `decide` would for a user who exists."""
         authorities = await attempt.run(self._authorities)
-        if self._command is not None and certificate.authority in authorities:
+        known = login.certificate.authority in authorities
+        if known and not login.refusal and self._command is not None:
             await self._command.pretend()
 
     def _authorities(self) -> set[PublicKey]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dunnart.errors import DecodeError
 from dunnart.plugins import unix_sockets
+from dunnart.runtime.logs import clean
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
@@ -46,7 +47,7 @@ class DirectStreamlocal:
         try:
             sock = await unix_sockets.connect(opening.client, path, self._seconds)
         except (OSError, TimeoutError) as error:
-            self._log.info("connection %d cannot be forwarded to %r: %s", number, path, error)
+            self._log.info("connection %d cannot be forwarded to '%s': %s", number, clean(path), error)
             return Refusal(Refusal.CONNECT_FAILED, "connect failed")
         return Tunnel(sock, path)
 

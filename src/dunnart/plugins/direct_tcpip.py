@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dunnart.errors import DecodeError
+from dunnart.runtime.logs import clean
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader
 
+LONGEST_HOST = 255
+"""The characters of a host's name, or address (RFC 1035 §2.3.4)."""
 _LARGEST_PORT = 65535
 _THREADS, _QUEUE = 8, 100
 
@@ -58,14 +61,16 @@ class DirectTcpip:
         except _Forbidden:
             return Refusal(Refusal.ADMINISTRATIVELY_PROHIBITED, "forwarding there is not allowed")
         except (OSError, TimeoutError, UnicodeError, BufferError) as error:
-            self._log.info("connection %d cannot be forwarded to %r port %d: %s", number, host, port, error)
+            self._log.info("connection %d cannot be forwarded to '%s' port %d: %s", number, clean(host), port, error)
             return Refusal(Refusal.CONNECT_FAILED, "connect failed")
         return Tunnel(sock, f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
 
     async def _connect(self, opening: ChannelOpening, host: str, port: int) -> socket.socket:
         """Try the host's addresses, as far as they are allowed, one after the other."""
-        if not opening.connection.rights.permits(Forward(opening.connection, "connect", host, port)):
-            raise _Forbidden("not allowed")  # before anybody is asked for the name
+        forward = Forward(opening.connection, "connect", host, port)
+        # Before anybody is asked for the name. Who asks for all that must allow it has the refusal recorded.
+        if not opening.connection.rights.permits(forward) and not await opening.client.allows(forward):
+            raise _Forbidden("not allowed")
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._seconds
         failure: OSError | TimeoutError = OSError("no such host")
@@ -109,6 +114,6 @@ def read_destination(data: bytes) -> tuple[str, int]:
     reader.text()
     reader.uint32()
     reader.end()
-    if not host or "\0" in host or not 1 <= port <= _LARGEST_PORT:
+    if not host or "\0" in host or len(host) > LONGEST_HOST or not 1 <= port <= _LARGEST_PORT:
         raise DecodeError("no host and port to connect to")
     return host, port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -81,9 +80,7 @@ class NotRevoked:
         credential = attempt.credential
         if not isinstance(reply, Allow) or not isinstance(credential, PublicKeyCredential):
             return reply
-        reason = await asyncio.get_running_loop().run_in_executor(
-            None, self._reason, credential.certificate or credential.key
-        )
+        reason = await attempt.run(self._reason, credential.certificate or credential.key)
         return Deny(reason, final=True) if reason else reply
 
     def _reason(self, key: PublicKey | Certificate) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import unix_sockets
+from dunnart.runtime.logs import clean
 from dunnart.server.interfaces import ConnectionRequest, Forward, Listener
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader, string
@@ -66,13 +67,13 @@ class StreamlocalForward:
         try:
             sock, remove = await unix_sockets.listen(client, path, self._mask, replace=self._replace)
         except (OSError, TimeoutError) as error:
-            self._log.info("connection %d cannot listen on %r: %s", number, path, error)
+            self._log.info("connection %d cannot listen on '%s': %s", number, clean(path), error)
             return False
         try:
             listener = client.listen((sock,), "forwarded-streamlocal@openssh.com", partial(_describe, path), path)
         except LimitExceeded as error:
             remove()
-            self._log.info("connection %d cannot listen on %r: %s", number, path, error)
+            self._log.info("connection %d cannot listen on '%s': %s", number, clean(path), error)
             return False
         listener.on_close = remove
         if number not in self._listening:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import os_account
+from dunnart.plugins.direct_tcpip import LONGEST_HOST
+from dunnart.runtime.logs import clean
+from dunnart.runtime.pool import ThreadPool
 from dunnart.server.interfaces import ConnectionRequest, Forward, Listener
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader, text, uint32
 
+_SocketAddress = tuple[int, tuple[Any, ...]]
 _LARGEST_PORT = 65535
+_THREADS, _QUEUE = 8, 100
 _FIRST_FREE_PORT = 1024
 _BACKLOG = 128
 _TRIES = 5  # to find a port that is free in both families
@@ -57,6 +61,7 @@ class TcpipForward:
     def __init__(self, context: Context[Options]) -> None:
         self._gateway_ports = context.options.gateway_ports
         self._log = context.logger
+        self._names = ThreadPool("dunnart-names", _THREADS, _QUEUE)  # its own: logins need the loop's threads
         self._listening: dict[int, list[_Listening]] = {}
 
     async def answer(self, request: ConnectionRequest) -> bool | bytes:
@@ -71,19 +76,27 @@ class TcpipForward:
 
     async def _listen(self, request: ConnectionRequest, host: str, port: int) -> bool | bytes:
         connection, client = request.connection, request.client
-        if not await client.allows(Forward(connection, "listen", host, port)):
-            return False
+        forward = Forward(connection, "listen", host, port)
         try:
-            sockets = await self._bind(request, host, port)
-        except OSError as error:
-            self._log.info("connection %d cannot listen on %r port %d: %s", connection.id, host, port, error)
+            # Before a name is looked up. Who asks for all that must allow it has the refusal recorded.
+            if not connection.rights.permits(forward) and not await client.allows(forward):
+                return False
+            addresses = await self._addresses(host)
+            # Where the client chooses, policies are asked about what it really means.
+            chosen = sorted({str(name[0]) for _, name in addresses}) if self._gateway_ports == "client" else [""]
+            for each in chosen:
+                if not await client.allows(replace(forward, address=each)):
+                    return False
+            sockets = self._bind(request, addresses, port)
+        except (OSError, UnicodeError, BufferError) as error:
+            self._log.info("connection %d cannot listen on '%s' port %d: %s", connection.id, clean(host), port, error)
             return False
         bound: int = sockets[0].getsockname()[1]
         try:
             where = f"{host or '*'} port {bound}"
             listener = client.listen(sockets, "forwarded-tcpip", partial(_describe, host, bound), where)
         except LimitExceeded as error:
-            self._log.info("connection %d cannot listen on %r port %d: %s", connection.id, host, port, error)
+            self._log.info("connection %d cannot listen on '%s' port %d: %s", connection.id, clean(host), port, error)
             return False
         if connection.id not in self._listening:
             self._listening[connection.id] = []
@@ -105,7 +118,7 @@ class TcpipForward:
         meant[0].listener.close()
         return True
 
-    async def _bind(self, request: ConnectionRequest, host: str, port: int) -> list[socket.socket]:
+    def _bind(self, request: ConnectionRequest, addresses: list[_SocketAddress], port: int) -> list[socket.socket]:
         """Bind all addresses that are meant, as far as this system has them, to one port.
 
         Raises:
@@ -115,20 +128,23 @@ class TcpipForward:
             account = os_account.to_act_as(request.connection.user, request.connection.grants)
             if account is not None:
                 raise PermissionError(f"ports below {_FIRST_FREE_PORT} are root's")
-        loop = asyncio.get_running_loop()
-        found: list[tuple[int, tuple[Any, ...]]] = []
-        for address in self._addresses(host):
-            entries = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            found += [(entry[0], entry[4]) for entry in entries]
         failure = OSError(errno.EADDRNOTAVAIL, "no such address")
         for _ in range(1 if port else _TRIES):
             try:
-                return _listeners(found, port)
+                return _listeners(addresses, port)
             except OSError as error:
                 failure = error
         raise failure
 
-    def _addresses(self, host: str) -> tuple[str, ...]:
+    async def _addresses(self, host: str) -> list[_SocketAddress]:
+        """Look up what is meant."""
+        found: list[_SocketAddress] = []
+        for each in self._meant(host):
+            look_up = partial(socket.getaddrinfo, each, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found += [(entry[0], entry[4]) for entry in await self._names.run(look_up)]
+        return found
+
+    def _meant(self, host: str) -> tuple[str, ...]:
         if self._gateway_ports == "yes":
             return _EVERY
         if self._gateway_ports == "no":
@@ -143,12 +159,12 @@ def read_address(data: bytes) -> tuple[str, int]:
     reader = Reader(data)
     host, port = reader.text(), reader.uint32()
     reader.end()
-    if "\0" in host or port > _LARGEST_PORT:
+    if "\0" in host or len(host) > LONGEST_HOST or port > _LARGEST_PORT:
         raise DecodeError("no address and port to listen on")
     return host, port
 
 
-def _listeners(addresses: list[tuple[int, tuple[Any, ...]]], port: int) -> list[socket.socket]:
+def _listeners(addresses: list[_SocketAddress], port: int) -> list[socket.socket]:
     """Listen on all of them; who could listen on one of two would get what is meant for the client."""
     sockets: list[socket.socket] = []
     failure = OSError(errno.EADDRNOTAVAIL, "no such address")

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING, TypeVar
 
 from dunnart.errors import DecodeError
 from dunnart.plugins import os_account, unix_process
+from dunnart.runtime.listeners import own_sockets
 from dunnart.server import Call
 from dunnart.wire.encoding import Reader
 
@@ -58,8 +60,15 @@ async def connect(client: ClientLink, path: str, seconds: float) -> socket.socke
     async with asyncio.timeout(seconds):
         while True:
             with contextlib.suppress(BlockingIOError):  # its backlog is full
-                return await _in_thread(lambda: unix_process.connect(path, 0.0), socket.socket.close)
+                return await _in_thread(lambda: _connect(path), socket.socket.close)
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _connect(path: str) -> socket.socket:
+    found = os.stat(path)
+    if (found.st_dev, found.st_ino) in own_sockets:
+        raise PermissionError(errno.EACCES, "it is the server's own")
+    return unix_process.connect(path, 0.0)
 
 
 async def listen(

@@ -14,6 +14,8 @@ from dunnart.errors import ConfigError
 
 _BACKLOG = 1024
 _SOCKET_PATH_BYTES = 107  # sockaddr_un on Linux, without the final NUL; 103 on the BSDs
+own_sockets: set[tuple[int, int]] = set()
+"""Unix sockets of this process that no client is led to, by device and inode: they would take it for its owner."""
 
 
 class ListenAddress(NamedTuple):

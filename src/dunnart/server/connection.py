@@ -91,14 +91,15 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_channels", "_crashed", "_forwarded", "_login", "_tasks", "address", "algorithms", "facts",
-        "id", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_forwarded", "_login", "_tasks", "_turn", "address", "algorithms",
+        "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
         self.server = server
         self._channels: dict[int, ServerChannel] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
+        self._turn: asyncio.Task[None] | None = None
         self._crashed = False
         self._forwarded: Forwarded | None = None
         self._login: Login | None = None
@@ -498,13 +499,17 @@ class ServerConnection:
     def _asked(self, question: GlobalRequestQuestion) -> None:
         request = question.request
         if isinstance(request, UnknownGlobalRequest) and request.wire_name in self.server.config.global_requests:
-            self.spawn(self._ask(question, request))
+            self._turn = self.spawn(self._ask(question, request, self._turn))
         else:
             self.pump.engine.answer(question.token, False)  # noqa: FBT003 - the reply is the argument
 
-    async def _ask(self, question: GlobalRequestQuestion, request: UnknownGlobalRequest) -> None:
-        """Ask a plug-in to answer a global request."""
+    async def _ask(
+        self, question: GlobalRequestQuestion, request: UnknownGlobalRequest, before: asyncio.Task[None] | None
+    ) -> None:
+        """Ask a plug-in to answer a global request, once the one before is answered."""
         assert self.facts is not None
+        if before is not None:
+            await asyncio.wait([before])
         answer: bool | bytes = False
         try:
             answer = await self.server.host.answer(Asked(self.facts, request.wire_name, request.data), self)

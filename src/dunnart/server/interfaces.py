@@ -90,8 +90,8 @@ class Forward:
         host: a name or address, as the client wrote it; "" to listen on stands for all.
         port: 0 to 65535; 0 lets the system choose where to listen.
         path: a file's name.
-        address: for "connect" the IP address that would be connected to, which `host` is or stands for. A host with
-            several is asked about for each of them.
+        address: for "connect" the IP address that would be connected to, which `host` is or stands for; for "listen"
+            the one that would be listened on, if the client chooses it. A host with several is asked about for each.
     """
 
     connection: ConnectionFacts

@@ -39,6 +39,17 @@ def principals(content: str) -> list[AuthorizedPrincipals]:
     return [parse_principals(content, "principals")]
 
 
+def test_what_strangers_have_signed_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Certificate] = []
+    monkeypatch.setattr(Certificate, "verify_signature", lambda certificate, **_: looked.append(certificate))
+    shown = login(issue())
+    assert shown.decide(lines("cert-authority", ca=OTHER_CA)) == Decision()
+    assert shown.decide_trusted({OTHER_CA.public}).reasons == ("its authority is not trusted",)
+    assert looked == []
+    assert shown.decide(lines("cert-authority")).entry is not None
+    assert len(looked) == 1
+
+
 def test_what_extensions_allow() -> None:
     assert demands(issue()).rights == Rights()
     nothing = Rights(pty=False, port_forwarding=False, agent_forwarding=False, x11_forwarding=False, user_rc=False)

@@ -85,6 +85,44 @@ async def test_what_is_forbidden_stays_so_whatever_its_name() -> None:
     assert not await some.allows(forward("connect", "a.internal", 22, address="192.0.2.9"))
 
 
+@pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "::FFFF:7f00:1", "0.0.0.0", "::ffff:0:0", "127.0.0.1"])
+async def test_an_address_has_one_spelling_for_patterns(host: str) -> None:
+    some = policy("connect *:*", "!connect 127.*:*")
+    assert not await some.allows(forward("connect", host, 80, address=host))
+    assert not await some.allows(forward("connect", "some.name", 80, address=host))
+
+
+async def test_to_listen_everywhere_is_not_to_listen_here() -> None:
+    here = policy("listen 127.0.0.1:*", "listen ::1:*")
+    assert await here.allows(forward("listen", "127.0.0.1", 8000, address="127.0.0.1"))
+    assert not await here.allows(forward("listen", "0.0.0.0", 8000, address="0.0.0.0"))
+    assert not await here.allows(forward("listen", "::", 8000, address="::"))
+    somewhere = policy("listen *:*", "!listen 0.0.0.0:*", "!listen :::*")
+    assert not await somewhere.allows(forward("listen", "", 8000, address="0.0.0.0"))
+    assert not await somewhere.allows(forward("listen", "*", 8000, address="::"))
+    assert await somewhere.allows(forward("listen", "192.0.2.1", 8000, address="192.0.2.1"))
+
+
+@pytest.mark.parametrize("name", ["ann,ben", "ann ben", " ann", ""])
+def test_a_key_is_one_user(name: str) -> None:
+    with pytest.raises(ValueError, match="not one user"):
+        Options((), {name: "agent"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("!connect 127.0.0.1/8:*", "bits set beyond its prefix"), ("!connect 127.0.0.0/33:*", "prefix length"),
+        ("!connect 127.0.0:*", "no network"), ("connect https://a:80", "no network"),
+        ("!connect 127.0.0.1:90-80", "no range of ports"), ("connect a:70000", "no range of ports"),
+        ("connect-unix run/x", "not absolute"), ("listen-unix ~/x", "not absolute"),
+    ],
+)  # fmt: skip
+def test_what_would_fit_nothing_is_no_rule(rule: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Options((rule,))
+
+
 async def test_the_first_name_that_fits_counts() -> None:
     some = policy("agent", **{"ada": "connect a:1; connect b:2", "a*": "connect c:3", "nobody": ""})
     assert await some.allows(forward("connect", "b", 2))

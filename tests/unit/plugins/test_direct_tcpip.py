@@ -239,6 +239,13 @@ async def test_ipv6() -> None:
         assert not (await dial(client, port, "127.0.0.1")).opened
 
 
+class Refusing:
+    """A client for which nothing is allowed."""
+
+    async def allows(self, _: object) -> bool:
+        return False
+
+
 async def test_names_are_looked_up_for_those_who_may_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
@@ -251,7 +258,7 @@ async def test_names_are_looked_up_for_those_who_may_connect(monkeypatch: pytest
     data = text("some.example") + uint32(80) + text("127.0.0.1") + uint32(1)
     for rights, wanted in ((Rights(port_forwarding=False), []), (Rights(), ["some.example"])):
         facts = ConnectionFacts(1, "ann", Address("192.0.2.7", 1), Address("192.0.2.1", 22), rights=rights)
-        reply = await plug_in.open(ChannelOpening(facts, "direct-tcpip", data, cast("Any", None)))
+        reply = await plug_in.open(ChannelOpening(facts, "direct-tcpip", data, cast("Any", Refusing())))
         assert isinstance(reply, Refusal)
         assert asked == wanted
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dunnart.plugins import private_folder, unix_process
+from dunnart.plugins import private_folder, unix_process, unix_sockets
 from dunnart.plugins.agent_forwarding import AgentForwarding
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Rules
@@ -152,6 +152,21 @@ async def test_paths_that_lead_nowhere_are_refused(path: bytes) -> None:
         assert not await ask(client, "streamlocal-forward", path)
         assert not await ask(client, "cancel-streamlocal-forward", path)
         assert client.ended is None
+
+
+async def test_nobody_is_led_to_the_server_s_own_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the client for the operator."""
+    path, link = tmp_path / "control", tmp_path / "link"
+    link.symlink_to(path)
+    async with forwarding() as server, echoing(path) as peers:
+        found = path.stat()
+        monkeypatch.setattr(unix_sockets, "own_sockets", {(found.st_dev, found.st_ino)})
+        client = await server.login()
+        assert not (await dial(client, path)).opened
+        assert not (await dial(client, link)).opened
+        monkeypatch.setattr(unix_sockets, "own_sockets", set())
+        assert (await dial(client, link)).opened
+        assert len(peers) == 1
 
 
 async def test_a_path_that_is_no_text_is_served_and_audited(tmp_path: Path) -> None:

@@ -178,6 +178,20 @@ async def test_a_cancelled_port_is_free_and_what_runs_goes_on(where: Any) -> Non
         await here(writer)
 
 
+async def test_requests_are_carried_out_one_after_the_other() -> None:
+    async with forwarding() as server:
+        client = await server.login()
+        port = await listen(client)
+        assert await cancel(client, "localhost", port)
+        for name in ("tcpip-forward", "cancel-tcpip-forward"):  # in one packet run
+            client.engine.request_global(UnknownGlobalRequest(name, text("localhost") + uint32(port)), want_reply=True)
+        before = len(client.global_answers)
+        client.move()
+        await client.until(lambda: len(client.global_answers) == before + 2)
+        assert client.global_answers[before:] == [True, True]
+        assert refused(port)
+
+
 async def test_what_was_asked_for_can_be_cancelled_as_it_was() -> None:
     async with forwarding() as server:
         client = await server.login()
@@ -245,6 +259,23 @@ async def test_malformed_addresses_are_refused(data: bytes) -> None:
         assert not (await ask(client, "tcpip-forward", data)).success
         assert not (await ask(client, "cancel-tcpip-forward", data)).success
         assert client.ended is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "*", "0", "::ffff:0.0.0.0"])
+async def test_where_the_client_chooses_rules_are_about_what_it_means(host: str) -> None:
+    async with forwarding(
+        gateway_ports="client", rules=("listen *:*", "!listen 0.0.0.0/0:*", "!listen ::/0:*")
+    ) as server:
+        assert not await listen(await server.login(), host)
+    async with forwarding(gateway_ports="client", rules=("listen 127.0.0.0/8:*", "listen [::1]:*")) as server:
+        client = await server.login()
+        assert not await listen(client, host)
+        assert await listen(client, "127.0.0.1")
+
+
+async def test_no_name_is_longer_than_names_are() -> None:
+    async with forwarding() as server:
+        assert not await listen(await server.login(), "x" * 256)
 
 
 async def test_addresses_that_are_not_there_are_refused() -> None:
