@@ -229,7 +229,7 @@ def test_it_ends_when_idle_and_comes_back(module: str) -> None:
 def test_what_cannot_be_ordered_is_an_error(module: str) -> None:
     async def work(server: ForkServer) -> None:
         before = len(os.listdir("/proc/self/fd"))
-        for bad in (call(f"{module}:say", "x" * 70_000), call(f"{module}:say", passed=(0,) * 13)):
+        for bad in (call(f"{module}:say", "x" * 300_000), call(f"{module}:say", passed=(0,) * 13)):
             with pytest.raises(OSError, match=r"Argument list too long|too many descriptors"):
                 start(server, bad)
         await server.close()
