@@ -166,6 +166,26 @@ def test_dbclient(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
     assert b"is not known" in unknown.stderr
 
 
+def test_dbclient_does_as_dropbears_does(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+    """The same command lines for both: what is printed, and how they end."""
+    theirs = program("dbclient")
+    port, key = str(peers["sshd"].port), keys.dropbear("ed25519")
+    host = f"{USER}@127.0.0.1"
+    to = ["-y", "-i", key, "-p", port, host]
+    lines: tuple[list[str], ...] = (
+        [*to, "echo a; exit 3"], [*to[:3], f"{host}/{port}", "-T", "-j", "echo", "b", "-n"],
+        [*to, "-o", "Compression=yes", "-c", "aes256-ctr", "-K", "9", "-I", "99", "-q", "cat"],
+        [], ["-p", str(free_port()), host, "x"], ["-L", "1:2", host],
+    )  # fmt: skip
+    for given in lines:
+        expected = subprocess.run(
+            [theirs, *given], input=b"said", env=home.environment, capture_output=True, check=False
+        )
+        ours = home.run(*given, command="dbclient", said=b"said", status=expected.returncode)
+        if given[:1] == ["-y"]:
+            assert ours.stdout == expected.stdout, given
+
+
 def test_into_the_background(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
     """-f comes back once the login is done, and what is forwarded goes on."""
     home.knows(peers["sshd"])
