@@ -86,6 +86,7 @@ ATTEMPTS = {
     "read the monitor": lambda: call(310, monitor, None, 0, None, 0, 0),
     "steal its descriptors": lambda: call(438, os.getpid(), 0, 0),
     "more open files": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)),
+    "fewer open files of the monitor": lambda: resource.prlimit(monitor, resource.RLIMIT_NOFILE),
     "more processes": lambda: resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)),
     "executable memory": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
     "a dump": lambda: call(157, 4, 1, 0, 0, 0),
@@ -105,6 +106,7 @@ ALLOWED = {
     "write": lambda: link.send(b"x"),
     "duplicate": lambda: os.close(os.dup(0)),
     "blocking": lambda: os.set_blocking(link.fileno(), False),
+    "limits": lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
     "memory": lambda: len(bytes(64 << 20)),
 }
 started = []

@@ -174,7 +174,7 @@ _CALLS: dict[str, tuple[int, int]] = {
     "nanosleep": (35, 101), "sched_yield": (24, 124), "restart_syscall": (219, 128), "membarrier": (324, 283),
     "rseq": (334, 293), "set_robust_list": (273, 99), "uname": (63, 160), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
-"""What may be called with any arguments."""
+"""What may be called with any arguments. Code that runs in workers and calls more must have it here, or gets EPERM."""
 _PROT_EXEC = 4
 _MEMORY = {"mmap": (9, 222), "mprotect": (10, 226)}
 """What may be called, but not for memory that can be executed, which is the third argument."""
@@ -186,6 +186,7 @@ _CHOSEN: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {
 }
 """What may be called with one of these values as the argument of that number, from 0."""
 _TO_THREAD = (234, 131)  # tgkill, of this process alone: abort() calls it
+_LIMITS = (302, 261)  # prlimit64, of this process and to read them: the first argument is 0, and the third
 _MACHINES = {"x86_64": (0xC000003E, 0, 317), "aarch64": (0xC00000B7, 1, 277)}
 """AUDIT_ARCH_…, the column of numbers, and the number of seccomp(2), by machine."""
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -219,6 +220,11 @@ def program(machine: str, process: int) -> list[tuple[int, int, int, int]]:
             (_LOAD, 0, 0, 16 + 8 * 2), (_ANY_BIT, 0, 1, _PROT_EXEC), (_RETURN, 0, 0, _REFUSE),
             (_RETURN, 0, 0, _ALLOW),
         ])  # fmt: skip
+    when(_LIMITS[column], [
+        *(step for word in (16, 16 + 8 * 2, 20 + 8 * 2)
+          for step in ((_LOAD, 0, 0, word), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE))),
+        (_RETURN, 0, 0, _ALLOW),
+    ])  # fmt: skip
     for numbers, argument, values in _CHOSEN.values():
         when(numbers[column], chosen(argument, values))
     when(_TO_THREAD[column], chosen(0, (process,)))
