@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.daemon import plugins, rules
 from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
-from dunnart.daemon.uses import ONE_TIME_PASSWORD
+from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
 from dunnart.runtime.admission import Admission
@@ -121,15 +121,25 @@ def check(config: ServeConfig) -> None:
     Raises:
         ConfigError: something configured cannot be used.
     """
-    if config.host_key:
-        load_host_certificates(config.host_certificate, load_host_keys(config.host_key, ()))
-    read_banner(config)
-    password, _ = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
-    plugins.make(config, this_user().name, password)
+    from dunnart.daemon.running import described
+    from dunnart.keys.private import PrivateKey
+    from dunnart.server import ServerConfig
+
+    host_keys = load_host_keys(config.host_key, ()) if config.host_key else ()
+    certificates = load_host_certificates(config.host_certificate, host_keys) if host_keys else ()
+    user = this_user().name
+    password, way_in = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
+    prepared = Prepared(
+        config, rules.algorithms_of_all(config), host_keys or (PrivateKey.generate("ed25519"),), certificates,
+        _admission(config), user, password, way_in, plugins.make(config, user, password), read_banner(config),
+    )  # fmt: skip
+    ServerConfig(**described(prepared, config.listen))
 
 
 def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     """Make the password for this run, if it is wanted and would let its user in; tell whether anybody can log in."""
+    if config.authenticators:
+        _see_that_keys_are_asked(config)
     methods = {method for chain in config.methods for method in chain.split(",")}
     # "no" is for every method. "prohibit-password" is against passwords that can be guessed; this one cannot.
     refused = root and config.permit_root_login in {"no", plugins.FORCED}
@@ -156,6 +166,15 @@ def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:
     if not by_key:
         _LOG.warning("nobody can log in yet: there are no authorized keys, and no password is allowed")
     return None, by_key
+
+
+def _see_that_keys_are_asked(config: ServeConfig) -> None:
+    """What is to let keys in, or keep them out, must not be there for nothing."""
+    if AUTHORIZED_KEYS not in config.authenticators:
+        for name in ("trusted_user_ca_keys", "authorized_keys_command", "key_sources"):
+            if getattr(config, name):
+                message = f"it is not asked: authenticators names no {AUTHORIZED_KEYS}"
+                raise config.source.error(message, name)
 
 
 def _random() -> float:

@@ -23,6 +23,7 @@ LINE_BYTES_MAX = 1 << 16
 _CACHED_FILES_MAX = 256
 _BLANK = " \t\r"
 _OPTION_NAME_MAX = 64
+_SHOWN_MAX = 32
 _OPTION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -255,6 +256,8 @@ def _parse_line(line: str, number: int, variables: tuple[str, ...]) -> Authorize
         raise KeyFormatError(f"the line is longer than {LINE_BYTES_MAX} bytes")
     if "\0" in line:
         raise KeyFormatError("the line holds a NUL")
+    if line.startswith("-----BEGIN"):
+        raise KeyFormatError("a key's file as it is; its public half belongs here, on one line")
     options: Options = ()
     rest = line
     if not _begins_with_key(line):
@@ -300,7 +303,11 @@ def parse_options(line: str) -> tuple[Options, str]:
             position += 1
         name = line[start:position].lower()
         if not name or len(name) > _OPTION_NAME_MAX or not _OPTION_NAME.issuperset(name):
-            raise KeyFormatError(f"no key of a supported type and no option: {name[:64]!r}")
+            if not name:
+                raise KeyFormatError("no key of a supported type, or a blank or nothing where an option belongs")
+            # What is too long may be a secret that stands here by mistake.
+            shown = repr(name) if len(name) <= _SHOWN_MAX else f"a word of {len(name)} characters"
+            raise KeyFormatError(f"no key of a supported type and no option: {shown}")
         value: str | None = None
         if line.startswith("=", position):
             value, position = _parse_value(line, position + 1, name)

@@ -52,7 +52,7 @@ class Options:
     variables: tuple[str, ...] = ()
     command: str = ""
     command_user: str = ""
-    command_seconds: float = 10.0
+    command_seconds: float = 8.0
     authorities: tuple[str, ...] = ()
     principals: str = ""
     principals_command: str = ""
@@ -168,7 +168,7 @@ class AuthorizedKeysFiles:
             _note(attempt, keys, decision)
             if _settled(decision):
                 return account, Decision(decision.entry, reasons + decision.reasons, decision.final)
-            reasons += decision.reasons
+            reasons += decision.reasons + tuple(f"{keys.source}: {why}" for line, why in keys.refused if not line)
         return account, Decision(None, reasons)
 
     async def _ask(self, command: KeysCommand, attempt: Attempt, account: Account) -> Decision:

@@ -48,7 +48,7 @@ class KeysCommand:
         ConfigError: the command, or the user, cannot be used.
     """
 
-    def __init__(self, command: str, user: str, seconds: float = 10.0, *, tokens: str = TOKENS) -> None:
+    def __init__(self, command: str, user: str, seconds: float = 8.0, *, tokens: str = TOKENS) -> None:
         self._argv = parse_command(command, tokens)
         self._user = user
         self._seconds = seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,19 @@ if TYPE_CHECKING:
 
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.terminal import Terminal
+
+
+def is_scarce(fd: int) -> bool:
+    """Tell by a new descriptor whether less than a quarter of those that this process may have is left.
+
+    What is forwarded gets no more then: the rest is for logins and sessions.
+    """
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 < most - most // 4 <= fd
 
 
 @dataclass(slots=True)

@@ -271,4 +271,7 @@ class RefusedLines:
             return
         self._told[keys.source] = refused
         for line, reason in refused:
-            _LOG.warning("%s:%d: this line lets nobody in: %s", clean(keys.source), line, clean(reason))
+            if line:
+                _LOG.warning("%s:%d: this line lets nobody in: %s", clean(keys.source), line, clean(reason))
+            else:
+                _LOG.warning("%s lets nobody in: %s", clean(keys.source), clean(reason))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dunnart.errors import LimitExceeded
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import clean, report
+from dunnart.runtime.streams import is_scarce
 from dunnart.server.applications import as_application
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Tunnel:
     def __init__(self, sock: socket.socket, detail: str = "") -> None:
         self._sock: socket.socket | None = sock
         self.detail = detail.encode(errors="backslashreplace").decode()  # a path may be no UTF-8
+
+    @property
+    def scarce(self) -> bool:
+        """Whether its socket is one too many, so that it should be refused."""
+        return self._sock is not None and is_scarce(self._sock.fileno())
 
     def begin(self, session: RawSession) -> bool:
         """Join the channel with the socket."""
@@ -291,6 +297,10 @@ class Listener:
             self._client.host.failed(self._client.facts, error)
 
     def _serve(self, sock: socket.socket, name: Any) -> None:  # noqa: ANN401 - what accept says of an address
+        if is_scarce(sock.fileno()):
+            sock.close()
+            report(_LOG, logging.WARNING, self._client.facts, "descriptors are short: a connection is not forwarded")
+            return
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         data, detail = self._describe(name)

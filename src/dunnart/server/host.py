@@ -227,6 +227,8 @@ class Host:
         opening = ChannelOpening(asked.connection, asked.name, asked.data, self._client(asked, control))
         async with asyncio.timeout(self.config.callback_seconds):
             found = await self._on_app_loop(plugin.open(opening))
+        if isinstance(found, Tunnel) and found.scarce:
+            return Refusal(Refusal.RESOURCE_SHORTAGE, "the server is short of descriptors")
         return found if isinstance(found, Refusal) else self._keep_opening(found, asked.name)
 
     def _keep_opening(self, handler: Handler, name: str) -> Opening:

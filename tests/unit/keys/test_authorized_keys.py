@@ -411,3 +411,11 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
         assert cache.load(str(tmp_path / str(number)), owner_uid=None).find(ONE)
         cache.load(str(tmp_path / f"missing{number}"), owner_uid=None)
     assert len(cache._files) == 256
+
+
+def test_what_may_be_a_secret_is_not_repeated() -> None:
+    secret = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW"
+    refused = parse(f"-----BEGIN OPENSSH PRIVATE KEY-----\n{secret}\n", "keys").refused
+    assert [line for line, _ in refused] == [1, 2]
+    assert "public half belongs here" in refused[0][1]
+    assert secret[:10].lower() not in refused[1][1].lower()

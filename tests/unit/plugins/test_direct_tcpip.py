@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -191,6 +192,23 @@ async def test_nothing_is_left_of_clients_that_vanish(where: Any) -> None:
         before = descriptors()
         await some(20)
         await eventually(lambda: descriptors() <= before + 1)
+
+
+@every_placement
+async def test_what_is_forwarded_leaves_descriptors_for_others(where: Any) -> None:
+    """With a quarter left no more is joined, and sessions go on being opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with echoing() as port:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            async with forwarding(where) as server:
+                client = await server.login()
+                channels = [await dial(client, port) for _ in range(200)]
+                await eventually(lambda: any(not each.opened or each.closed for each in channels))
+                assert sum(each.opened is True for each in channels) > 20
+                assert (await client.run("echo there")).out == b"there\n"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_destination_that_does_not_answer_is_given_up() -> None:

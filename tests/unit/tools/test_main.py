@@ -60,6 +60,15 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ('audit = ["log"]\n[plugin.log]\nfile = "/nowhere/audit"\n', "/nowhere/audit"),
         ('subsystem.sftp = "sftp"\n[plugin.sftp]\naccount = "no such user"\n', ":3: plugin.sftp.account: "),
         ('host_key = ["/nowhere/key"]\n', "/nowhere/key: host_key: cannot be read"),
+        ('methods = ["gssapi-with-mic,password"]\n', "no authenticator is there for gssapi-with-mic"),
+        (
+            'authenticators = ["one-time-password"]\nmethods = ["password,publickey"]\n',
+            "no authenticator is there for publickey",
+        ),
+        (
+            'authenticators = ["one-time-password"]\ntrusted_user_ca_keys = ["/nowhere"]\n',
+            ":2: trusted_user_ca_keys: it is not asked: authenticators names no authorized-keys",
+        ),
     ],
 )
 def test_check_finds_what_is_missing(text: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import AuthReply, Refusal
 from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
-from dunnart.runtime.streams import Streams
+from dunnart.runtime.streams import Streams, is_scarce
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
 from dunnart.server.processes import frames
@@ -136,7 +136,7 @@ class Worker:
 
     def _attach(self, frame: frames.Attach, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
-        if len(descriptors) not in _ATTACHED:
+        if len(descriptors) not in _ATTACHED or (frame.joined and is_scarce(descriptors[0])):
             for fd in descriptors:
                 os.close(fd)
             if session is not None:
