@@ -38,7 +38,7 @@ COLLECTED = frozenset(("identityfile", "certificatefile", "localforward", "remot
 USED = frozenset(
     """
     addressfamily batchmode bindaddress certificatefile ciphers clearallforwardings compression
-    connectionattempts connecttimeout dynamicforward escapechar exitonforwardfailure forkafterauthentication
+    connecttimeout dynamicforward escapechar exitonforwardfailure forkafterauthentication
     forwardagent gatewayports globalknownhostsfile hashknownhosts hostkeyalgorithms hostkeyalias hostname
     identitiesonly identityagent identityfile kbdinteractiveauthentication kexalgorithms localforward loglevel
     macs numberofpasswordprompts passwordauthentication port preferredauthentications proxycommand proxyjump
@@ -52,7 +52,7 @@ UNUSED = frozenset(
     """
     addkeystoagent canonicaldomains canonicalizefallbacklocal canonicalizehostname canonicalizemaxdots
     canonicalizepermittedcnames casignaturealgorithms channeltimeout checkhostip cipher compressionlevel
-    controlmaster controlpath controlpersist enableescapecommandline enablesshkeysign fallbacktorsh
+    connectionattempts controlmaster controlpath controlpersist enableescapecommandline enablesshkeysign fallbacktorsh
     fingerprinthash forwardx11 forwardx11timeout forwardx11trusted globalknownhostsfile2 gssapiauthentication
     gssapiclientidentity gssapidelegatecredentials gssapikexalgorithms gssapikeyexchange
     gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns hostbasedacceptedalgorithms

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.errors import ConfigError
+from dunnart.tools.ssh import keywords
 from dunnart.tools.ssh.configuration import Configuration
 
 
@@ -123,3 +124,12 @@ def test_a_file_that_is_named_has_to_be_there_and_the_users_own_is_nobody_elses(
     own.chmod(0o666)
     with pytest.raises(ConfigError, match="nobody else's to write"):
         Configuration("host", "me").read(None)
+
+
+def test_every_keyword_is_of_one_kind_and_what_is_used_is_documented() -> None:
+    assert not keywords.USED & keywords.UNUSED
+    assert not keywords.REFUSED.keys() & (keywords.USED | keywords.UNUSED)
+    assert set(keywords.SAME.values()) <= keywords.USED | keywords.UNUSED
+    page = (Path(__file__).parents[4] / "docs" / "reference" / "ssh.md").read_text().lower()
+    missing = [name for name in sorted(keywords.USED) if f"{name}," not in page and f"{name}." not in page]
+    assert missing == ["rekeylimit"]  # which has more said about it
