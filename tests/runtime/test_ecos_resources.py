@@ -164,14 +164,14 @@ async def test_what_a_connection_uses(server: Measured, data: dict[str, Any]) ->
     """The figures in docs/how-to/ecos.md."""
     nothing = await server.use()
     assert nothing["threads"] == ["MainThread", "dunnart-ecos", "echo"]
-    assert nothing["sockets"] == 3  # the listener, and the pair that wakes the event loop
+    assert nothing["sockets"] == 4  # the listener, kept twice, and the pair that wakes the event loop
     each = 5 if data else 3
     for _ in range(20):
         await server.echoed()
-    first = await server.settled(20, 3 + 20 * each)
+    first = await server.settled(20, 4 + 20 * each)
     for _ in range(30):
         await server.echoed()
-    second = await server.settled(50, 3 + 50 * each)
+    second = await server.settled(50, 4 + 50 * each)
     assert second["descriptors"] - first["descriptors"] == 30 * each
     assert first["threads"] == second["threads"] == nothing["threads"]
     assert second["callback_threads"] <= 8
@@ -179,14 +179,14 @@ async def test_what_a_connection_uses(server: Measured, data: dict[str, Any]) ->
     for client in server.clients:
         client.close()
     # The application does not close its sockets for stderr.
-    after = await server.settled(0, 3 + 50 * (1 if data else 0))
+    after = await server.settled(0, 4 + 50 * (1 if data else 0))
     assert after["not_done"] == 0
 
 
 @pytest.mark.parametrize("data", [{}], indirect=True)
 async def test_descriptors_run_out(server: Measured) -> None:
     old = [await server.echoed() for _ in range(2)]
-    await server.settled(2, 9)
+    await server.settled(2, 10)
     await server.use("spare 4")  # a whole connection needs three
     old.append(await server.echoed())
     halfway = await server.login()  # takes the last one
@@ -201,7 +201,7 @@ async def test_descriptors_run_out(server: Measured) -> None:
         await server.echoes(client, channel)
     halfway.close()
     old[0][0].close()
-    await server.settled(2, 9)
+    await server.settled(2, 10)
     old.append(await server.echoed())
     for client, channel in old[1:]:
         await server.echoes(client, channel)
