@@ -11,7 +11,7 @@ from dunnart.tools.ssh.configuration import keyword, quoted
 from dunnart.tools.ssh.flags import Wishes
 from dunnart.tools.ssh.forwards import endpoint
 from dunnart.tools.ssh.program import run_by
-from dunnart.tools.transfer.destinations import Host, jump
+from dunnart.tools.transfer.destinations import Host, login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,7 +154,7 @@ def _take_program(found: Wishes, value: str) -> None:
     if value.startswith("&"):
         found.descriptor = _number(value[1:], "J")
     else:
-        found.given.append(("ProxyCommand", value))
+        found.given.append(("ProxyCommand", value.replace("%", "%%")))  # Dropbear knows no tokens
 
 
 def _take_option(found: Wishes, text: str) -> None:
@@ -184,12 +184,12 @@ def _set_hosts(found: Wishes, text: str) -> None:
 
 
 def _host(text: str) -> Host:
-    user, _, name = text.rpartition("@")
+    name, port = text, ""
     for separator in "^/":
-        name, found, port = name.partition(separator)
-        if found:
-            return Host(jump(name).name, user, _number(port, "p", 65535))
-    return Host(name if name.count(":") > 1 else jump(name).name, user)
+        if not port:
+            name, _, port = text.partition(separator)
+    found = login(name)
+    return Host(found.name, found.user, _number(port, "p", 65535) if port else 0)
 
 
 def _bracketed(host: Host) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dunnart.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from dunnart.tools.ssh.configuration import Configuration, Setting
 
@@ -97,12 +97,14 @@ class Options:
 
     # Tokens.
 
-    def expanded(self, text: str, *, more: Mapping[str, str] | None = None) -> str:
-        """Put values in the place of %h and the like, and of ${NAME}."""
-        tokens = self._tokens() | dict(more or {})
+    def expanded(self, text: str, *, variables: bool = False) -> str:
+        """Put values in the place of %h and the like, and of ${NAME} if that is wanted: a shell does it by itself."""
+        tokens = self._tokens()
 
         def value(found: re.Match[str]) -> str:
             if found[2] is not None:
+                if not variables:
+                    return found[0]
                 if found[2] not in os.environ:
                     raise ConfigError(f"{text!r} wants the variable {found[2]}, which is not set")
                 return os.environ[found[2]]
@@ -114,7 +116,7 @@ class Options:
 
     def path(self, text: str) -> str:
         """A path, whose ~ and tokens are expanded."""
-        return os.path.expanduser(self.expanded(text))
+        return os.path.expanduser(self.expanded(text, variables=True))
 
     def _tokens(self) -> dict[str, str]:
         from socket import gethostname

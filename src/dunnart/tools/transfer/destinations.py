@@ -11,6 +11,8 @@ from dunnart.errors import ConfigError
 _URI = re.compile(r"(scp|sftp)://(?:([^@/]*)@)?(\[[^\]/]+\]|[^:/@]*)(?::([0-9]{1,5}))?(?:/(.*))?", re.DOTALL)
 _BRACKETED = re.compile(r"(?:([^/]*)@)?\[([^\]/]+)\](?::(.*))?", re.DOTALL)
 _HOP = re.compile(r"(?:ssh://)?(?:(.*)@)?(\[[^\]]+\]|[^:@\[\]]+)(?::([0-9]{1,5}))?", re.DOTALL)
+_SHELLS = frozenset("'`\"$\\;&<>|(){}")
+"""What is not in names: they may come from elsewhere, and stand in commands that a shell runs, such as ProxyCommand."""
 _DRIVES = os.name == "nt"
 
 
@@ -116,6 +118,8 @@ def uri(text: str, default: str = ".") -> Place:
 def _host(name: str, user: str | None, port: int = 0) -> Host:
     if not name or name.startswith("-") or not name.isprintable() or " " in name:
         raise ConfigError(f"{name!r} is no host")
-    if (user or "").startswith("-"):
+    if _SHELLS.intersection(name):
+        raise ConfigError(f"{name!r} is no host: a shell would take some of it for its own")
+    if (user or "").startswith("-") or _SHELLS.difference("\\").intersection(user or "") or (user or "").endswith("\\"):
         raise ConfigError(f"{user!r} is no user")
     return Host(name, user or "", port)

@@ -98,6 +98,8 @@ def test_tokens() -> None:
     found = options("HostName=%h.example.org", "Port=23", "User=ann")
     text = found.expanded("%n %h %p %r %u %d %%h")
     assert text == f"h h.example.org 23 ann {found.expanded('%u')} {os.path.expanduser('~')} %h"
+    assert found.expanded("${HOME}") == "${HOME}"
+    assert found.path("${HOME}/%n") == os.path.expanduser("~/h")
     with pytest.raises(ConfigError, match="%q"):
         found.expanded("%q")
 

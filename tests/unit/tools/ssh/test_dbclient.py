@@ -20,7 +20,21 @@ def test_flags_of_ssh_stand_before_the_host_and_behind_it() -> None:
     assert flags.parse(["-X", "host"]).notes == ["-X: there is nothing here for X11; it is ignored"]
 
 
-@pytest.mark.parametrize("line", ["", "-p", "-w any host", "-I x host", "-O exit host", "-L x -W y host"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "-p",
+        "$(id)",
+        "a;b@host",
+        "`id`@host",
+        "ssh://x$y@h",
+        "-w any host",
+        "-I x host",
+        "-O exit host",
+        "-L x -W y host",
+    ],
+)
 def test_what_is_no_command_line(line: str) -> None:
     with pytest.raises((ConfigError, getopt.GetoptError)):
         flags.parse(line.split())
