@@ -70,12 +70,6 @@ def echoing(path: Path | None = None) -> Iterator[Echo]:
         thread.join(SECONDS)
 
 
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def dial(address: Any) -> socket.socket:
     """Connect, as soon as somebody listens."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET

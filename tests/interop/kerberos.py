@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.interop.support import SECONDS, environment, eventually, program
+from tests.interop.support import SECONDS, environment, eventually, free_port, program
 
 REALM = "DUNNART.TEST"
 PASSWORD = "open sesame"
@@ -32,9 +31,7 @@ class Realm:
         self.folder = folder
         self.name = name
         self.keytab = str(folder / "keytab")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         (folder / "krb5.conf").write_text(
             f"[libdefaults]\ndefault_realm = {name}\ndns_lookup_kdc = false\ndns_lookup_realm = false\nrdns = false\n"
             "dns_canonicalize_hostname = false\nudp_preference_limit = 1\nforwardable = true\n"

@@ -57,6 +57,17 @@ def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> bool:
     return True
 
 
+def free_port() -> int:
+    """One that nobody listens at now, for servers that cannot choose for themselves.
+
+    The system gives ports above 32,767 to whoever connects, so that one of those may be taken before it is used.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            return port
+
+
 @dataclass(frozen=True)
 class Blob:
     """Data that no compression and no repetition helps with."""

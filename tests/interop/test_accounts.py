@@ -6,7 +6,6 @@ The service files are in a folder of their own; an account is made for these tes
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
 from tests.interop.pam_services import needs_pam
 from tests.interop.pam_services import program as script
-from tests.interop.support import SECONDS, Keys, Served, answering, eventually, program, write_key
+from tests.interop.support import SECONDS, Keys, Served, answering, eventually, free_port, program, write_key
 
 pytestmark = needs_pam
 PASSWORD = "correct horse"
@@ -95,9 +94,7 @@ exit 5
 def sshd(folder: Path, use_pam: str) -> Iterator[int]:
     """The real one, on a port of its own, for as long as the block lasts."""
     write_key(folder / "host", "ed25519")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nStrictModes no\n"
         f"UsePAM {use_pam}\nPidFile none\nAcceptEnv LANG LC_*\n"

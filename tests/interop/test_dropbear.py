@@ -32,6 +32,7 @@ from tests.interop.support import (
     Keys,
     environment,
     eventually,
+    free_port,
     program,
     started,
     write_key,
@@ -117,12 +118,6 @@ def serving(command: Sequence[str], log: Path, port: int = 0, **variables: str) 
         process.wait()
         process.stdout.close()
     assert "Traceback" not in log.read_text()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_logins_with_a_host_key_of_dropbears(folder: Folder, tmp_path: Path) -> None:

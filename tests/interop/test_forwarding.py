@@ -18,8 +18,8 @@ import pytest
 
 from tests.interop.clients import Dropbear, OpenSsh, Paramiko, Putty
 from tests.interop.conftest import Serve
-from tests.interop.forwards import MIB, dial, echoing, exchange, free_port, open_descriptors
-from tests.interop.support import SECONDS, Served, environment, eventually, program, started
+from tests.interop.forwards import MIB, dial, echoing, exchange, open_descriptors
+from tests.interop.support import SECONDS, Served, environment, eventually, free_port, program, started
 
 DATA = os.urandom(8 * MIB)
 PROGRAMS: dict[str, Any] = {"OpenSSH": OpenSsh(), "Dropbear": Dropbear(), "PuTTY": Putty()}

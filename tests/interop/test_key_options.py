@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.forwards import Echo, echoing, free_port
-from tests.interop.support import SECONDS, Keys, Served, environment, program, serve
+from tests.interop.forwards import Echo, echoing
+from tests.interop.support import SECONDS, Keys, Served, environment, free_port, program, serve
 from tests.interop.test_our_client import Peer, sshd
 
 SHOW = 'echo "forced: ${SSH_ORIGINAL_COMMAND-none}"'

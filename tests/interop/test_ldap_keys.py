@@ -19,8 +19,7 @@ from dunnart.keys import PrivateKey
 from dunnart.plugins.key_sources import KeySources
 from dunnart.plugins.ldap_keys import LdapKeys, Options
 from dunnart.server import Allow, Attempt, Context, Deny, PublicKeyCredential, Rights
-from tests.interop.forwards import free_port
-from tests.interop.support import SECONDS, eventually, missing
+from tests.interop.support import SECONDS, eventually, free_port, missing
 from tests.interop.test_our_client import answers
 from tests.unit.plugins.test_key_look_ups import certificate_file
 

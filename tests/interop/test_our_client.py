@@ -35,7 +35,18 @@ from dunnart.client import (
 from dunnart.daemon.ways_in import this_user
 from dunnart.errors import AgentError, AuthenticationFailed, ChannelError, ConnectionClosed, HostKeyError
 from dunnart.keys import KnownHosts, PrivateKey, PublicKey
-from tests.interop.support import KEY_KINDS, MIB, SECONDS, Blob, Keys, eventually, missing, program, write_key
+from tests.interop.support import (
+    KEY_KINDS,
+    MIB,
+    SECONDS,
+    Blob,
+    Keys,
+    eventually,
+    free_port,
+    missing,
+    program,
+    write_key,
+)
 from tests.interop.support import serve as serve_ours
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -59,13 +70,6 @@ class Peer:
         """Connect to it."""
         defaults: dict[str, Any] = {"user": this_user().name, "keys": [key], "agent": False, "known_hosts": self.known}
         return connect("127.0.0.1", self.port, **(defaults | options))
-
-
-def free_port() -> int:
-    """One that nobody listens at now; these servers cannot choose for themselves."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:

@@ -16,8 +16,8 @@ import pytest
 from dunnart.daemon.ways_in import this_user
 from tests.interop.forwards import echoing
 from tests.interop.ssh_programs import Home, line, way
-from tests.interop.support import SECONDS, Keys, eventually, program
-from tests.interop.test_our_client import SERVERS, Peer, free_port, stop
+from tests.interop.support import SECONDS, Keys, eventually, free_port, program
+from tests.interop.test_our_client import SERVERS, Peer, stop
 
 USER = this_user().name
 _PIPE = (

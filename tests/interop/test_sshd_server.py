@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from dunnart.daemon.ways_in import this_user
-from tests.interop.support import _LIVING_ELSEWHERE, _SOURCE, SECONDS, Keys, environment, eventually, program, write_key
+from tests.interop.support import (
+    _LIVING_ELSEWHERE,
+    _SOURCE,
+    SECONDS,
+    Keys,
+    environment,
+    eventually,
+    free_port,
+    program,
+    write_key,
+)
 
 USER = this_user().name
 DEBIAN = """\
@@ -56,13 +65,6 @@ Match User USER
     PermitTTY no
     DisableForwarding yes
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("0.0.0.0", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Machine:

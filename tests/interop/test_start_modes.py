@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 
 from dunnart.daemon.ways_in import this_user
-from tests.interop.support import _LIVING_ELSEWHERE, _SOURCE, SECONDS, Keys, environment, eventually, missing, program
+from tests.interop.support import (
+    _LIVING_ELSEWHERE,
+    _SOURCE,
+    SECONDS,
+    Keys,
+    environment,
+    eventually,
+    free_port,
+    missing,
+    program,
+)
 
 ROOT = os.geteuid() == 0
 USER = this_user().name
@@ -114,13 +124,6 @@ def ended(command: Sequence[str], world: World) -> Iterator[subprocess.Popen[byt
     finally:
         process.terminate()
         process.wait(SECONDS)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -83,18 +84,14 @@ def test_two_sessions_have_displays_of_their_own(server: Served, display: Displa
     inside = f"echo $DISPLAY; {program('xdpyinfo')} | grep -c dimensions; read x"
     line, env = OpenSsh().command(server, "-Y")
     found = set()
-    running = [
-        subprocess.Popen([*line, inside], env=env | display.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    try:
-        for each in running:
-            assert each.stdout is not None
-            found.add(each.stdout.readline())
-            assert each.stdout.readline() == b"1\n"
-    finally:
-        for each in running:
-            each.communicate(b"\n", timeout=SECONDS)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):  # one after the other: xauth locks the client's file, and gives up if it is locked too often
+            session = subprocess.Popen([*line, inside], env=env | display.environment, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE)  # fmt: skip
+            stack.callback(session.communicate, b"\n", timeout=SECONDS)
+            assert session.stdout is not None
+            found.add(session.stdout.readline())
+            assert session.stdout.readline() == b"1\n"
     assert len(found) == 2
 
 
