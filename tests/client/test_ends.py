@@ -16,7 +16,7 @@ import pytest
 
 import dunnart
 from dunnart.client import CLIENT_LIMITS, Exit, connect
-from dunnart.client.connection import _contexts
+from dunnart.client.loops import _contexts
 from dunnart.crypto.profiles import PROFILES
 from dunnart.errors import ChannelError, ConnectionClosed, LocalProtocolError
 from dunnart.keys import KnownHosts

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dunnart.client import loops
 from dunnart.client.agent import agent_place
 from dunnart.client.channel import Bell, Channel, StderrUse
 from dunnart.client.closing import Closing
@@ -49,7 +50,7 @@ from dunnart.protocol.questions import (
     WorkQuestion,
 )
 from dunnart.protocol.requests import UnknownGlobalRequest
-from dunnart.runtime.pump import ProtocolLoop, Pump
+from dunnart.runtime.pump import Pump
 from dunnart.wire.encoding import text, uint32
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ if TYPE_CHECKING:
     from dunnart.protocol.core import EngineConfig
 
 _LOG = logging.getLogger("dunnart.client")
-_contexts: dict[tuple[asyncio.AbstractEventLoop, int], tuple[ProtocolLoop, int]] = {}
-"""What connections share, by event loop and size of their packets, and how many they are."""
 
 
 class Connection(Closing):
@@ -95,7 +94,7 @@ class Connection(Closing):
         self.port = host_key.port
         self.user = config.user
         self._packet_bytes = config.limits.channel_packet_bytes
-        self.pump = Pump(_join(self._loop, self._packet_bytes), sock, config, self)
+        self.pump = Pump(loops.join(self._loop, self._packet_bytes), sock, config, self)
 
     # What is opened on it.
 
@@ -463,7 +462,7 @@ class Connection(Closing):
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        _leave(self._loop, self._packet_bytes)
+        loops.leave(self._loop, self._packet_bytes)
         self._lost.set()
 
     def _end(self, error: DunnartError) -> None:
@@ -597,21 +596,3 @@ class Connection(Closing):
         AuthRefused: _no_login,
         ConnectionEnded: _ended,
     }
-
-
-def _join(loop: asyncio.AbstractEventLoop, packet_bytes: int) -> ProtocolLoop:
-    for key in [key for key in _contexts if key[0].is_closed()]:
-        del _contexts[key]
-    context, users = _contexts.get((loop, packet_bytes)) or (None, 0)
-    if context is None:
-        context = ProtocolLoop(loop, channel_packet_bytes=packet_bytes)
-    _contexts[loop, packet_bytes] = (context, users + 1)
-    return context
-
-
-def _leave(loop: asyncio.AbstractEventLoop, packet_bytes: int) -> None:
-    context, users = _contexts[loop, packet_bytes]
-    if users > 1:
-        _contexts[loop, packet_bytes] = (context, users - 1)
-    else:
-        del _contexts[loop, packet_bytes]

@@ -10,9 +10,10 @@ packs them by hand.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from dunnart.errors import DecodeError
 from dunnart.wire import encoding
@@ -45,6 +46,7 @@ MPInt = Annotated[int, WireType(Reader.mpint, encoding.mpint)]
 NameList = Annotated[tuple[str, ...], WireType(Reader.name_list, encoding.name_list)]
 Cookie = Annotated[bytes, WireType(_cookie, bytes)]
 Rest = Annotated[bytes, WireType(Reader.rest, bytes)]
+SecretRest = Annotated[bytes, WireType(Reader.rest, bytes, secret=True)]
 
 
 class Structure:
@@ -68,6 +70,13 @@ class Structure:
     def encode(self) -> bytes:
         """The bytes that `decode` reads."""
         return self._prefix + b"".join([wire_type.write(getattr(self, name)) for name, wire_type in self._wire_types])
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name, _ in self._wire_types)
+
+    __hash__ = None  # type: ignore[assignment] # its fields may change
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -95,9 +104,11 @@ _M = TypeVar("_M", bound=Message)
 @dataclass_transform()
 def structure(cls: type[_S]) -> type[_S]:
     """Make a dataclass with a codec from an annotated class."""
-    made = dataclass(slots=True, repr=False)(cls)
-    hints = get_type_hints(made, include_extras=True)
-    made._wire_types = tuple((item.name, hints[item.name].__metadata__[0]) for item in fields(made))  # type: ignore[arg-type]  # noqa: SLF001
+    # There are a hundred of them, and this is much of what a server's start computes: what a dataclass would generate
+    # for each, to compare and show it, is inherited; and annotations, which are names here, are looked up by name.
+    made = dataclass(slots=True, repr=False, eq=False)(cls)
+    names = vars(sys.modules[cls.__module__])
+    made._wire_types = tuple((item.name, names[item.type].__metadata__[0]) for item in fields(made))  # type: ignore[arg-type,index]  # noqa: SLF001
     return made
 
 
@@ -380,7 +391,7 @@ class UserauthInfoResponse(Message):
     """RFC 4256 §3.4; `responses` holds `count` strings."""
 
     count: UInt32
-    responses: Annotated[bytes, WireType(Reader.rest, bytes, secret=True)]
+    responses: SecretRest
 
 
 @structure
