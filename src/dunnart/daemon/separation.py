@@ -44,6 +44,7 @@ def separate(config: ServeConfig) -> Separation | None:
         folder = config.empty_folder
         _prepare(folder)
     confinement = Confinement(user, uid, gid, folder)
+    _load(config)
     return Separation.begin(
         "dunnart.daemon.confinement:run_worker", (json.dumps(confinement.arguments()),), config.workers
     )
