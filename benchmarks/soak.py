@@ -494,9 +494,10 @@ def report(found: list[Holdings], soak: Soak) -> str:
 
 
 def growth(found: list[Holdings]) -> list[str]:
-    """Say what has grown since everything had happened once: the medians of the first and last hours count."""
-    first, last = found[_WARM_HOURS : _WARM_HOURS + 3], found[-3:]
-    if len(found) < _WARM_HOURS + 6:
+    """Say what has grown since everything had happened once: the medians of the first and last whole turn count."""
+    turn = len(_TROUBLES)
+    first, last = found[_WARM_HOURS : _WARM_HOURS + turn], found[-turn:]
+    if len(found) < _WARM_HOURS + 2 * turn:
         return ["too few hours to tell whether anything grows"]
     grown = []
     for number, name in enumerate(Holdings._fields):
