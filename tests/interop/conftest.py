@@ -25,7 +25,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def blob(tmp_path_factory: pytest.TempPathFactory) -> Blob:
-    return make_blob(tmp_path_factory.mktemp("data") / "blob", 24 * MIB)
+    return make_blob(tmp_path_factory.mktemp("data") / "blob", 64 * MIB)
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def test_logins_by_each_kind_of_key(peer: Peer, keys: Keys, kind: str) -> None:
     run(test)
 
 
-def test_a_lot_each_way(peer: Peer, keys: Keys, blob: Blob) -> None:
+def test_64_mib_each_way(peer: Peer, keys: Keys, blob: Blob) -> None:
     async def test() -> None:
         async with peer.connect(keys.path("ed25519")) as connection:
             assert (await connection.run("sha256sum", blob.data)).stdout[:64].decode() == blob.sha256
