@@ -407,6 +407,20 @@ def test_what_crosses_our_close_is_dropped(message: Any) -> None:
     assert made.client.numbers[-1] == 97
 
 
+def test_a_window_may_still_be_opened_once_a_channel_is_closed() -> None:
+    """As paramiko does, whose reader is a thread of its own; nothing else may come then."""
+    made, _, there = opened()
+    made.server.engine.close_channel(there)
+    made.run()
+    assert made.server.of(ChannelClosed) == [ChannelClosed(there)]
+    made.client.send(ChannelWindowAdjust(there, 5))
+    made.run()
+    assert made.server.ended is None
+    made.client.send(ChannelData(there, b"x"))
+    made.run()
+    assert made.server.ended is not None
+
+
 def test_data_after_eof_is_dropped() -> None:
     made, here, there = opened(limits=SMALL)
     made.client.engine.send_eof(here)

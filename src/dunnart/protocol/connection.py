@@ -189,6 +189,8 @@ class Connection:
         if len(payload) != _ADJUST_LENGTH:
             raise DecodeError("CHANNEL_WINDOW_ADJUST's length does not fit")
         number, count = _NUMBER_AND_LENGTH.unpack_from(payload, 1)
+        if number < self._next_number and number not in self._channels:
+            return  # it is closed: paramiko's reader may lag behind, and OpenSSH passes over it, too
         channel = self._remote_channel(number)
         channel.send_window.grant(count)
         if channel.starved and count:
