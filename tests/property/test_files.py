@@ -104,7 +104,6 @@ class Files(RuleBasedStateMachine):
                 shutil.rmtree(folder)
 
     def same(self, act: Callable[[FileSystem], object], *, any_error: bool = False) -> object:
-        any_error = any_error or self.odd_link  # any path may lead over it
         found = [outcome(lambda files=files: act(files)) for files in self.systems]  # type: ignore[misc]
         if any_error:
             found = ["error" if str(each).startswith("error") else each for each in found]
@@ -119,7 +118,7 @@ class Files(RuleBasedStateMachine):
             return "opened"
 
         # Of a directory that is to be created as a file two things are wrong at once.
-        return files if self.same(act, any_error=odd(path)) == "opened" else None
+        return files if self.same(act, any_error=odd(path) or self.odd_link) == "opened" else None
 
     @rule(path=PATHS, mode=MODES, permissions=PERMISSIONS)
     def open_and_keep(self, path: bytes, mode: OpenMode, permissions: int) -> None:

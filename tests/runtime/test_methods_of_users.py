@@ -8,7 +8,7 @@ import pytest
 
 from dunnart.protocol.events import AuthRefused, LoggedIn
 from dunnart.protocol.questions import CredentialQuestion, InteractiveCredential, PasswordCredential, PromptQuestion
-from dunnart.server import Candidate
+from dunnart.server import Candidate, login
 from tests.runtime.driver import PASSWORD, USER, Client, eventually
 from tests.runtime.test_placements import every_placement, placed
 from tests.runtime.test_rights import Granting
@@ -63,6 +63,7 @@ async def test_what_is_no_chain_lets_nobody_in(where: tuple[str, int], caplog: p
 
 async def test_how_long_it_took_to_find_out_is_not_seen() -> None:
     """Groups are looked up only for users who exist (THREATS R15)."""
+    assert login._FAILURE_SECONDS == 0.005
     async with placed(("loop", 1), authenticators=[Granting(None)], methods_for=lambda _: ("password",)) as server:
         slept: list[float] = []
         sleep = asyncio.sleep
