@@ -790,8 +790,7 @@ print(tracemalloc.get_traced_memory()[1])
 
 
 def test_what_is_staged_is_not_in_memory(tmp_path: Path) -> None:
-    """Only pieces pass through: fsspec copies from the spool by itself. In a process of its own, for no other
-    test's threads to be counted."""
+    """Only pieces pass through: fsspec copies from the spool by itself. No other test's threads are counted."""
     done = subprocess.run(
         [sys.executable, "-c", UPLOADED_IN_PIECES, str(tmp_path)], capture_output=True, text=True, check=True
     )
