@@ -203,18 +203,19 @@ class _PamBase:
         return Prompt((), "", text)
 
     async def _verdict(self, attempt: Attempt, helper: _Helper, heard: dict[str, object], said: str) -> AuthReply:
-        if heard["allowed"] is not True:
-            return Deny(str(heard["detail"]))
         account = await attempt.run(os_account.find, attempt.user)
+        if heard["allowed"] is not True:
+            return Deny(str(heard["detail"]), unknown_user=account is None)
         if account is None:
             return Deny("no such user here", unknown_user=True)
         environment = heard["environment"]
         assert isinstance(environment, dict)
         change = heard["change"] is True
         rights = replace(Rights.nothing(), sessions=True, pty=True) if change else Rights()
+        greeting = "\n".join(filter(None, (said, str(heard["welcome"])[:_MOST_TEXT])))
         variables = tuple((str(name), str(value)) for name, value in environment.items())
         opened = Opened(
-            account.name, account.uid, account.gid, account.home, account.shell, forks=helper.forks, said=said,
+            account.name, account.uid, account.gid, account.home, account.shell, forks=helper.forks, said=greeting,
             change_password=change,
         )  # fmt: skip
         return Allow(opened, replace(rights, environment=variables))

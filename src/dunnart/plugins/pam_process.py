@@ -7,7 +7,8 @@ It reads and writes lines of JSON on descriptor 3, the server being at the other
                                              pam_chauthtok if it must, pam_setcred, pam_open_session
                                        ◄──   {"prompts": [[text, echo], …], "text": …}    as often as a module asks
     {"answers": [text, …]}             ──►
-                                       ◄──   {"allowed": true, "environment": {…}, "text": …}    or false and "detail"
+                                       ◄──   {"allowed": true, "environment": {…}, "text": …, "welcome": …}
+                                             or false and "detail"; "welcome" is what the session's modules have said
     the end of the connection          ──►   pam_close_session, pam_setcred(delete), pam_end
 
 Once the user is in, it forks his programs, as descriptor 4 orders (`dunnart.runtime.forked`): so they have the limits,
@@ -98,6 +99,7 @@ class Pam:
         self._password = order["password"]
         self._one_password = self._password is not None
         self._said: list[str] = []
+        self.text = ""
         self._gone = False
         self._pam = ctypes.CDLL("libpam.so.0")
         self._pam.pam_strerror.restype = ctypes.c_char_p
@@ -193,6 +195,7 @@ class Pam:
             return self._failed("pam_acct_mgmt", status)
         if self._item(_USER) != self._user:
             return "a module has changed the user's name"
+        self.text = self.said()
         self._take_groups()  # which pam_group adds to
         status = self._pam.pam_setcred(self._handle, _ESTABLISH)
         if status != _SUCCESS and not self._proved:  # without a password there may be none to be had
@@ -259,9 +262,12 @@ def main(_arguments: list[str]) -> int:
         return 1
     try:
         detail = pam.log_in()
+        rest = pam.said()
+        text, welcome = ("\n".join(filter(None, (pam.text, rest))), "") if detail else (pam.text, rest)
         control.write(
-            allowed=not detail, detail=detail, text=pam.said(), environment=pam.environment(), change=pam.must_change
-        )
+            allowed=not detail, detail=detail, text=text, welcome=welcome, environment=pam.environment(),
+            change=pam.must_change,
+        )  # fmt: skip
         if not detail:
             forked.main(ORDERS, 0, until=CONTROL)
     except Gone:

@@ -102,7 +102,11 @@ async def test_a_module_denies(service: Callable[[str], str]) -> None:
         reply = await ask(pam, BEGIN)
         assert isinstance(reply, Deny)
         assert reply.detail.startswith("pam_authenticate: ")
+        assert not reply.unknown_user
         assert pam._helpers == {}
+        reply = await ask(pam, BEGIN, "no-such-user")
+        assert isinstance(reply, Deny)
+        assert reply.unknown_user
 
 
 async def test_a_question_and_its_answer(service: Callable[[str], str], tmp_path: Path) -> None:
@@ -138,6 +142,18 @@ async def test_what_modules_say_reaches_the_user(service: Callable[[str], str], 
             assert isinstance(asked, Prompt)
             assert (asked.prompts, asked.instruction.strip()) == ((), "Mind the gap, root.")
             assert isinstance(await ask(pam, answers()), kind)
+
+
+async def test_what_a_session_s_modules_say_is_for_the_shell(service: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("The message of the day.")
+    text = "auth required pam_permit.so\naccount required pam_permit.so\n"
+    text += f"session required pam_echo.so file={tmp_path}/note\n"
+    async with made(Pam, service(text)) as pam:
+        reply, said = await to_the_end(pam)
+        assert said == []
+        assert isinstance(reply, Allow)
+        assert isinstance(reply.grant, Opened)
+        assert reply.grant.said.strip() == "The message of the day."
 
 
 async def test_a_closed_account(service: Callable[[str], str]) -> None:
