@@ -154,19 +154,27 @@ class LocalFiles:
         next(entries)  # a generator that never began would not close the folder when it is closed
         return entries
 
-    @staticmethod
-    def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    def _entries(self, fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
         try:
             here = os.fstat(fd)
             yield b"", here
             yield b".", here
-            yield b"..", here
+            yield b"..", self._above(fd, here)
             with os.scandir(fd) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
                         yield os.fsencode(entry.name), entry.stat(follow_symlinks=False)
         finally:
             os.close(fd)
+
+    def _above(self, fd: int, here: os.stat_result) -> os.stat_result:
+        """What is known of the directory above an open one; above the root there is the root."""
+        if self._root is not None and os.path.samestat(here, os.fstat(self._root)):
+            return here
+        try:
+            return os.stat("..", dir_fd=fd)
+        except OSError:  # a directory that may be listed, and not gone into
+            return here
 
     def stat(self, path: bytes, *, follow: bool) -> os.stat_result:
         """What is known of a file, or of the symbolic link itself."""

@@ -253,6 +253,16 @@ def test_appending(files: Files) -> None:
     assert files.content(b"f") == b"one two and three"
 
 
+def test_a_listing_shows_the_directory_above(files: Files) -> None:
+    files.needs("modes")
+    files.system.make_directory(b"d", NOTHING)
+    files.system.make_directory(b"d/e", NOTHING)
+    files.system.set(b"d", Attributes(mode=0o751), follow=True)
+    assert stat.S_IMODE(dict(files.system.scan(b"d/e"))[b".."].st_mode) == 0o751
+    top = dict(files.system.scan(b"/"))
+    assert top[b".."].st_mode == top[b"."].st_mode
+
+
 def test_directories(files: Files) -> None:
     system = files.system
     system.make_directory(b"d", NOTHING)
