@@ -146,7 +146,7 @@ class Rules:
         self._config = config
         self._make = make
         self._lock = threading.Lock()
-        self._logins: OrderedDict[int, dict[str, _Settled]] = OrderedDict()
+        self._logins: OrderedDict[int, tuple[str, _Settled]] = OrderedDict()
         fitting = [(), *((number,) for number in range(len(config.match)))]
         # Whatever is wrong with a table is told at the start.
         self._variants: dict[tuple[int, ...], _Variant] = {}
@@ -177,15 +177,16 @@ class Rules:
         login = self._login(candidate.user, candidate.peer.host, candidate.local.host, candidate.local.port)
         settled = self._settle(login)
         with self._lock:
-            self._logins.setdefault(candidate.connection, {})[candidate.user] = settled
+            self._logins[candidate.connection] = candidate.user, settled
             while len(self._logins) > _MOST_LOGINS:
                 self._logins.popitem(last=False)
         return settled.variant.chains
 
     def settled(self, connection: int, user: str) -> _Settled | None:
-        """Give what was settled for a login."""
+        """Give what was settled for a login: of a connection, the last one."""
         with self._lock:
-            return self._logins.get(connection, {}).get(user)
+            found = self._logins.get(connection)
+        return found[1] if found is not None and found[0] == user else None
 
     def of_anybody(self, method: str) -> Authenticator:
         """Give what exchanges keys by a method; variants with the same options share it, and so what it knows."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from dunnart.crypto.kex import with_gssapi
@@ -312,6 +313,17 @@ def _host_certificate(given: HostCertificate, keys: Sequence[PublicKey]) -> Cert
     if certificate.key not in keys:
         raise ConfigError(f"{certificate.key_id!r} is for none of the host keys", key="host_certificates")
     return certificate
+
+
+def may_set(config: ServerConfig, name: str, value: str) -> bool:
+    """Tell whether a client may set a session's variable."""
+    return (
+        any(fnmatchcase(name, pattern) for pattern in config.accept_env)
+        and bool(name)
+        and not any(character in name for character in "\0=\n")
+        and "\0" not in value
+        and len(name) + len(value) <= config.limits.environment_bytes
+    )
 
 
 def _listen(value: object) -> tuple[object, ...]:

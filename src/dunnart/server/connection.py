@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,6 +55,7 @@ from dunnart.runtime.admission import Outcome
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pump import Pump
 from dunnart.server.channel import ServerChannel
+from dunnart.server.config import may_set
 from dunnart.server.facts import Address, Asked, SessionFacts
 from dunnart.server.forwarded import Forwarded
 from dunnart.server.interfaces import AuditEvent
@@ -467,18 +467,12 @@ class ServerConnection:
         self.pump.tick()
 
     def _set_variable(self, channel: ServerChannel, request: EnvironmentRequest) -> bool:
-        limits = self.server.config.limits
-        name, value = request.variable, request.value
-        if (
-            not any(fnmatchcase(name, pattern) for pattern in self.server.config.accept_env)
-            or not name
-            or any(character in name for character in "\0=\n")
-            or "\0" in value
-            or len(name) + len(value) > limits.environment_bytes
-            or len(channel.variables) >= limits.environment_variables
-        ):
+        config = self.server.config
+        if not may_set(config, request.variable, request.value):
             return False
-        channel.set_variable(name, value)
+        if len(channel.variables) >= config.limits.environment_variables:
+            return False
+        channel.set_variable(request.variable, request.value)
         return True
 
     def _set_terminal(self, channel: ServerChannel, request: PtyRequest) -> bool:

@@ -26,12 +26,13 @@ from dunnart.protocol.requests import (
     decode_channel_request,
 )
 from dunnart.runtime.logs import clean
+from dunnart.server.config import may_set
 from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, Terminal
 from dunnart.server.host import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
 from dunnart.server.processes.link import Link
-from dunnart.server.processes.verified import Terms, Verified
+from dunnart.server.processes.verified import Terms, Verified, check_address
 
 if TYPE_CHECKING:
     import socket
@@ -46,6 +47,8 @@ _LOG = logging.getLogger("dunnart.server")
 _KINDS = ("shell", "exec", "subsystem")
 _MOST_QUESTIONS = 4096
 _MOST_CONNECTIONS = 1_000_000
+_CLOSING = 1000  # connections whose descriptor is closed already
+_MOST_OF_A_BYTE = 7  # JSON makes six of some, and there is a little beside a client's text
 
 
 class _Whose(NamedTuple):
@@ -65,7 +68,7 @@ class _Connection:
         sessions: those that run, by channel.
         openings: channels that may be opened, but are not yet.
         wanted: those of them that the client was asked for.
-        prepared: sessions for which requests were answered.
+        prepared: sessions for which requests were answered, with the variables that this gave them.
         gone: it is over.
     """
 
@@ -77,7 +80,7 @@ class _Connection:
         self.sessions: dict[int, RawSession] = {}
         self.openings: set[int] = set()
         self.wanted: set[int] = set()
-        self.prepared: set[int] = set()
+        self.prepared: dict[int, dict[str, str]] = {}
         self.gone = False
 
     @property
@@ -108,6 +111,7 @@ class Conversation:
         self._next_token = 1
         self._connections: dict[int, _Connection] = {}
         self._questions: set[asyncio.Task[None]] = set()
+        self._most_connections = _most_connections()
         self._terms = Terms.of(host.config, host.config.decided_elsewhere)
         self._link = Link(sock, host.loop, self._receive, self._ended)
         self.ready = self._calls[0]
@@ -192,8 +196,10 @@ class Conversation:
 
     def _opened(self, frame: frames.Opened) -> None:
         # Numbers come in order, so that no process can speak for the connections of another, nor use one twice.
-        if frame.connection != self._next_number or len(self._connections) >= _MOST_CONNECTIONS:
+        if frame.connection != self._next_number:
             raise DecodeError(f"connection {frame.connection} is not the next one")
+        if len(self._connections) >= self._most_connections:
+            raise DecodeError("more connections than a process can have")
         self._connections[frame.connection] = _Connection(Verified(self._terms, self._host.loop.time()))
         self._next_number += self._host.config.workers
 
@@ -222,6 +228,8 @@ class Conversation:
         logging.getLogger(name).log(min(frame.level, logging.CRITICAL), "%s", message, extra=extra)
 
     def _audited(self, frame: frames.Audited) -> None:
+        if len(frame.details) > _MOST_OF_A_BYTE * self._host.config.limits.packet_bytes:
+            raise DecodeError("an event about more than a client can have said")
         peer, details = Address(frame.host, frame.port), frames.parse_json(frame.details)
         if not isinstance(details, dict):
             raise DecodeError("an event without details")
@@ -257,16 +265,29 @@ class Conversation:
         if frame.terminal and not connection.whose.rights.pty:
             raise DecodeError("a terminal for a login that may not have one")
         terminal = Terminal.of(PtyRequest.decode(frame.terminal)) if frame.terminal else None
-        variables = frames.split_texts(frame.environment)
+        variables = self._variables(frame, connection)
         facts = SessionFacts(
             connection.whose, frame.channel, frame.kind,
             frame.command if frame.kind == "exec" else None, frame.subsystem if frame.kind == "subsystem" else None,
-            dict(zip(variables[::2], variables[1::2], strict=False)), terminal, frame.opening,
+            variables, terminal, frame.opening,
         )  # fmt: skip
         key = (frame.connection, frame.channel)
         session = self._host.session(facts, _Channel(self._link, key))
         connection.sessions[frame.channel] = session
         self._host.begin(session, lambda yes: self.send(frames.Begun(*key, yes)))
+
+    def _variables(self, frame: frames.SessionAsked, connection: _Connection) -> dict[str, str]:
+        """The session's variables: those that a client may set, and those that its requests were answered with."""
+        texts = frames.split_texts(frame.environment)
+        variables = dict(zip(texts[::2], texts[1::2], strict=False))
+        given = connection.prepared.get(frame.channel, {}).items()
+        config = self._host.config
+        most = config.limits.environment_variables
+        if any(pair not in given and not may_set(config, *pair) for pair in variables.items()):
+            raise DecodeError("a variable that no client may set")
+        if len(variables) > most + len(given):
+            raise DecodeError("too many variables")
+        return variables
 
     def _requested(self, frame: frames.Requested) -> None:
         request = decode_channel_request(frame.name, frame.data)
@@ -313,28 +334,31 @@ class Conversation:
             self.send(instead)
 
     def _accept_asked(self, frame: frames.AcceptAsked) -> None:
-        self._ask(self._accept(frame))
+        peer = Address(frame.host, frame.port)
+        check_address(peer)
+        self._ask(self._accept(frame.token, peer))
 
-    async def _accept(self, frame: frames.AcceptAsked) -> None:
+    async def _accept(self, token: int, peer: Address) -> None:
         yes = False
         try:
-            yes = await self._host.accepts(Address(frame.host, frame.port)) is True
+            yes = await self._host.accepts(peer) is True
         finally:
-            self.send(frames.Answered(frame.token, yes))
+            self.send(frames.Answered(token, yes))
 
     def _methods_asked(self, frame: frames.MethodsAsked) -> None:
         connection = self._known(frame.connection)
         if self._host.config.methods_for is None:
             raise DecodeError("chains of methods that nobody gives")
-        connection.verified.seen_from(frame.peer_host, frame.peer_port, frame.local_host, frame.local_port)
-        connection.verified.tries(frame.user)
-        self._ask(self._find_methods(frame, connection))
-
-    async def _find_methods(self, frame: frames.MethodsAsked, connection: _Connection) -> None:
         peer, local = Address(frame.peer_host, frame.peer_port), Address(frame.local_host, frame.local_port)
+        connection.verified.seen_from(peer, local)
+        connection.verified.tries(frame.user)
+        candidate = Candidate(frame.user, peer, local, frame.connection)
+        self._ask(self._find_methods(frame, candidate, connection))
+
+    async def _find_methods(self, frame: frames.MethodsAsked, candidate: Candidate, connection: _Connection) -> None:
         chains: tuple[str, ...] = ()
         try:
-            chains = await self._host.methods(Candidate(frame.user, peer, local, frame.connection))
+            chains = await self._host.methods(candidate)
         finally:
             if connection.verified.user == frame.user:
                 connection.verified.chains = tuple(tuple(chain.split(",")) for chain in chains)
@@ -346,7 +370,7 @@ class Conversation:
         wanted = decisions.attempt_of(frame)
         if connection.facts is not None and not isinstance(wanted.credential, GssapiKeyExchange):
             raise DecodeError("a login after the login")
-        connection.verified.seen_from(frame.address, frame.port, frame.local_host, frame.local_port)
+        connection.verified.seen_from(Address(wanted.address, wanted.port), wanted.local)
         attempt = connection.verified.attempts(wanted)
         if isinstance(attempt, Deny):
             self.send(decisions.answered(frame.token, attempt))
@@ -427,7 +451,7 @@ class Conversation:
             raise DecodeError("a request of no name")
         if len(connection.prepared) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
-        connection.prepared.add(frame.channel)
+        connection.prepared.setdefault(frame.channel, {})
         self._ask(self._prepare(frame, asked, connection))
 
     async def _prepare(self, frame: frames.PrepareAsked, asked: Asked, connection: _Connection) -> None:
@@ -436,6 +460,8 @@ class Conversation:
             if frame.channel in connection.prepared:  # else it is gone already
                 variables = await self._host.prepare(asked, self._control(frame.connection, connection))
         finally:
+            if variables and frame.channel in connection.prepared:
+                connection.prepared[frame.channel].update(variables)
             texts = [item for pair in (variables or {}).items() for item in pair]
             self._answer(
                 lambda: frames.Prepared(frame.token, variables is not None, frames.join_texts(texts)),
@@ -445,7 +471,7 @@ class Conversation:
     def _unprepared(self, frame: frames.Unprepared) -> None:
         connection = self._known(frame.connection)
         if frame.channel in connection.prepared:
-            connection.prepared.discard(frame.channel)
+            del connection.prepared[frame.channel]
             self._host.unprepared(frame.connection, frame.channel)
 
     def _request_asked(self, frame: frames.RequestAsked) -> None:
@@ -487,6 +513,14 @@ class Conversation:
         frames.Audited: _audited,
         frames.Returned: _returned,
     }
+
+
+def _most_connections() -> int:
+    """Give how many connections a process can have: each is a descriptor, and their limit is inherited."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(soft + _CLOSING, _MOST_CONNECTIONS)
 
 
 class _Control:

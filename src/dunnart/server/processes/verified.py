@@ -10,6 +10,7 @@ neither have anything signed but what its connections need, nor name a user whos
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from dunnart.protocol.questions import (
     PublicKeyCredential,
 )
 from dunnart.protocol.requests import HostkeysProve
+from dunnart.server.facts import Address
 from dunnart.wire.encoding import Reader, string, text
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 _LONGEST_USER = 255
 _SIGNATURES = 100  # at once; an honest connection signs when it rekeys, or proves further host keys
 _SIGNATURES_PER_SECOND = 10.0
+_HIGHEST_PORT = 0xFFFF
+_LONGEST_ZONE = 16  # IFNAMSIZ: an interface's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Verified:
         passed: the methods that have let that one in, in this order, each with what it granted.
     """
 
-    __slots__ = ("_allowance", "_answers", "_asking", "_failures", "_numbered", "_peer", "_rounds", "_seen_at",
+    __slots__ = ("_allowance", "_answers", "_asking", "_ends", "_failures", "_numbered", "_rounds", "_seen_at",
                  "_terms", "chains", "passed", "session_id", "user")  # fmt: skip
 
     def __init__(self, terms: Terms, now: float) -> None:
@@ -118,7 +122,7 @@ class Verified:
         self._rounds = 0
         self._answers: int | None = None
         self._asking = False
-        self._peer: tuple[object, ...] | None = None
+        self._ends: tuple[Address, Address] | None = None
         self._allowance = float(_SIGNATURES)
         self._seen_at = now
 
@@ -168,19 +172,30 @@ class Verified:
 
     # Decisions.
 
-    def seen_from(self, *peer: object) -> None:
+    def seen_from(self, peer: Address, local: Address) -> None:
         """The process says where the client is, and what it has reached: always the same.
 
         Raises:
-            DecodeError: it said otherwise before.
+            DecodeError: it said otherwise before, or these are no addresses.
         """
-        if self._peer not in (None, peer):
+        if self._ends not in (None, (peer, local)):
             raise DecodeError("a connection from two places")
-        self._peer = peer
+        if self._ends is None:
+            check_address(peer)
+            check_address(local)
+            self._ends = peer, local
 
     def tries(self, user: str) -> None:
-        """Somebody wants to be this user; who wants to be another starts from nothing (RFC 4252 §5)."""
+        """Somebody wants to be this user; who wants to be another starts from nothing (RFC 4252 §5).
+
+        Raises:
+            DecodeError: nobody has such a name, or it is still being decided on somebody else.
+        """
+        if "\0" in user or len(user) > _LONGEST_USER:
+            raise DecodeError("an impossible user name")
         if user != self.user:
+            if self._asking:  # a yes to the one would be a yes to the other
+                raise DecodeError("another user while it is decided on one")
             self.user, self.passed, self._answers = user, [], None
             self.chains = () if self._terms.asks else self._terms.chains
 
@@ -197,8 +212,6 @@ class Verified:
             if credential.digest is not None:
                 self._exchanged(credential.digest)
         else:
-            if "\0" in attempt.user or len(attempt.user) > _LONGEST_USER:
-                raise DecodeError("an impossible user name")
             self.tries(attempt.user)
             attempt = self._checked(attempt)
             if (reason := self._untimely(attempt)) is not None:
@@ -297,7 +310,7 @@ class Verified:
         Raises:
             DecodeError: it was not seen here that they have.
         """
-        self.seen_from(frame.peer_host, frame.peer_port, frame.local_host, frame.local_port)
+        self.seen_from(Address(frame.peer_host, frame.peer_port), Address(frame.local_host, frame.local_port))
         self.tries(frame.user)
         reader = Reader(frame.grants)
         numbers = [reader.uint32() for _ in range(len(frame.grants) // 4)]
@@ -315,6 +328,22 @@ class Verified:
         steps = [_Passed(each, key, 0, Allow()) if each in elsewhere else next(passed) for each in chain]
         same = [each.number for each in steps] == numbers and steps[-1].key == key
         return tuple(each.reply for each in steps) if same else ()
+
+
+def check_address(address: Address) -> None:
+    """See that an address is one, or none: it stands in variables, in records, and on terminals.
+
+    Raises:
+        DecodeError: it is not.
+    """
+    host, _, zone = address.host.partition("%")
+    try:
+        if host:
+            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError) as error:
+        raise DecodeError("a client from no address") from error
+    if address.port > _HIGHEST_PORT or not (zone.isascii() and zone.isprintable() and len(zone) < _LONGEST_ZONE):
+        raise DecodeError("a client from no address")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,123 @@
+"""A protocol process that strangers have taken over lies about what its connections have said, or says too much."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dunnart.server import Allow, Attempt, AuthReply, Deny
+from dunnart.server.interfaces import SessionRequest
+from dunnart.server.processes import conversation
+from dunnart.server.processes.frames import (
+    AcceptAsked,
+    Audited,
+    AuthAnswered,
+    Begun,
+    Frame,
+    MethodsAnswered,
+    MethodsAsked,
+    PrepareAsked,
+    Prepared,
+    join_texts,
+)
+from tests.runtime.driver import USER, eventually
+from tests.security.test_handover import Fake, asked, opened, session, user_in
+
+OTHER = f"not-{USER}"
+
+
+def methods(user: str = USER, token: int = 1, host: str = "127.0.0.1") -> MethodsAsked:
+    return MethodsAsked(token, 1, user, host, 9, "127.0.0.1", 22)
+
+
+async def test_a_decision_about_one_user_lets_no_other_in() -> None:
+    decides, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        method = "password"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            decides.set()
+            await goes_on.wait()
+            return Allow() if attempt.user == USER else Deny()
+
+    fake = Fake(authenticator=Slow(), methods_for=lambda _: ["password"])
+    for frame in (opened(), methods()):
+        fake.process.send(frame)
+    await fake.answered(MethodsAnswered)
+    fake.process.send(asked())
+    await decides.wait()
+    fake.process.send(methods(OTHER, 2))  # while it is decided on the first
+    await eventually(lambda: fake.link.closed or len(fake.frames) == 2)
+    goes_on.set()
+    lies: list[Frame] = [user_in(user=OTHER), session()]
+    for lie in lies:
+        fake.process.send(lie)
+    await eventually(lambda: fake.link.closed or bool(fake.begun))
+    assert not fake.begun
+    await fake.close()
+
+
+async def test_variables_are_those_that_a_client_may_set_or_was_given() -> None:
+    class Display:
+        async def prepare(self, _request: SessionRequest) -> dict[str, str]:
+            return {"DISPLAY": "localhost:10"}
+
+    async def serves(*texts: str) -> bool:
+        fake = Fake(accept_env=["LANG"], session_requests={"x11-req": Display()})
+        await fake.log_in()
+        fake.process.send(PrepareAsked(1, 1, 0, "x11-req", b""))
+        await fake.answered(Prepared)
+        fake.process.send(replace(session(), environment=join_texts(texts)))
+        await eventually(lambda: fake.link.closed or any(isinstance(each, Begun) for each in fake.frames))
+        begun = bool(fake.begun)
+        await fake.close()
+        return begun
+
+    assert await serves("LANG", "C", "DISPLAY", "localhost:10")
+    for lie in (["BASH_ENV", "/tmp/x"], ["DISPLAY", "localhost:11"], ["LANG", "C\0"], ["LANG", "C" * 5000]):
+        assert not await serves(*lie)
+
+
+NOWHERE = ["\x1b]0;x\7", "127.0.0.1\n", "192.0.2.1 1 22", "fe80::1%\x1b[2J", "example.org", "1\0"]
+
+
+@pytest.mark.parametrize("host", NOWHERE)
+async def test_a_client_comes_from_an_address(host: str) -> None:
+    """It is shown to the user at his next login."""
+    for frame in (replace(asked(), address=host), replace(asked(), local_host=host), AcceptAsked(1, host, 9)):
+        fake = Fake()
+        for each in (opened(), frame):
+            fake.process.send(each)
+        await eventually(lambda fake=fake: fake.link.closed or bool(fake.frames))  # type: ignore[misc]
+        assert not fake.frames
+        await fake.close()
+
+
+@pytest.mark.parametrize("host", ["", "2001:db8::1", "fe80::1%eth0"])
+async def test_addresses_are_of_every_kind(host: str) -> None:
+    fake = Fake()
+    for frame in (opened(), replace(asked(), address=host)):
+        fake.process.send(frame)
+    answer = await fake.answered(AuthAnswered)
+    assert isinstance(answer, AuthAnswered)
+    assert answer.kind == 1
+    await fake.close()
+
+
+async def test_nothing_is_made_of_more_than_a_process_can_have_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "_CLOSING", -(10**9))
+    read: list[Any] = []
+    monkeypatch.setattr("dunnart.server.processes.frames.parse_json", read.append)
+    event = Audited(1, "login", 1, "u", "h", 1, b"[" + b"[]," * (1 << 20) + b"[]]")
+    lies: list[Frame] = [opened(), event]
+    for lie in lies:
+        fake = Fake()
+        fake.process.send(lie)
+        await eventually(lambda fake=fake: fake.link.closed)  # type: ignore[misc]
+        assert fake.worker.connections == 0
+        await fake.close()
+    assert event.details not in read
