@@ -397,11 +397,31 @@ class Pair:
         self.receiver.close()
 
 
+async def test_what_is_said_in_one_turn_is_sent_at_once() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps what is sent apart
+    theirs.settimeout(10)
+    link = Link(ours, asyncio.get_running_loop(), lambda _, __: None, lambda: None)
+    for number in (1, 2):
+        link.send(opened(number))
+    link.send(AddStderr(1, 2), (os.dup(0),))
+    link.send(opened(3))
+    await asyncio.sleep(0)
+    sizes = [len(theirs.recv(1000))]
+    data, found, _, _ = socket.recv_fds(theirs, 1000, 2)
+    assert [*sizes, len(data), len(found)] == [28, 18 + 14, 1]
+    link.send(opened(4))
+    link.close()
+    assert len(theirs.recv(1000)) == 14
+    os.close(found[0])
+    theirs.close()
+
+
 async def test_a_process_without_room_for_descriptors_gets_the_frames_and_the_next_ones_theirs() -> None:
     pair = Pair()
     attach = Attach(1, 2, terminal=False, typed=False, joined=False)
     pair.sender.send(attach, (os.dup(0),))
     pair.sender.send(AddStderr(1, 3), (os.dup(0),))
+    pair.sender._flush()
     with no_descriptors_left():
         pair.receiver._readable()
     pair.receiver._readable()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dunnart.server.plugins import Context
 
 _DATA_BYTES = 256 * 1024  # more than any libcrypt's crypt_data
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES = 16 * 1024
 _LONGEST = 511  # bytes; CRYPT_MAX_PASSPHRASE_SIZE - 1
 _NOBODY = "$y$j9T$" + "." * 22  # yescrypt as Debian and others have it
 _DAY_SECONDS = 86400
@@ -96,10 +96,9 @@ class Shadow:
             raise ConfigError("the plug-in shadow is for Linux")
         if os.geteuid() != 0:
             raise ConfigError("only root can read the hashes of passwords; run the server as root, or use pam")
-        self._libcrypt = _library("crypt")
+        self._libcrypt = _libcrypt()
         self._libcrypt.crypt_r.restype = ctypes.c_char_p
         self._libcrypt.crypt_r.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
-        self._libc = _library("c")
         self._nobody = _typical(context.options.file)
         if self.hashed(b"", self._nobody) is None:
             raise ConfigError(f"the system's libcrypt cannot make hashes as most of {context.options.file}", key="file")
@@ -113,7 +112,7 @@ class Shadow:
 
     def _decide(self, user: str, password: str) -> AuthReply:
         account = os_account.find(user)
-        entry = None if account is None else self.entry(account.name)
+        entry = None if account is None else entry_of(account.name)
         data = password.encode(errors="surrogateescape")
         usable = entry is not None and entry.hashed[:1] not in {"", "!", "*"}
         right = self._matches(data, entry.hashed if entry is not None and usable else None)
@@ -148,10 +147,6 @@ class Shadow:
         finally:
             ctypes.memset(data, 0, _DATA_BYTES)  # parts of the password may stand there
 
-    def entry(self, name: str) -> Entry | None:
-        """Ask the system for a user's entry."""
-        return entry_of(name, self._libc)
-
 
 class ShadowAccounts:
     """Lets in only whom the shadow file has neither locked, by a ! before the hash, nor closed, whatever the method.
@@ -164,7 +159,6 @@ class ShadowAccounts:
             raise ConfigError("the plug-in shadow is for Linux")
         if os.geteuid() != 0:
             raise ConfigError("only root can read the shadow file; run the server as root")
-        self._libc = _library("c")
 
     async def admit(self, attempt: Attempt, allowed: Allow) -> Allow | Deny:
         """Look at the user's entry, in a thread."""
@@ -172,7 +166,7 @@ class ShadowAccounts:
         return Deny(fault) if fault else allowed
 
     def _fault(self, user: str) -> str:
-        entry = entry_of(user, self._libc)
+        entry = entry_of(user)
         if entry is None:
             return ""
         if entry.hashed.startswith("!"):
@@ -180,11 +174,11 @@ class ShadowAccounts:
         return "the account has expired" if 0 <= entry.expires <= int(time.time()) // _DAY_SECONDS else ""
 
 
-def entry_of(name: str, libc: ctypes.CDLL | None = None) -> Entry | None:
+def entry_of(name: str) -> Entry | None:
     """Ask the system for a user's entry; only root can see it."""
     found, pointer = _Spwd(), ctypes.POINTER(_Spwd)()
     buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
-    status = (libc or _library("c")).getspnam_r(
+    status = ctypes.CDLL(None).getspnam_r(
         name.encode(), ctypes.byref(found), buffer, ctypes.c_size_t(_BUFFER_BYTES), ctypes.byref(pointer)
     )
     if status != 0 or ctypes.cast(pointer, ctypes.c_void_p).value is None:
@@ -193,12 +187,12 @@ def entry_of(name: str, libc: ctypes.CDLL | None = None) -> Entry | None:
     return Entry(hashed, found.changed, found.most_days, found.expires)
 
 
-def _library(name: str) -> ctypes.CDLL:
-    path = ctypes.util.find_library(name)
+def _libcrypt() -> ctypes.CDLL:
+    path = ctypes.util.find_library("crypt")
     try:
-        return ctypes.CDLL(path or f"lib{name}.so")
+        return ctypes.CDLL(path or "libcrypt.so")
     except OSError as error:
-        raise ConfigError(f"lib{name} cannot be loaded: {error}") from error
+        raise ConfigError(f"libcrypt cannot be loaded: {error}") from error
 
 
 def _typical(path: str) -> str:

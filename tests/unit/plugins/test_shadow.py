@@ -12,7 +12,7 @@ import pytest
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, shadow
-from dunnart.plugins.shadow import Entry, Options, Shadow
+from dunnart.plugins.shadow import Entry, Options, Shadow, entry_of
 from dunnart.protocol.questions import Allow, AuthReply, Deny, NoneCredential, PasswordCredential
 from dunnart.server import Attempt
 from dunnart.server.plugins import Context
@@ -40,8 +40,8 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shadow:
     return Shadow(Context("shadow", Options(str(tmp_path / "shadow")), logging.getLogger("dunnart.plugin.shadow")))
 
 
-def has(made: Shadow, monkeypatch: pytest.MonkeyPatch, entry: Entry | None) -> None:
-    monkeypatch.setattr(made, "entry", lambda _: entry)
+def has(monkeypatch: pytest.MonkeyPatch, entry: Entry | None) -> None:
+    monkeypatch.setattr("dunnart.plugins.shadow.entry_of", lambda _: entry)
 
 
 async def ask(made: Shadow, password: str, user: str = "ann") -> AuthReply:
@@ -51,7 +51,7 @@ async def ask(made: Shadow, password: str, user: str = "ann") -> AuthReply:
 @needs_root
 @pytest.mark.parametrize("hashed", KNOWN)
 async def test_the_hashes_of_libcrypt(made: Shadow, monkeypatch: pytest.MonkeyPatch, hashed: str) -> None:
-    has(made, monkeypatch, Entry(hashed))
+    has(monkeypatch, Entry(hashed))
     assert await ask(made, KNOWN[hashed]) == Allow(ANN)
     for wrong in ("", "x", KNOWN[hashed] + "\0", KNOWN[hashed] + "x", "\udcff", "x" * 600):
         assert await ask(made, wrong) == Deny()
@@ -75,7 +75,7 @@ async def test_the_hashes_of_libcrypt(made: Shadow, monkeypatch: pytest.MonkeyPa
     ],
 )
 async def test_accounts(made: Shadow, monkeypatch: pytest.MonkeyPatch, entry: Entry | None, reply: AuthReply) -> None:
-    has(made, monkeypatch, entry)
+    has(monkeypatch, entry)
     assert await ask(made, "Hello world!") == reply
 
 
@@ -83,13 +83,13 @@ async def test_accounts(made: Shadow, monkeypatch: pytest.MonkeyPatch, entry: En
 async def test_an_account_s_state_is_told_only_to_who_knows_the_password(
     made: Shadow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(made, monkeypatch, Entry(HASH, expires=1))
+    has(monkeypatch, Entry(HASH, expires=1))
     assert await ask(made, "x") == Deny()
 
 
 @needs_root
 async def test_no_password_at_all(made: Shadow, monkeypatch: pytest.MonkeyPatch) -> None:
-    has(made, monkeypatch, Entry(""))
+    has(monkeypatch, Entry(""))
     assert await ask(made, "") == Allow(ANN)  # which the option permit_empty_passwords refuses
     assert await ask(made, "x") == Deny()
 
@@ -105,7 +105,7 @@ async def test_the_work_is_the_same_for_everybody(made: Shadow, monkeypatch: pyt
 
     monkeypatch.setattr(made, "hashed", counted)
     for user, entry in [("ann", Entry(HASH)), ("ann", Entry("!")), ("ann", Entry("")), ("ann", None), ("eve", None)]:
-        has(made, monkeypatch, entry)
+        has(monkeypatch, entry)
         for password in ("Hello world!", "", "x" * 600):
             settings.clear()
             await ask(made, password, user)
@@ -114,14 +114,15 @@ async def test_the_work_is_the_same_for_everybody(made: Shadow, monkeypatch: pyt
 
 
 @needs_root
-def test_the_system_s_own_entries() -> None:
-    real = Shadow(Context("shadow", Options(), logging.getLogger("dunnart.plugin.shadow")))
+def test_the_system_s_own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    # To look for a library starts a program: not for each login.
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: pytest.fail(f"looks for {name}"))
     lines = dict(line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines())
     for name, hashed in lines.items():
-        entry = real.entry(name)
+        entry = entry_of(name)
         assert entry is not None
         assert entry.hashed == hashed
-    assert real.entry("no-such-user") is None
+    assert entry_of("no-such-user") is None
 
 
 def test_unknown_users_cost_what_most_do(tmp_path: Path) -> None:

@@ -54,13 +54,16 @@ class Link:
         self._buffer = bytearray()
         self._descriptors: deque[tuple[list[int], bool]] = deque()  # those of one frame, and whether some were lost
         self._paused = False
-        self._queue: deque[tuple[bytes | memoryview, list[int]]] = deque()
+        self._queue: deque[tuple[bytearray, tuple[int, ...]]] = deque()  # what is sent at once, descriptors first
+        self._due = False
         self.queued_bytes = 0
         self.closed = False
         loop.add_reader(sock, self._readable)
 
     def send(self, frame: Frame, descriptors: tuple[int, ...] = ()) -> None:
         """Send a frame, with copies of descriptors, which are closed here. On a closed link nothing but that.
+
+        It goes with what else the event loop's turn has to say: who is woken for each frame does little else.
 
         Raises:
             ValueError: the frame cannot be encoded, or is too large.
@@ -74,33 +77,44 @@ class Link:
             _close(descriptors)
             raise
         data = (len(body) + 2).to_bytes(4, "big") + bytes((frame.number, len(descriptors))) + body
-        self._queue.append((data, list(descriptors)))
+        if descriptors or not self._queue:
+            self._queue.append((bytearray(data), descriptors))
+        else:
+            self._queue[-1][0].extend(data)
         self.queued_bytes += len(data)
-        if len(self._queue) == 1:
-            self._flush()
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._flush)
         if self.queued_bytes > _MOST_QUEUED_BYTES:
             self.close()  # the other end does not keep up, and never will
 
     def _flush(self) -> None:
+        if self.closed:
+            return
+        try:
+            self._write()
+            self._due = False
+        except (BlockingIOError, InterruptedError):
+            self._loop.add_writer(self._sock, self._writable)
+        except OSError:
+            self.close()
+
+    def _write(self) -> None:
+        """Send what is queued. Raises OSError."""
         while self._queue:
             data, descriptors = self._queue[0]
             try:
                 sent = socket.send_fds(self._sock, [data], descriptors) if descriptors else self._sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                self._loop.add_writer(self._sock, self._writable)
-                return
             except OSError as error:
-                if descriptors and error.errno in _NOT_SENT:
-                    # It concerns one session, and the link carries all: the frame goes without them.
-                    _close(descriptors)
-                    self._queue[0] = (bytes((*data[:5], 0, *data[6:])), [])
-                    continue
-                self.close()
-                return
+                if not descriptors or error.errno not in _NOT_SENT:
+                    raise
+                # It concerns one session, and the link carries all: the frame goes without them.
+                sent, data[5] = 0, 0
             _close(descriptors)
             self.queued_bytes -= sent
             if sent < len(data):
-                self._queue[0] = (memoryview(data)[sent:], [])
+                del data[:sent]
+                self._queue[0] = (data, ())
             else:
                 self._queue.popleft()
 
@@ -184,12 +198,14 @@ class Link:
             _LOG.debug("failed", exc_info=error)
 
     def close(self) -> None:
-        """Close the socket and what waits for it."""
+        """Close the socket, once what was said has gone as far as the other end takes it now."""
         if self.closed:
             return
         self.closed = True
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
+        with contextlib.suppress(OSError):
+            self._write()
         self._sock.close()
         for _, descriptors in self._queue:
             _close(descriptors)
