@@ -58,14 +58,41 @@ def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> bool:
 
 
 def free_port() -> int:
-    """One that nobody listens at now, for servers that cannot choose for themselves.
+    """One that nobody listens at now, for servers that cannot choose for themselves; never the same again.
 
-    The system gives ports above 32,767 to whoever connects, so that one of those may be taken before it is used.
+    The system gives ports above 32,767 to whoever connects, so that one of those may be taken before it is used. Each
+    worker of pytest-xdist has ports of its own, for the same reason.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 11
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = random.SystemRandom().randrange(10_000 + 2_000 * worker, 12_000 + 2_000 * worker)
+        if port in _GIVEN:
+            continue
         with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            _GIVEN.add(port)
             return port
+
+
+_GIVEN: set[int] = set()
+
+
+@contextlib.contextmanager
+def ssh_agent(path: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run OpenSSH's agent, without keys, at this socket for as long as the block lasts; gives the socket's path."""
+    command = [program("ssh-agent"), "-D", "-a", str(path), *options]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(str(path)) == 0
+
+    try:
+        assert eventually(lambda: answers() or process.poll() is not None)
+        assert process.poll() is None
+        yield str(path)
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
 
 
 @dataclass(frozen=True)
@@ -164,6 +191,10 @@ class Served:
             self._settle()
         return (self.folder / "log").read_text()
 
+    def logs(self, text: str, times: int = 1) -> bool:
+        """Whether a text comes to stand in its log, so often at least: the client is told before the log is written."""
+        return eventually(lambda: self.log.count(text) >= times)
+
     def _settle(self) -> None:
         """See that it has written what its workers had to say: an answer of theirs comes after that."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:  # perhaps there is none
@@ -224,8 +255,11 @@ class Served:
         return [pid for pid in self._all_children() if _name(pid) == "dunnart-worker"]
 
     def _all_children(self) -> list[int]:
-        threads = Path(f"/proc/{self.process.pid}/task")
-        return [int(pid) for thread in threads.iterdir() for pid in (thread / "children").read_text().split()]
+        found: list[int] = []
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                found += map(int, (thread / "children").read_text().split())
+        return found
 
     def has_no_children(self) -> bool:
         """Whether everything that sessions started is reaped."""

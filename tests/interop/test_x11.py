@@ -31,26 +31,34 @@ class Display:
     environment: dict[str, str]
 
 
+def x_server(authority: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start an X server; gives the display's number, "" if it has ended: another one's end can be in its way."""
+    reader, writer = os.pipe()
+    command = [program("Xvfb"), "-displayfd", str(writer), "-screen", "0", "640x480x24", "-auth", str(authority),
+               "-nolisten", "tcp"]  # fmt: skip
+    process = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        assert select.select([told], [], [], SECONDS)[0]
+        return process, told.readline().strip().decode()
+
+
 @pytest.fixture
 def display(tmp_path: Path) -> Iterator[Display]:
     """Run an X server of the test's own."""
     authority = tmp_path / "authority"
-    reader, writer = os.pipe()
-    command = [program("Xvfb"), "-displayfd", str(writer), "-screen", "0", "640x480x24", "-auth", str(authority),
-               "-nolisten", "tcp"]  # fmt: skip
     cookie = b"\0\x12MIT-MAGIC-COOKIE-1" + b"\0\x10" + os.urandom(16)
     authority.write_bytes(b"\xff\xff" + b"\0\0" + b"\0\0" + cookie)
-    process = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
-    os.close(writer)
+    process, number = x_server(authority)
+    while not number:
+        process.wait(SECONDS)
+        process, number = x_server(authority)
     try:
-        assert select.select([reader], [], [], SECONDS)[0]
-        number = os.read(reader, 16).strip().decode()
         host = socket.gethostname().encode()  # what PuTTY looks for; the X server has read the file
         address = b"\1\0" + len(host).to_bytes(2, "big") + host
         authority.write_bytes(address + len(number).to_bytes(2, "big") + number.encode() + cookie)
         yield Display(f":{number}", {"DISPLAY": f":{number}", "XAUTHORITY": str(authority)})
     finally:
-        os.close(reader)
         process.terminate()
         process.wait(SECONDS)
 
