@@ -15,6 +15,7 @@ from dunnart.protocol.requests import ExecRequest, PtyRequest, SignalRequest
 from dunnart.server import RawSession, Session
 from dunnart.server.applications import as_application
 from dunnart.wire.messages import Ping
+from tests.alone import alone
 from tests.runtime.driver import KIB, MIB, Beginning, Channel, Client, Serving, eventually, serving
 
 WINDOW = 128 * KIB
@@ -110,6 +111,7 @@ async def test_an_upload_waits_for_the_program() -> None:
         assert channel.out.decode() == f"ready\n{hashlib.sha256(data).hexdigest()}  -\n"
 
 
+@alone
 async def test_data_in_single_bytes_costs_no_more_than_bytes() -> None:
     """A window's worth of one-byte packets, for a program that reads nothing, is kept as bytes and not as objects."""
     size = 32 * KIB

@@ -41,6 +41,7 @@ from dunnart.wire.messages import (
     UserauthInfoResponse,
     UserauthRequest,
 )
+from tests.alone import alone
 
 FAST = replace(PROFILES["default"], kex=("curve25519-sha256",))
 ZLIB = replace(FAST, compression=("zlib@openssh.com",))
@@ -100,6 +101,7 @@ def test_maximum_packet_of_zero() -> None:
     assert [message.recipient for message in made.client.got(ChannelOpenFailure)] == [5]
 
 
+@alone
 def test_refused_channels_leave_nothing_behind() -> None:
     made = session(limits=Limits(sessions=1))
     connection = made.server.engine._connection
@@ -184,6 +186,7 @@ def test_lying_count_of_responses() -> None:
 # Compression.
 
 
+@alone
 def test_compression_bomb() -> None:
     made = session(algorithms=ZLIB)
     tracemalloc.start()

@@ -24,6 +24,7 @@ from dunnart.protocol.questions import AuthQuestion, Question, SignQuestion
 from dunnart.testing.pair import Pair, kexinit, plain_packet, plain_payloads
 from dunnart.wire.encoding import string, uint32
 from dunnart.wire.messages import Disconnect, ExtInfo, Ignore, Ping
+from tests.alone import alone
 
 FAST = replace(PROFILES["default"], kex=("curve25519-sha256",))
 OFFER = kexinit(FAST)
@@ -70,6 +71,7 @@ def test_ping_flood_after_the_peers_kexinit(kex: Kex) -> None:
     assert isinstance(made.server.ended and made.server.ended.error, UnexpectedMessage)
 
 
+@alone
 def test_ping_flood_while_our_kexinit_is_unanswered() -> None:
     made = Pair(algorithms=FAST).run()
     made.server.engine.rekey()
@@ -107,9 +109,9 @@ def test_ext_info_that_lies_about_its_count(count: int) -> None:
     made.run()
     made.client.puppet = True
     made.client.send(ExtInfo(count, b""))
-    began = time.perf_counter()
+    began = time.process_time()
     made.run()
-    assert time.perf_counter() - began < 5  # a loop to the peer's count would take minutes
+    assert time.process_time() - began < 5  # a loop to the peer's count would take minutes
     assert isinstance(made.server.ended and made.server.ended.error, DecodeError)
 
 
