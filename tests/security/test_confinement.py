@@ -52,6 +52,11 @@ def try_thread():
     thread.start()
     thread.join()
 
+def fast_open(send):
+    acceptor = socket.socket(fileno=os.dup(listener))
+    acceptor.shutdown(socket.SHUT_RDWR)  # now it is one that can connect
+    send(acceptor, ("127.0.0.1", int(os.environ["ELSEWHERE"])))
+
 path = ctypes.create_string_buffer(b"/etc/passwd")
 vector = (ctypes.c_char_p * 2)(b"sh", None)
 ATTEMPTS = {
@@ -74,6 +79,9 @@ ATTEMPTS = {
     "a netlink socket": lambda: socket.socket(16, socket.SOCK_RAW),
     "a pair of sockets": lambda: socket.socketpair(),
     "connect": lambda: link.connect("/run/x"),
+    "connect by sending": lambda: fast_open(lambda sock, to: sock.sendto(b"x", socket.MSG_FASTOPEN, to)),
+    "connect by a message": lambda: fast_open(lambda sock, to: sock.sendmsg([b"x"], [], socket.MSG_FASTOPEN, to)),
+    "a filter that stays": lambda: socket.socket(fileno=os.dup(listener)).setsockopt(socket.SOL_SOCKET, 44, 1),
     "bind": lambda: link.bind("\\0hostile"),
     "be root": lambda: os.setuid(0),
     "be root again": lambda: os.setresuid(-1, 0, -1),
@@ -139,12 +147,18 @@ def confinement(tmp_path_factory: pytest.TempPathFactory) -> Confinement:
 def hostile(confinement: Confinement, *attempts: str) -> dict[str, Any]:
     """Run the code above, confined so, with all attempts or some."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        ours,
+        theirs,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+    ):
+        environment = {**os.environ, "ELSEWHERE": str(elsewhere.getsockname()[1])}
         numbers = map(str, (os.getpid(), listener.fileno(), theirs.fileno()))
         arguments = [json.dumps(confinement.arguments()), *numbers, *attempts]
         done = subprocess.run(
             [sys.executable, "-c", _HOSTILE, *arguments], check=False, capture_output=True, text=True, timeout=30,
-            pass_fds=(listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL,
+            pass_fds=(listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -218,7 +232,7 @@ def test_the_worker_of_a_daemon_is_confined_and_the_monitor_has_one_thread(daemo
     assert found["Gid"].split() == [str(gid)] * 4
     assert (found["Groups"], found["NoNewPrivs"], found["CapEff"]) == ("", "1", "0000000000000000")
     assert os.readlink(f"/proc/{worker}/root") == "/run/dunnart/empty"
-    assert f"is confined: user {name}" in daemon.log
+    assert daemon.logs(f"is confined: user {name}")
     assert found["Seccomp"] == ("2" if "seccomp" in daemon.log else "0")
     assert status(daemon.process.pid)["Threads"] == "1"
     limits = Path(f"/proc/{worker}/limits").read_text()

@@ -160,11 +160,11 @@ def _landlock(libc: _Libc) -> int:
 # seccomp. The names are the kernel's; numbers of x86-64 and of what has the generic ones, such as arm64.
 
 _CALLS: dict[str, tuple[int, int]] = {
-    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "sendto": (44, 206),
-    "recvfrom": (45, 207), "sendmsg": (46, 211), "recvmsg": (47, 212), "epoll_wait": (232, -1),
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66),
+    "recvfrom": (45, 207), "recvmsg": (47, 212), "epoll_wait": (232, -1),
     "epoll_pwait": (281, 22), "epoll_ctl": (233, 21), "futex": (202, 98), "clock_gettime": (228, 113),
     "accept4": (288, 242), "accept": (43, 202), "close": (3, 57), "shutdown": (48, 210), "getsockname": (51, 204),
-    "getpeername": (52, 205), "setsockopt": (54, 208), "getsockopt": (55, 209), "poll": (7, -1), "ppoll": (271, 73),
+    "getpeername": (52, 205), "getsockopt": (55, 209), "poll": (7, -1), "ppoll": (271, 73),
     "munmap": (11, 215), "mremap": (25, 216), "madvise": (28, 233), "brk": (12, 214), "getrandom": (318, 278),
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
     "fstat": (5, 80), "newfstatat": (262, 79), "lseek": (8, 62), "dup": (32, 23), "dup3": (292, 24),
@@ -175,14 +175,20 @@ _CALLS: dict[str, tuple[int, int]] = {
     "rseq": (334, 293), "set_robust_list": (273, 99), "uname": (63, 160), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 """What may be called with any arguments. Code that runs in workers and calls more must have it here, or gets EPERM."""
-_PROT_EXEC = 4
-_MEMORY = {"mmap": (9, 222), "mprotect": (10, 226)}
-"""What may be called, but not for memory that can be executed, which is the third argument."""
+_PROT_EXEC, _FAST_OPEN = 4, 0x20000000
+_WITHOUT: dict[str, tuple[tuple[int, int], int, int]] = {
+    "mmap": ((9, 222), 2, _PROT_EXEC), "mprotect": ((10, 226), 2, _PROT_EXEC),
+    # MSG_FASTOPEN connects a socket that is not yet, such as a listening one that was shut down; so Landlock lets it
+    "sendto": ((44, 206), 3, _FAST_OPEN), "sendmsg": ((46, 211), 2, _FAST_OPEN),
+}  # fmt: skip
+"""What may be called, but not with this bit in the argument of that number, from 0."""
 _CHOSEN: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {
     # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_SETPIPE_SZ, F_GETPIPE_SZ
     "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 1030, 1031, 1032)),
     # TCGETS, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
     "ioctl": ((16, 29), 1, (0x5401, 0x5413, 0x5414, 0x541B, 0x5421, 0x5450, 0x5451)),
+    # TCP_NODELAY, SO_KEEPALIVE, TCP_QUICKACK: a filter would stay at a listening socket when its process is gone
+    "setsockopt": ((54, 208), 2, (1, 9, 12)),
 }
 """What may be called with one of these values as the argument of that number, from 0."""
 _TO_THREAD = (234, 131)  # tgkill, of this process alone: abort() calls it
@@ -215,10 +221,9 @@ def program(machine: str, process: int) -> list[tuple[int, int, int, int]]:
             block += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
         return [*block, (_RETURN, 0, 0, _REFUSE)]
 
-    for numbers in _MEMORY.values():
+    for numbers, argument, bit in _WITHOUT.values():
         when(numbers[column], [
-            (_LOAD, 0, 0, 16 + 8 * 2), (_ANY_BIT, 0, 1, _PROT_EXEC), (_RETURN, 0, 0, _REFUSE),
-            (_RETURN, 0, 0, _ALLOW),
+            (_LOAD, 0, 0, 16 + 8 * argument), (_ANY_BIT, 0, 1, bit), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW),
         ])  # fmt: skip
     when(_LIMITS[column], [
         *(step for word in (16, 16 + 8 * 2, 20 + 8 * 2)
