@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dunnart.errors import ConfigError
 
-_BACKLOG = 1024
+BACKLOG = 1024
 _SOCKET_PATH_BYTES = 107  # sockaddr_un on Linux, without the final NUL; 103 on the BSDs
 own_sockets: set[tuple[int, int]] = set()
 """Unix sockets of this process that no client is led to, by device and inode: they would take it for its owner."""
@@ -126,7 +126,7 @@ def _tcp(host: str, port: int, interface: str = "") -> socket.socket:
         if interface:
             _bind_to_device(made, interface)
         made.bind(name)
-        made.listen(_BACKLOG)
+        made.listen(BACKLOG)
     except OSError:
         made.close()
         raise
@@ -151,7 +151,7 @@ def _unix(path: str) -> socket.socket:
             made.bind(path)
         finally:
             os.umask(before)
-        made.listen(_BACKLOG)
+        made.listen(BACKLOG)
     except OSError:
         made.close()
         raise

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError, DunnartError, PluginError
+from dunnart.runtime.listeners import BACKLOG, bound_address, listens
 from dunnart.runtime.loop_thread import LoopThread, RunningLoop
 from dunnart.server.host import Host
 from dunnart.server.placement import HANG_UP_SECONDS
@@ -57,6 +58,7 @@ class InProcesses:
         self._workers: list[ProtocolProcess] = []
         self._host: Host | None = None
         self._listeners: list[socket.socket] = []
+        self._listening: list[socket.socket] = []
         self._closing = False
 
     @property
@@ -78,6 +80,7 @@ class InProcesses:
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Start the processes; returns once they accept connections."""
         self._listeners = list(listeners)
+        self._listening = [each for each in self._listeners if listens(each)]
         _Switching.begin()  # `_end` ends it
         self._thread.start()
         try:
@@ -122,6 +125,7 @@ class InProcesses:
         if self._closing:
             return
         try:
+            self._listen_again()
             async with asyncio.timeout(_START_SECONDS):
                 await worker.start()
         except (OSError, TimeoutError) as error:  # no descriptors, no memory, no time: perhaps later
@@ -134,6 +138,13 @@ class InProcesses:
             return
         for other in self._workers[1:] if worker.index == 0 else [worker]:
             self._introduce(other)
+
+    def _listen_again(self) -> None:
+        """Listen where a process that was taken over has stopped it: the sockets are shared."""
+        for each in self._listening:
+            if each in self._listeners and not listens(each):
+                _LOG.error("a protocol process has stopped listening on %s", bound_address(each))
+                each.listen(BACKLOG)
 
     async def close(self, text: str, seconds: float) -> None:
         """End every connection, the processes, and all that runs."""
