@@ -20,7 +20,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dunnart.runtime.forked import LENGTH_BYTES, MOST_DESCRIPTORS, ORDER_BYTES
-from dunnart.runtime.process import Spawned
+from dunnart.runtime.process import Spawned, unspared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,12 +133,13 @@ class ForkServer:
         numbers = (str(theirs.fileno()), str(self._idle_seconds))
         with theirs:
             try:
-                process = subprocess.Popen(
-                    ("dunnart-fork-server", "-I", "-S", "-c", _BOOT, path, *numbers),  # noqa: S607 - as lists show it
-                    executable=sys.executable, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
-                    env={name: os.environ[name] for name in _KEPT if name in os.environ},
-                    pass_fds=(theirs.fileno(),), start_new_session=True,
-                )  # fmt: skip
+                with unspared():
+                    process = subprocess.Popen(
+                        ("dunnart-fork-server", "-I", "-S", "-c", _BOOT, path, *numbers),  # noqa: S607 - as lists show it
+                        executable=sys.executable, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
+                        env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                        pass_fds=(theirs.fileno(),), start_new_session=True,
+                    )  # fmt: skip
             except BaseException:
                 ours.close()
                 raise

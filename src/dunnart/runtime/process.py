@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from dunnart.protocol.requests import ExitSignal, ExitStatus, SignalRequest
 from dunnart.runtime.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.runtime.terminal import Terminal
@@ -31,6 +32,7 @@ SIGNALS = frozenset(
 _SIGNAL_NUMBERS = frozenset(map(int, signal.Signals))
 _WIDE_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # Linux
+_SPARING = "/proc/self/oom_score_adj"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,23 +196,54 @@ def _popen(
     command: Command, stdin: int, stdout: int, stderr: int, in_child: Callable[[], None] | None = None
 ) -> subprocess.Popen[bytes]:
     uid, gid, groups = command.user if command.user is not None else (None, None, None)
-    return subprocess.Popen(
-        command.argv,
-        executable=command.executable,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        cwd=command.directory,
-        env=command.environment,
-        start_new_session=True,
-        restore_signals=True,
-        user=uid,
-        group=gid,
-        extra_groups=groups,
-        umask=command.umask,
-        pass_fds=command.passed,
-        preexec_fn=in_child,  # noqa: PLW1509 - one ioctl
-    )
+    with unspared():
+        return subprocess.Popen(
+            command.argv,
+            executable=command.executable,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=command.directory,
+            env=command.environment,
+            start_new_session=True,
+            restore_signals=True,
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            umask=command.umask,
+            pass_fds=command.passed,
+            preexec_fn=in_child,  # noqa: PLW1509 - one ioctl
+        )
+
+
+@contextlib.contextmanager
+def unspared() -> Iterator[None]:
+    """Start processes that the system ends as any other when memory is short, where this one is spared.
+
+    They inherit that, and so would every user's program, as proc_pid_oom_score_adj(5) has it.
+    """
+    spared = _spared()
+    if spared:
+        _spare(b"0")
+    try:
+        yield
+    finally:
+        if spared:
+            _spare(spared)
+
+
+@functools.cache
+def _spared() -> bytes:
+    """Give by how much this process is spared; nothing if it is not."""
+    with contextlib.suppress(OSError), open(_SPARING, "rb") as file:
+        found = file.read().strip()
+        return found if found.startswith(b"-") else b""
+    return b""
+
+
+def _spare(score: bytes) -> None:
+    with contextlib.suppress(OSError), open(_SPARING, "wb", buffering=0) as file:
+        file.write(score)
 
 
 def default_signals() -> None:
