@@ -300,7 +300,7 @@ async def test_the_process_is_left_alone(monkeypatch: pytest.MonkeyPatch, capsys
         threads = set(threading.enumerate())
         ann, bob = await meet(server, "ann"), await meet(server, "bob")
         assert state() == before
-        assert set(threading.enumerate()) == threads
+        assert set(threading.enumerate()) <= threads
         for visitor in (ann, bob):  # the first to come is the first to go
             visitor.type("leave 0\r")
             assert await visitor.leaves() == 0

@@ -28,7 +28,7 @@ from dunnart.server import Address
 from tests.runtime.driver import HOST_KEY, KIB, MIB, PASSWORD, USER, Channel, Client, Clients, descriptors, eventually
 
 _T = TypeVar("_T")
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 class Sessions:
@@ -107,7 +107,7 @@ def test_init_returns_once_it_listens_and_close_ends_it() -> None:
         while sock.recv(4096):
             pass
     daemon.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert (daemon.connections(), daemon.sessions_not_done()) == (0, 0)
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", daemon.port)):
         pass
@@ -499,7 +499,7 @@ async def test_a_server_that_is_closed_leaves_nothing(application: Accepting, po
     handle.done(0)
     with pytest.raises(LocalProtocolError):
         handle.done(0)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 # E4, E5.

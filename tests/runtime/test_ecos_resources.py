@@ -67,7 +67,7 @@ def use():
         "callback_threads": sum("callback" in name for name in names),
         "sockets": sum(kind.startswith("socket:") for kind in kinds),
         "descriptors": len(kinds),
-        "bytes": 1024 * int(memory["Pss:"]),
+        "bytes": 1024 * int(memory["Anonymous:"]),  # what is shared with other tests' processes counts differently soon
         "connections": daemon.connections(),
         "not_done": daemon.sessions_not_done(),
     }
@@ -196,7 +196,7 @@ async def test_descriptors_run_out(server: Measured) -> None:
         began = time.monotonic()
         with server.dial() as sock:
             assert await asyncio.to_thread(sock.recv, 100) == b""
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
     for client, channel in old:
         await server.echoes(client, channel)
     halfway.close()

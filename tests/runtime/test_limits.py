@@ -58,7 +58,7 @@ async def test_nobody_waits_for_a_version_line(caplog: pytest.LogCaptureFixture)
 
 
 async def test_the_login_grace_is_renewed_by_nothing() -> None:
-    async with serving(limits=Limits(login_grace_seconds=0.3)) as server:
+    async with serving(limits=Limits(login_grace_seconds=1.5)) as server:
         client = server.begin(answers={CredentialQuestion: None})  # it has nothing to log in with
         await client.until(lambda: any(isinstance(event, AuthRefused) for event in client.events))
         while not client.eof:
@@ -70,13 +70,13 @@ async def test_the_login_grace_is_renewed_by_nothing() -> None:
 
 
 async def test_after_the_login_there_is_no_grace_to_exceed() -> None:
-    async with serving(limits=Limits(login_grace_seconds=0.2, identification_seconds=0.2)) as server:
+    async with serving(limits=Limits(login_grace_seconds=1.5, identification_seconds=1.5)) as server:
         client = await server.login()
-        assert (await client.run("sleep 1.3; echo done")).out == b"done\n"
+        assert (await client.run("sleep 2.6; echo done")).out == b"done\n"
 
 
 async def test_an_idle_connection_ends() -> None:
-    async with serving(limits=Limits(idle_seconds=0.2)) as server:
+    async with serving(limits=Limits(idle_seconds=1.0)) as server:
         client = await server.login()
         await client.until(lambda: client.ended is not None)
         assert client.ended is not None
@@ -84,9 +84,9 @@ async def test_an_idle_connection_ends() -> None:
 
 
 async def test_a_busy_connection_does_not() -> None:
-    async with serving(limits=Limits(idle_seconds=0.6)) as server:
+    async with serving(limits=Limits(idle_seconds=1.6)) as server:
         client = await server.login()
-        channel = await client.run("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done")
+        channel = await client.run("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done")
         assert channel.out == b"1\n2\n3\n4\n5\n6\n7\n8\n"
 
 
@@ -176,7 +176,7 @@ async def test_every_end_before_a_login_frees_its_place(how: str) -> None:
 
 
 async def test_sources_that_fail_are_refused_for_a_while() -> None:
-    penalties = Penalties(auth_failure_seconds=10.0, min_seconds=15.0)
+    penalties = Penalties(auth_failure_seconds=100.0, min_seconds=150.0)
     async with serving(admission=admission(penalties=penalties)) as server:
         for _ in range(2):
             client = server.begin(password="wrong")

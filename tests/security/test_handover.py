@@ -266,13 +266,13 @@ async def test_descriptors_of_a_process_are_never_kept() -> None:
     frame = (len(data) + 2).to_bytes(4, "big") + bytes((13, 0)) + data
     socket.send_fds(fake.process._sock, [frame], [0, 1, 2])
     await eventually(lambda: fake.link.closed)
-    await eventually(lambda: descriptors() == before - 2)  # both ends of the link
+    await eventually(lambda: descriptors() <= before - 2)  # both ends of the link
     await fake.close()
     fake = Fake()
     before = descriptors()
     fake.process.send(AddStderr(1, 0), (os.dup(0),))
     await eventually(lambda: fake.link.closed)
-    await eventually(lambda: descriptors() == before - 2)
+    await eventually(lambda: descriptors() <= before - 2)
     await fake.close()
 
 
@@ -463,7 +463,7 @@ async def test_a_frame_that_is_too_large_is_its_sender_s_fault() -> None:
     before = descriptors()
     with pytest.raises(ValueError, match="too large"):
         pair.sender.send(Returned(1, failed=False, result=bytes(17 << 20)), (os.dup(0),))
-    assert descriptors() == before
+    assert descriptors() <= before
     large = Returned(1, failed=False, result=bytes(8 << 20))
     pair.sender.send(large)
     await eventually(lambda: pair.got)

@@ -287,7 +287,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             opening.cancel()  # what it opens must not stay open
             await sftp.stat("a")
             await sftp.stat("a")
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(os.listdir("/proc/self/fd")) <= before
 
     run(work())
 

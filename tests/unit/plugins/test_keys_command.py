@@ -98,23 +98,25 @@ async def test_one_that_fails_lets_nobody_in(home: Path, ending: str, caplog: py
 
 
 async def test_one_that_hangs_is_killed_with_all_that_it_started(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    command = script(home, f"echo '{KEY.line()}'; sleep 1000 & echo $! > {home}/pid; wait", seconds=0.3)
+    command = script(home, f"sleep 1000 & echo $! > {home}/pid; echo '{KEY.line()}'; wait", seconds=2.0)
     assert isinstance(await ask(command), Deny)
-    assert any("has not ended within 0.3 s" in message for message in caplog.messages)
+    assert any("has not ended within 2 s" in message for message in caplog.messages)
     pid = int((home / "pid").read_text())
     await eventually(lambda: not alive(pid))
 
 
 async def test_a_hanging_one_holds_up_no_other_login(home: Path) -> None:
-    hanging = [asyncio.create_task(ask(script(home, "sleep 1000", seconds=3.0))) for _ in range(20)]
-    await asyncio.sleep(0)
+    command = script(home, f"echo x >> {home}/began; sleep 1000", seconds=100.0)
+    hanging = [asyncio.create_task(ask(command)) for _ in range(20)]
+    await eventually(lambda: (home / "began").exists() and len((home / "began").read_text().split()) == 20)
     (home / "keys").write_text(f"{OTHER.line()}\n")
-    began = time.monotonic()
     files = AuthorizedKeysFiles(("keys",), strict_modes=False)
     credential = PublicKeyCredential(OTHER, "ssh-ed25519", signed=True)
     assert isinstance(await files.authenticate(Attempt("alice", credential, "192.0.2.1")), Allow)
-    assert time.monotonic() - began < 2.5
-    assert all(isinstance(reply, Deny) for reply in await asyncio.gather(*hanging))
+    assert not any(each.done() for each in hanging)
+    for each in hanging:
+        each.cancel()
+    assert {type(reply) for reply in await asyncio.gather(*hanging, return_exceptions=True)} == {asyncio.CancelledError}
 
 
 async def test_one_that_talks_too_much_lets_nobody_in(home: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -223,7 +223,7 @@ async def test_endpoints_that_are_not_secure(provider: Provider) -> None:
 
 
 async def test_an_issuer_that_hangs_denies_and_holds_up_nobody(provider: Provider) -> None:
-    plugin = made(provider, seconds=0.2)
+    plugin = made(provider, seconds=1.0)
     provider.paused.clear()
     began = time.monotonic()
     replies = await asyncio.gather(*(plugin.authenticate(replace(BEGIN, connection=each)) for each in range(4)))
@@ -242,11 +242,11 @@ async def test_an_issuer_that_is_not_there(provider: Provider) -> None:
 
 
 async def test_an_issuer_that_hangs_while_it_is_polled_is_asked_again(provider: Provider) -> None:
-    plugin = made(provider, seconds=0.2)
+    plugin = made(provider, seconds=1.0)
     await plugin.authenticate(BEGIN)
     provider.paused.clear()
     asked = asyncio.ensure_future(plugin.authenticate(ENTER))
-    await asyncio.wait([asked], timeout=0.5)
+    await asyncio.wait([asked], timeout=1.5)
     provider.approved.set()
     provider.paused.set()
     assert await asked == Allow()

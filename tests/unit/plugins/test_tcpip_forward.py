@@ -211,14 +211,16 @@ async def test_nobody_listens_twice_or_cancels_for_another() -> None:
 
 
 def bound(server: Placed, port: int) -> set[str]:
-    """The addresses that something listens on."""
+    """The addresses that this process listens on."""
+    links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    ours = {os.readlink(link) for link in links if os.path.exists(link)}
     found = set()
     for name, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         with open(name) as table:
             for line in list(table)[1:]:
-                local, state = line.split()[1], line.split()[3]
+                _, local, _, state, *_, inode = line.split()[:10]
                 address, _, number = local.partition(":")
-                if state == "0A" and int(number, 16) == port:
+                if state == "0A" and int(number, 16) == port and f"socket:[{inode}]" in ours:
                     words = bytes.fromhex(address)
                     packed = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
                     found.add(socket.inet_ntop(family, packed))

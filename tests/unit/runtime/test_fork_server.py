@@ -233,7 +233,7 @@ def test_what_cannot_be_ordered_is_an_error(module: str) -> None:
             with pytest.raises(OSError, match=r"Argument list too long|too many descriptors"):
                 start(server, bad)
         await server.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
     with_server(work)
 

@@ -435,5 +435,5 @@ def test_an_abandoned_file_is_let_go_of(files: Files, tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for mode in (READ, WRITE, NEW, BOTH):
         files.system.open(b"f", mode, NOTHING).abandon()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert files.names(b".") == {b"f"}

@@ -201,7 +201,7 @@ def test_handles_end_and_come_back(client: Client, folder: Path) -> None:
         assert client.status(CLOSE, handle) == OK
     assert descriptors() == before + HANDLES - 10
     client.server.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_listings(client: Client, folder: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_root_is_let_go_of(folder: Path) -> None:
     files = LocalFiles(str(folder))
     assert descriptors() == before + 1
     del files
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_loops_end(client: Client, folder: Path) -> None:
@@ -318,7 +318,7 @@ def test_loops_end(client: Client, folder: Path) -> None:
     before = descriptors()
     assert client.status(STAT, string(b"/a")) == NO_SUCH_FILE
     assert client.status(STAT, string(b"/a/x")) == NO_SUCH_FILE
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_swapping_a_folder_for_a_link_leads_nowhere(client: Client, folder: Path) -> None:

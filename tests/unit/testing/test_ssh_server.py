@@ -280,8 +280,8 @@ def test_nothing_is_left_behind() -> None:
             assert output_by_paramiko(client, "x") == b"hello user\n"
         with dialled(server):  # never logs in
             server.wait_until(lambda: server.connections)
-    assert threading.active_count() == threads
-    assert descriptors() == files
+    assert threading.active_count() <= threads
+    assert descriptors() <= files
     assert not folder.exists()
 
 
@@ -371,7 +371,7 @@ def test_what_cannot_be_used_is_refused(options: dict[str, Any], message: str, t
     threads = threading.active_count()
     with pytest.raises(ConfigError, match=message):
         SshServer(folder=tmp_path, **options).start()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 @pytest.mark.parametrize("name", ["host", "folder"])
@@ -399,4 +399,4 @@ def test_a_port_that_is_taken_is_told(server: SshServer, tmp_path: Path) -> None
     other._port = server.port
     with pytest.raises(OSError, match="in use"):
         other.start()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
