@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyte
 
-SECONDS = 30.0
+SECONDS = 45.0
 """How long a terminal may take to show what is awaited."""
 _COLUMNS, _ROWS = 100, 60
 _PROMPT = re.compile(r"(.*?[>?] )(.+)")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30.0
+SECONDS = 45.0
 
 
 def program(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -91,8 +92,10 @@ def test_a_player_who_leaves_and_a_stranger(start: Start) -> None:
 
 def listening(pid: int) -> list[int]:
     """The ports on which a process listens for IPv4."""
-    folder = Path(f"/proc/{pid}/fd")
-    own = {re.sub(r"\D", "", os.readlink(fd)) for fd in folder.iterdir() if os.readlink(fd).startswith("socket:")}
+    own = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            own |= {*re.findall(r"socket:\[(\d+)\]", os.readlink(fd))}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[9] in own]
 

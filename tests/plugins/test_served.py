@@ -15,7 +15,7 @@ import bcrypt
 import pytest
 
 from dunnart.daemon.ways_in import this_user
-from tests.examples.driver import ROOT, SECONDS, program
+from tests.examples.driver import ROOT, SECONDS, program, until
 
 USER = this_user().name
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
@@ -70,10 +70,14 @@ def test_a_password_of_the_file_lets_in_and_the_audit_log_knows(serve: Callable[
     wrong = ssh(port, tmp_path, "open barley", "echo in")
     assert (wrong.stdout, wrong.returncode) == ("", 255)
     assert "Permission denied" in wrong.stderr
-    events = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["login", "session-begin", "session-end", "login-failed"]
-    assert {event["user"] for event in events} == {USER}
-    assert events[1]["detail"] == "echo in; exit 3"
+
+    def events() -> list[dict[str, str]]:
+        return [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+
+    until(lambda: len(events()) >= 4, "all is recorded")
+    assert [event["event"] for event in events()] == ["login", "session-begin", "session-end", "login-failed"]
+    assert {event["user"] for event in events()} == {USER}
+    assert events()[1]["detail"] == "echo in; exit 3"
 
 
 @pytest.mark.interop
@@ -89,4 +93,4 @@ def test_what_is_switched_off_is_refused(serve: Callable[..., int], tmp_path: Pa
 def test_root_needs_more_than_a_password(serve: Callable[..., int], tmp_path: Path) -> None:
     done = ssh(serve(), tmp_path, "open sesame", "echo in")
     assert (done.stdout, done.returncode) == ("", 255)
-    assert "root may not log in this way" in (tmp_path / "log").read_text()
+    until(lambda: "root may not log in this way" in (tmp_path / "log").read_text(), "the log says so")

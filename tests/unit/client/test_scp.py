@@ -23,7 +23,7 @@ NAMES = ("plain", "with space", "qu'ote", "back\\slash", "*", "{a,b}", "-rf", "\
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 45))
 
 
 class Running(Stream):

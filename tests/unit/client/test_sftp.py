@@ -25,7 +25,7 @@ ODD = ("plain", "with space", "new\nline", "back\\slash", "*", "[a]", "\udcff\ud
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 45))
 
 
 async def begin(folder: Path, largest: int = 1 << 20, **options: int) -> Sftp:

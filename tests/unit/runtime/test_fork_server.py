@@ -17,7 +17,7 @@ from dunnart.runtime.fork_server import Forked, ForkServer
 from dunnart.runtime.process import Call
 from dunnart.runtime.streams import Streams
 
-SECONDS = 30.0
+SECONDS = 45.0
 PROGRAM = """
 import os, sys, time
 

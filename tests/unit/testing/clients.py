@@ -15,7 +15,7 @@ import paramiko
 
 from dunnart.testing.ssh_server import SshServer
 
-SECONDS = 30.0
+SECONDS = 45.0
 """How long a client may take before it counts as hanging."""
 Ssh = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
