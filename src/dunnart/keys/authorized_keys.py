@@ -370,7 +370,7 @@ def _unsafe(path: str, status: os.stat_result, owner_uid: int) -> str | None:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         return f"{path}: not a regular file"
     if status.st_uid not in {0, owner_uid}:
-        return f"{path}: bad owner: uid {status.st_uid}"
+        return f"{path}: bad owner: uid {status.st_uid}; chown {owner_uid} {path}"
     if status.st_mode & 0o022:
         # Nothing can be done about a folder that is meant for everybody, such as /tmp.
         remedy = "keep the file elsewhere" if status.st_mode & stat.S_ISVTX else f"chmod go-w {path}"
@@ -387,4 +387,4 @@ def _unsafe_directory(directories: tuple[str, ...], owner_uid: int) -> str | Non
 
 
 def _refused(path: str, reason: str) -> AuthorizedKeys:
-    return AuthorizedKeys(path, (), ((0, reason),))
+    return AuthorizedKeys(path, (), ((0, reason.removeprefix(f"{path}: ")),))

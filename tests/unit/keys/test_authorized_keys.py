@@ -372,7 +372,8 @@ def test_what_to_do_about_modes_is_told(home: Path, file: Path) -> None:
 def test_another_owner_s_file_is_not_trusted(home: Path, file: Path) -> None:
     if UID == 0:
         os.chown(file, 12345, -1)
-        assert "bad owner" in reasons(AuthorizedKeysCache().load(str(file), owner_uid=0, home=str(home)))[0]
+        found = AuthorizedKeysCache().load(str(file), owner_uid=0, home=str(home))
+        assert reasons(found)[0] == f"bad owner: uid 12345; chown 0 {file.resolve()}"
     else:
         assert "bad owner" in reasons(AuthorizedKeysCache().load(str(file), owner_uid=UID + 1, home=str(home)))[0]
 
