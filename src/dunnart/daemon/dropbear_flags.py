@@ -25,6 +25,7 @@ _MOST_PORTS = 10
 _MOST_KEYS = 6
 _LARGEST_BANNER = 2050  # bytes; MAX_BANNER_SIZE
 _LARGEST_WINDOW = 10 << 20
+_LARGEST_PORT = 65535
 _LARGEST_NUMBER = (1 << 32) - 1
 _TRIES = 10
 _OWN_VARIABLES = {"USER", "LOGNAME", "HOME", "SHELL", "PATH", "TERM", "MAIL", "DISPLAY"}
@@ -148,6 +149,8 @@ def _address(value: str, interface: str) -> str:
             port = str(socket.getservbyname(port, "tcp"))
         except (OSError, UnicodeError):
             raise ConfigError(f"-p: {value!r} has no port") from None
+    if int(port) > _LARGEST_PORT:
+        raise ConfigError(f"-p: {value!r} has no port of 1 to {_LARGEST_PORT}")
     host = f"{host}%{interface}" if interface and host else f"*%{interface}" if interface else host or "*"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

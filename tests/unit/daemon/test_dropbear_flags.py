@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         ("x", "invalid argument: 'x'"), ("-", "invalid argument: '-'"), ("-F -p", "-p: missing argument"),
         ("-y", "invalid option -y"), ("-F9", "invalid option -9"), ("-A x", "-A: "),
         ("-p 22:", "-p: '22:' has no port"), ("-p [::1", "-p: bad address"), ("-p [::1]x", "-p: bad address"),
-        ("-p [::1]", "has no port"), ("-p a:b", "has no port"), ("-p 99999", "65535"),
+        ("-p [::1]", "has no port"), ("-p a:b", "has no port"), ("-p 99999", "-p: '99999' has no port of 1 to 65535"),
         ("-T x", "-T: bad maxauthtries 'x'"), ("-K -1", "-K: bad keepalive '-1'"), ("-I 1s", "-I: bad idle_timeout"),
         ("-M 99999999999", "-M: bad max_duration"), ("-t -s", "-t and -s are incompatible"),
         ("-tB", "-t and -B are incompatible"), ("-G no-such-group", "-G: there is no group 'no-such-group'"),
