@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-OUR_WORDS = {
-    "port": "listen",
-    "listenaddress": "listen",
-    "authorizedkeysfile": "authorized_keys",
+from dunnart.daemon.sshd_config.keywords import ALIASES, KEYWORDS
+
+# Where the table's word does not say enough to write it.
+_IN_MORE_WORDS = {
     "passwordauthentication": 'authenticators, as ["shadow"] or ["password-file"], and password',
     "pubkeyauthentication": "methods",
     "kbdinteractiveauthentication": 'authenticators, as ["pam"]',
-    "authenticationmethods": "methods",
     "usepam": 'account = "pam"',
     "allowtcpforwarding": 'forwards, whose entry "tcp" it is',
     "allowstreamlocalforwarding": 'forwards, whose entry "unix" it is',
     "allowagentforwarding": 'forwards, whose entry "agent" it is',
     "x11forwarding": 'forwards, whose entry "x11" it is',
     "disableforwarding": 'forwards = ["off"]',
-    "gatewayports": "plugin.tcpip-forward.gateway_ports",
-    "x11displayoffset": "plugin.x11-forwarding.display_offset",
     "chrootdirectory": "plugin.sftp.root, for files",
-    "logingracetime": "limits.login_grace_seconds",
-    "maxauthtries": "limits.max_auth_tries",
-    "maxsessions": "limits.sessions",
-    "clientaliveinterval": "limits.keepalive_seconds",
-    "clientalivecountmax": "limits.keepalive_count_max",
-    "rekeylimit": "limits.rekey_bytes and limits.rekey_seconds",
-    "kexalgorithms": "kex",
-    "persourcemaxstartups": "max_startups_per_source",
-    "persourcenetblocksize": "source_bits",
-    "persourcepenalties": "penalties",
+}
+OUR_WORDS = {
+    key: _IN_MORE_WORDS.get(key, each.mapped)
+    for key, each in KEYWORDS.items()
+    if each.mapped and each.mapped.replace("_", "") != key  # a mere spelling is found without
 }
 
 
 def our_word(name: str) -> str | None:
     """Say what an option of sshd's, written in whatever case, is called here; None: it is none of these."""
-    found = OUR_WORDS.get(name.lower().replace("_", "").replace("-", ""))
+    key = name.lower().replace("_", "").replace("-", "")
+    found = OUR_WORDS.get(ALIASES.get(key, key))
     return None if found is None else f"there is no such option; sshd's {name} is {found} here"
