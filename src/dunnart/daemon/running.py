@@ -145,6 +145,9 @@ class Daemon:
         await server.start()
         control = None if predecessor is None else predecessor.control
         self._control = open_control(config, server, self, control)
+        if not start.handed.connection:
+            self._heed("SIGHUP", self.reload)
+            self._heed("SIGUSR2", self.upgrade)
         if self._pid_file:
             write_pid_file(self._pid_file)
         if start.handed.sockets or predecessor is not None:
@@ -154,9 +157,6 @@ class Daemon:
             announce(self._prepared, server.addresses)
         if start.background is not None:
             start.background.ready(keep_errors=config.log_to == "stderr")
-        if not start.handed.connection:
-            self._heed("SIGHUP", self.reload)
-            self._heed("SIGUSR2", self.upgrade)
         if predecessor is not None:
             predecessor.ready()
         self._serves = True
