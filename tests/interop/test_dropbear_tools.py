@@ -57,6 +57,7 @@ def test_what_dropbearkey_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["-t", "rsa", "-s", "x", "-f", new], "'x' is no number"),
         (["-t", "rsa", "-s", "20000", "-f", new], "2048 to 4096 bits"),
         (["-t", "ed25519", "-f", str(there)], "File exists"),
+        (["-t", "ed25519", "-f", "/nowhere/key"], "/nowhere/key: No such file"),
         (["-y", "-f", "/nowhere/key"], "No such file"),
         (["-y", "-f", str(there)], "unsupported type"), (["-x"], "'-x'"),
     ]:  # fmt: skip

@@ -204,6 +204,8 @@ def _in_sessions(given: Mapping[str, str], environment: Mapping[str, str]) -> di
             for name, value in environment.items()
             if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name not in _OWN_VARIABLES and name[:4] != "SSH_"
         }
+    elif language := environment.get("LANG"):
+        options["set_env"] = {"LANG": language}
     return options
 
 

@@ -12,7 +12,10 @@ def write_new(path: str, data: bytes, mode: int) -> None:
         OSError: there is one of the name, or it cannot be written.
     """
     aside = f"{path}.{os.urandom(8).hex()}"
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     try:
         with open(descriptor, "wb") as file:
             file.write(data)

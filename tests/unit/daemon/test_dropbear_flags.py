@@ -14,7 +14,7 @@ from dunnart.daemon.loading import load
 from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
 
-ENVIRONMENT = {"A": "1", "HOME": "/", "SSH_X": "2", "no name": "3"}
+ENVIRONMENT = {"A": "1", "LANG": "de_CH.UTF-8", "HOME": "/", "SSH_X": "2", "no name": "3"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_the_defaults_are_dropbears(tmp_path: Path) -> None:
         "host_key": [f"{tmp_path}/dropbear_{kind}_host_key" for kind in ("ed25519", "rsa")],
         "authorized_keys": ["%h/.ssh/authorized_keys"], "authenticators": ["authorized-keys", "shadow"],
         "password": "off", "account": "listed-shell", "permit_root_login": "yes", "permit_empty_passwords": False,
-        "accept_env": [],
+        "accept_env": [], "set_env": {"LANG": "de_CH.UTF-8"},
         "print_motd": True, "print_last_log": False, "permit_user_rc": False,
         "forwards": ["tcp", "unix", "agent"], "limits": {"max_auth_tries": 10},
     }  # fmt: skip
@@ -55,7 +55,7 @@ def test_each_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("-b banner", {"banner": f"{tmp_path}/banner"}),
         ("-r one -rtwo", {"host_key": [f"{tmp_path}/one", f"{tmp_path}/two"]}),
         ("-F", {"background": False}),
-        ("-e", {"set_env": {"A": "1"}}),
+        ("-e", {"set_env": {"A": "1", "LANG": "de_CH.UTF-8"}}),
         ("-E", {"log_to": "stderr"}),
         ("-v", {"log_level": "debug"}),
         ("-m", {"print_motd": False}),
