@@ -220,7 +220,7 @@ async def test_a_home_that_does_not_answer_keeps_nobody_else_waiting(monkeypatch
 
     monkeypatch.setattr(os_login, "look", slow)
     try:
-        async with serving(**BUILT_IN, callback_seconds=1.5) as server:
+        async with serving(**BUILT_IN, callback_seconds=3.0) as server:
             client = await server.login()
             stuck = await client.exec("echo stuck")
             assert (await client.run("echo other")).out == b"other\n"

@@ -9,9 +9,10 @@ import pwd
 import socket
 import stat
 import struct
+import tempfile
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -351,22 +352,21 @@ async def test_the_agent_s_socket_and_the_display_s_cookie_are_the_user_s() -> N
         assert channel.out.decode().splitlines() == [f"{account.uid} {mode}" for mode in (600, 700, 600, 700)]
 
 
-def _open_folder() -> Any:
+@contextmanager
+def _open_folder() -> Iterator[Path]:
     """A folder that everybody can get at, which pytest's are not."""
-    import contextlib
-    import shutil
-    import tempfile
-
-    @contextlib.contextmanager
-    def made() -> Any:
-        folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made)
         folder.chmod(0o777)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
+        yield folder
 
-    return made()
+
+@pytest.fixture(autouse=True)
+def _private_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have them made where no other test makes its own."""
+    with _open_folder() as parent:
+        monkeypatch.setattr(private_folder, "_PARENT", str(parent))
+        yield
 
 
 def test_a_folder_that_its_user_has_exchanged_takes_nothing_else_along(tmp_path: Path) -> None:

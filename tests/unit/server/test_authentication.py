@@ -182,7 +182,7 @@ async def test_a_hanging_authenticator_ends_with_the_login_grace(caplog: pytest.
             raise
         return True
 
-    limits = Limits(login_grace_seconds=0.2)
+    limits = Limits(login_grace_seconds=1.5)
     async with serving(authenticators=(PasswordCallback(check),), limits=limits) as server:
         client = server.begin()
         await client.until(lambda: client.ended is not None)

@@ -292,7 +292,7 @@ async def test_an_accept_that_takes_too_long_refuses_and_others_go_on(placement:
             await asyncio.Event().wait()
         return True
 
-    async with serving(placement, nothing, accept=accept_soon if awaits else accept, callback_seconds=0.5) as server:
+    async with serving(placement, nothing, accept=accept_soon if awaits else accept, callback_seconds=1.5) as server:
         began = time.monotonic()
         waiting = asyncio.create_task(asyncio.to_thread(dialled(server)))
         await eventually(lambda: slow)
@@ -349,7 +349,7 @@ async def test_a_check_that_takes_too_long_denies_and_others_log_in(placement: s
         return True
 
     callback = PasswordCallback(check_soon if awaits else check)
-    async with serving(placement, nothing, authenticators=[callback], callback_seconds=0.5) as server:
+    async with serving(placement, nothing, authenticators=[callback], callback_seconds=1.5) as server:
         slow = server.begin(password="slow")
         await eventually(begun.is_set)
         quick = await server.login()
