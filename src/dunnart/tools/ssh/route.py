@@ -64,9 +64,10 @@ class Route:
         if jumps.lower() != "none":
             before, _, last = jumps.rpartition(",")
             host = jump(last)
+            through = hop(host, before)
             # `Host *` with a ProxyJump names the jump host too.
-            if before or host.name.lower() not in {options.name.lower(), options.host.lower()}:
-                await self.extend(hop(host, before), front, hop, change, depth + 1)
+            if before or not _same(through, options) or host.user not in {"", options.user}:
+                await self.extend(through, front, hop, change, depth + 1)
                 arguments["through"] = self.connection
         elif command.lower() != "none":
             arguments["sock"] = self._start(options.expanded(command))
@@ -89,6 +90,10 @@ class Route:
                 ours.close()
                 raise ConfigError(f"{shell} cannot be started: {error.strerror}", key="proxycommand") from error
         return ours
+
+
+def _same(one: Options, other: Options) -> bool:
+    return (one.host.lower(), one.port) == (other.host.lower(), other.port)
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:
