@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dunnart.protocol.questions import Prompt
     from dunnart.tools.transfer.foreground import Foreground
 
+_YES, _NO = ("yes", "y"), ("no", "n")  # dbclient's own question is answered by one letter
+
 
 class LoginQuestions:
     """Asks on the terminal, or by the program in $SSH_ASKPASS where there is none; for `dunnart.client.connect`.
@@ -56,9 +58,9 @@ class LoginQuestions:
             )
             while (given := await self._front.ask(functools.partial(ask, question, hidden=False))) is not None:
                 question = "Please type yes, no, or the fingerprint: "
-                if given.strip() in {"yes", "no", host.fingerprint}:
+                if given.strip() in {*_YES, *_NO, host.fingerprint}:
                     break
-            if given is None or given.strip() == "no":
+            if given is None or given.strip() in _NO:
                 return False
         if self._remember:
             host.remember(self._remember, hashed=self._hashed)
