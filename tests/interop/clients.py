@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.interop.support import SECONDS, Served, environment, missing, program
+from tests.interop.support import SECONDS, Served, environment, missing, program, settings
 
 TYPE, COLUMNS, ROWS = "vt220", 101, 33
 """The terminal that clients show."""
@@ -102,12 +102,11 @@ class OpenSsh(_Program):
     def command(
         self, server: Served, *options: str, key: str | None = "ed25519", terminal: bool = False
     ) -> tuple[list[str], dict[str, str]]:
-        fixed = ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={server.known_hosts}", "UpdateHostKeys=no"]
-        fixed += ["GlobalKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "IdentityAgent=none", f"User={server.user}"]
-        fixed += [f"Port={server.port}", "LogLevel=ERROR"]
+        fixed = {"UserKnownHostsFile": server.known_hosts, "User": server.user, "Port": str(server.port)}
         env = environment(server.folder)
         if key is None:
-            fixed += ["PreferredAuthentications=password", "PubkeyAuthentication=no", "NumberOfPasswordPrompts=1"]
+            fixed |= {"PreferredAuthentications": "password", "PubkeyAuthentication": "no", "BatchMode": "no",
+                      "NumberOfPasswordPrompts": "1"}  # fmt: skip
             asker = server.folder / "askpass"
             if not asker.exists():
                 asker.touch(0o700)
@@ -116,9 +115,9 @@ class OpenSsh(_Program):
             env |= {"SSH_ASKPASS": str(asker), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":9"}
             env |= {"SSH_TEST_PASSWORD": server.password}
         else:
-            fixed += ["BatchMode=yes", f"IdentityFile={server.keys.path(key)}"]
+            fixed["IdentityFile"] = server.keys.path(key)
         # Of an option that is given twice the first counts.
-        line = [program("ssh"), "-F", "none", *options, *(part for each in fixed for part in ("-o", each))]
+        line = [program("ssh"), *options, *settings(LogLevel="ERROR", **fixed)]
         return [*line, "-tt" if terminal else "-T", "127.0.0.1"], env
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.peers import Peers
+from tests.interop.ssh_programs import Home
 from tests.interop.support import MIB, Blob, Keys, Served, make_blob, serve
 
 HERE = Path(__file__).parent
@@ -51,6 +53,20 @@ def files(_file_server: Served) -> Iterator[Served]:
     log = _file_server.log[before:]
     assert "Traceback" not in log, log[-4000:]
     assert " error/" not in log, log[-4000:]
+
+
+@pytest.fixture(scope="session")
+def peers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
+    """A server of each kind."""
+    made = Peers(keys, tmp_path_factory.mktemp)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Somebody's, where our client runs."""
+    return Home(tmp_path)
 
 
 Serve = Callable[..., Served]

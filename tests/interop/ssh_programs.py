@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from dunnart.daemon.ways_in import this_user
+from tests.interop.peers import Peer
 from tests.interop.support import SECONDS, environment
-from tests.interop.test_our_client import Peer
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Home:
 
     @property
     def environment(self) -> dict[str, str]:
-        return environment(self.folder, PYTHONPATH=os.pathsep.join(sys.path), **self.variables)
+        return environment(self.folder, **self.variables)
 
     def knows(self, *peers: Peer) -> None:
         """Have the hosts' keys known."""

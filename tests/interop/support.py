@@ -32,7 +32,7 @@ MIB = 1 << 20
 SECONDS = 40.0
 """How long anything in these tests may take before it counts as hanging."""
 
-_SOURCE = Path(dunnart.__file__).parent.parent
+SOURCE = Path(dunnart.__file__).parent.parent
 
 
 def missing(what: str) -> NoReturn:
@@ -316,12 +316,12 @@ def serve(
     home.mkdir(0o755)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LIVING_ELSEWHERE, str(home), shell, *arguments],
+            dunnart_at(home, *arguments, shell=shell),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=environment(folder, PYTHONPATH=str(_SOURCE), **(variables or {})),
+            env=environment(folder, **(variables or {})),
         )
     assert process.stdout is not None
     lines: list[str] = []
@@ -330,8 +330,20 @@ def serve(
         lines.append(line.rstrip("\n"))
         if line.startswith(last):
             return Served(folder, keys, process, lines)
+    process.stdout.close()
     process.wait()
     pytest.fail(f"the server did not start: {(folder / 'log').read_text()}")
+
+
+def dunnart_at(home: Path, *arguments: str, shell: str = "") -> list[str]:
+    """Give the command line of a `dunnart` for which the user who runs the tests lives elsewhere.
+
+    Args:
+        home: where.
+        arguments: those of `dunnart`.
+        shell: everybody's, in the place of what the system says.
+    """
+    return [sys.executable, "-c", _LIVING_ELSEWHERE, str(home), shell, *arguments]
 
 
 # The user's ~/.bashrc and the like are no part of these tests, and his authorized_keys is not theirs to write. Neither
@@ -359,11 +371,24 @@ sys.exit(main(sys.argv[3:]))
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Give an environment in which the user's own configuration and agent play no role."""
+    """Give an environment in which the user's own configuration and agent play no role, and Python finds `dunnart`."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
     # /usr/games and the sbin folders are not in every user's PATH.
     kept["PATH"] = kept.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-    return kept | {"HOME": str(home), "TERM": "xterm", **more}
+    return kept | {"HOME": str(home), "TERM": "xterm", "PYTHONPATH": str(SOURCE), **more}
+
+
+def settings(**given: str) -> list[str]:
+    """Give flags for OpenSSH's clients with which nothing counts that the user has, nor the system.
+
+    Args:
+        given: settings of ssh_config, beside or instead of those.
+    """
+    least = {
+        "BatchMode": "yes", "StrictHostKeyChecking": "yes", "GlobalKnownHostsFile": "/dev/null",
+        "UpdateHostKeys": "no", "IdentitiesOnly": "yes", "IdentityAgent": "none",
+    }  # fmt: skip
+    return ["-F", "none", *(part for each in (least | given).items() for part in ("-o", "=".join(each)))]
 
 
 @contextlib.contextmanager

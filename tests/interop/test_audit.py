@@ -19,7 +19,8 @@ def audit(server: Served) -> dict[str, Any]:
     if find_spec("ssh_audit") is None:
         missing("the package ssh-audit")
     done = subprocess.run(
-        [sys.executable, "-m", "ssh_audit.ssh_audit", "-j", "--skip-rate-test", "-p", str(server.port), "127.0.0.1"],
+        [sys.executable, "-m", "ssh_audit.ssh_audit", "-j", "--skip-rate-test", "-t", "30", "-p", str(server.port),
+         "127.0.0.1"],
         env=environment(server.folder), capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)

@@ -12,8 +12,8 @@ import pytest
 
 from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Keys, Served, environment, eventually, program, serve, write_key
-from tests.interop.test_our_client import Peer, sshd
+from tests.interop.peers import Peer, sshd
+from tests.interop.support import SECONDS, Keys, Served, environment, eventually, program, serve, settings, write_key
 
 NETWORKS = ("127.0.0.0/8,::1", "192.0.2.0/24")
 
@@ -45,11 +45,11 @@ class World:
     def run(
         self, port: int, certificate: Path, *command: str, key: str = "ed25519", options: Sequence[str] = ()
     ) -> tuple[int, str]:
-        fixed = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null",
-                 "UpdateHostKeys=no", "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "LogLevel=ERROR",
-                 f"IdentityFile={self.keys.path(key)}", f"CertificateFile={certificate}", f"User={self.user}",
-                 f"Port={port}"]  # fmt: skip
-        line = [program("ssh"), "-F", "none", *options, *(part for each in fixed for part in ("-o", each)), "127.0.0.1"]
+        fixed = settings(
+            StrictHostKeyChecking="no", UserKnownHostsFile="/dev/null", LogLevel="ERROR", Port=str(port),
+            User=self.user, IdentityFile=self.keys.path(key), CertificateFile=str(certificate),
+        )  # fmt: skip
+        line = [program("ssh"), *options, *fixed, "127.0.0.1"]
         self.refused = len(self._refusals())
         done = subprocess.run([*line, *command], env=environment(self.folder), stdin=subprocess.DEVNULL,
                               capture_output=True, timeout=SECONDS, check=False)  # fmt: skip

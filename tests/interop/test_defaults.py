@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Served, environment, program
-
-
-def run(server: Served, client: str, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={server.known_hosts}",
-               f"IdentityFile={server.keys.path('ed25519')}", f"Port={server.port}", f"User={server.user}"]  # fmt: skip
-    command = [program(client), "-F", "none", *(part for option in options for part in ("-o", option)), *words]
-    return subprocess.run(command, capture_output=True, text=True, input=said, timeout=SECONDS, check=False,
-                          env=environment(server.folder))  # fmt: skip
+from tests.interop.support import Served
+from tests.interop.tools import transfer as run
 
 
 @pytest.mark.parametrize("flags", [(), ("-s",), ("-O",)])

@@ -26,14 +26,14 @@ from dunnart.keys import PrivateKey
 from dunnart.tools import dropbear
 from dunnart.tools import main as tool
 from tests.interop.support import (
-    _LIVING_ELSEWHERE,
-    _SOURCE,
     SECONDS,
     Keys,
+    dunnart_at,
     environment,
     eventually,
     free_port,
     program,
+    settings,
     started,
     write_key,
 )
@@ -67,18 +67,15 @@ class Folder:
 
     def ours(self, *flags: str) -> list[str]:
         """Give the command for a server of ours; without -p, at a port that the system chooses."""
-        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.home), "", "dropbear", *flags]
+        return dunnart_at(self.home, "dropbear", *flags)
 
     def ssh_command(self, port: int, *arguments: str, **options: str) -> list[str]:
         """Give the command of an ssh that knows the host key and no other."""
-        given = {
-            "IdentityFile": self.keys.path("ed25519"), "IdentitiesOnly": "yes", "IdentityAgent": "none",
-            "UserKnownHostsFile": str(self.known_hosts), "GlobalKnownHostsFile": "/dev/null",
-            "HostKeyAlias": "dropbear",
-            "StrictHostKeyChecking": "yes", "UpdateHostKeys": "no", "User": USER, "Port": str(port), "BatchMode": "yes",
-        } | options  # fmt: skip
-        fixed = [part for each in given.items() for part in ("-o", "=".join(each))]
-        return [program("ssh"), "-F", "none", *fixed, "127.0.0.1", *arguments]
+        given = {"IdentityFile": self.keys.path("ed25519"), **options}
+        known = settings(
+            UserKnownHostsFile=str(self.known_hosts), HostKeyAlias="dropbear", User=USER, Port=str(port), **given
+        )
+        return [program("ssh"), *known, "127.0.0.1", *arguments]
 
     def ssh(
         self, port: int, *arguments: str, status: int | None = 0, **options: str
@@ -98,11 +95,11 @@ def folder(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], log: Path, port: int = 0, **variables: str) -> Iterator[int]:
+def serving(line: Sequence[str], log: Path, port: int = 0, **variables: str) -> Iterator[int]:
     """Run a server that logs to standard error, until the block ends; gives its port."""
-    env = environment(log.parent, PYTHONPATH=str(_SOURCE), **variables)
+    env = environment(log.parent, **variables)
     with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=env)
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=env)
     assert process.stdout is not None
     try:
         ready = re.compile(r"Server listening on 127\.0\.0\.1:(\d+)|Not backgrounding")
@@ -165,8 +162,9 @@ def test_what_sessions_and_forwards_may(folder: Folder, tmp_path: Path) -> None:
             said = re.match(rb"Allocated port (\d+) ", ssh.stderr.readline())
             assert said
             socket.create_connection(("127.0.0.2", int(said[1])), SECONDS).close()  # -a: not on 127.0.0.1 alone
-    with serving(folder.ours(*flags, "-k", "-M", "1"), tmp_path / "log") as port:
+    with serving(folder.ours(*flags, "-k"), tmp_path / "log") as port:
         assert "remote port forwarding failed" in folder.ssh(port, *remote, status=255).stderr
+    with serving(folder.ours(*flags, "-M", "1"), tmp_path / "log") as port:
         folder.ssh(port, "sleep 60", status=255)  # -M: its second is over
         assert eventually(lambda: "the connection has lasted 1 s" in (tmp_path / "log").read_text())
 
@@ -174,7 +172,7 @@ def test_what_sessions_and_forwards_may(folder: Folder, tmp_path: Path) -> None:
 def test_started_by_inetd_as_the_seed_has_it(folder: Folder, tmp_path: Path) -> None:
     """What xinetd does with `server_args = -i -g`: each connection is a process's three standard descriptors."""
     command = folder.ours("-i", "-g", "-r", str(folder.host_key))
-    env = environment(tmp_path, PYTHONPATH=str(_SOURCE))
+    env = environment(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         statuses = []
 
@@ -195,9 +193,8 @@ def test_into_the_background(folder: Folder, tmp_path: Path) -> None:
     port, pid_file = free_port(), tmp_path / "pid"
     flags = ["-p", f"127.0.0.1:{port}", "-r", str(folder.host_key), "-P", str(pid_file)]
     done = subprocess.run(
-        folder.ours(*flags), env=environment(tmp_path, PYTHONPATH=str(_SOURCE)), capture_output=True, timeout=SECONDS,
-        check=True,
-    )  # fmt: skip
+        folder.ours(*flags), env=environment(tmp_path), capture_output=True, timeout=SECONDS, check=True
+    )
     number = int(pid_file.read_text())
     try:
         assert (done.stdout, done.stderr) == (b"", b"")
@@ -305,9 +302,8 @@ def test_wrong_starts_end_as_dropbears_do(
         line = ["-F", "-E", "-P", str(tmp_path / "pid"), *flags]
         for command in ([program("dropbear"), *line], folder.ours(*line)):
             done = subprocess.run(
-                command, capture_output=True, text=True, env=environment(tmp_path, PYTHONPATH=str(_SOURCE)),
-                timeout=SECONDS, check=False,
-            )  # fmt: skip
+                command, capture_output=True, text=True, env=environment(tmp_path), timeout=SECONDS, check=False
+            )
             assert (done.returncode, done.stdout) == (1, ""), done
             if command[0] == sys.executable:
                 assert done.stderr.startswith("dropbear: ")

@@ -22,7 +22,8 @@ from dunnart.daemon.ways_in import this_user
 from dunnart.sftp.messages import CLOSE
 from tests.interop.clients import _library
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Served, environment, eventually, program
+from tests.interop.support import SECONDS, Served, eventually
+from tests.interop.tools import transfer as run
 
 MIB = 1 << 20
 Configured = Callable[..., Served]
@@ -50,14 +51,6 @@ def configured(start: Serve, tmp_path: Path) -> Configured:
     return begin
 
 
-def run(server: Served, client: str, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={server.known_hosts}",
-               f"IdentityFile={server.keys.path('ed25519')}", f"Port={server.port}", f"User={server.user}"]  # fmt: skip
-    command = [program(client), "-F", "none", *(part for option in options for part in ("-o", option)), *words]
-    return subprocess.run(command, capture_output=True, text=True, input=said, timeout=SECONDS, check=False,
-                          env=environment(server.folder))  # fmt: skip
-
-
 def sftp(server: Served, *lines: str) -> subprocess.CompletedProcess[str]:
     return run(server, "sftp", "-b", "-", "127.0.0.1", said="\n".join(lines) + "\n")
 
@@ -79,6 +72,12 @@ def paramiko_sftp(server: Served, user: str = "", password: str = "") -> Iterato
 def events(folder: Path, *kinds: str) -> list[dict[str, Any]]:
     lines = (folder / "audit").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] in kinds]
+
+
+def told(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The same, once there is one: a client hears of an end before the audit does."""
+    assert eventually(lambda: bool(events(folder, *kinds)))
+    return events(folder, *kinds)
 
 
 def left(folder: Path) -> list[str]:
@@ -118,7 +117,7 @@ def test_virtual_users_have_roots_of_their_own(configured: Configured, tmp_path:
         missing = f"sftp: {tmp_path}/carol cannot be served: No such file or directory\n"
         assert text == (missing if user == "carol" else f"sftp: {user!r} cannot be a part of a path\r\n")
     assert eventually(lambda: f"{tmp_path}/carol cannot be served: No such file or directory" in server.log)
-    assert [event["user"] for event in events(tmp_path, "uploaded")] == ["alice"]
+    assert [event["user"] for event in told(tmp_path, "uploaded")] == ["alice"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve by another account")
@@ -177,15 +176,16 @@ def test_a_quota_is_told_and_leaves_no_half_file(
     assert done.returncode != 0
     assert "quota" in done.stderr.lower()
     if atomic:
-        assert left(tmp_path / "root") == ["small"]
+        assert eventually(lambda: left(tmp_path / "root") == ["small"])
         assert run(server, "scp", protocol, str(tmp_path / "small"), "127.0.0.1:/other").returncode == 0
         done = run(server, "scp", protocol, str(tmp_path / "small"), "127.0.0.1:/third")
         assert done.returncode != 0
         assert "quota" in done.stderr.lower()
     assert (tmp_path / "root/small").stat().st_size == 1000
-    failed = [event for event in events(tmp_path, "uploaded") if "error" in event]
-    assert failed[0]["path"] == "/large"
-    assert "quota" in failed[0]["error"].lower()
+    assert eventually(lambda: any("error" in event for event in events(tmp_path, "uploaded")))
+    failed = next(event for event in events(tmp_path, "uploaded") if "error" in event)
+    assert failed["path"] == "/large"
+    assert "quota" in failed["error"].lower()
 
 
 @pytest.mark.parametrize("atomic", [False, True])
@@ -198,10 +198,10 @@ def test_a_disk_that_takes_no_more(configured: Configured, tmp_path: Path, proto
     done = run(server, "scp", protocol, str(tmp_path / "large"), "127.0.0.1:/old")
     assert done.returncode != 0
     assert "large" in done.stderr or "Failure" in done.stderr
-    assert left(tmp_path / "root") == ["old"]
+    assert eventually(lambda: left(tmp_path / "root") == ["old"])
     if atomic:
         assert (tmp_path / "root/old").read_text() == "as it was"
-    (event,) = events(tmp_path, "uploaded")
+    (event,) = told(tmp_path, "uploaded")
     assert event["error"] == os.strerror(27)
 
 
@@ -315,8 +315,7 @@ def test_a_client_that_is_killed_at_an_upload(
             assert channel.recv(1) == b"\0"
             channel.sendall(bytes(MIB))
         transport.sock.shutdown(2)
-    assert eventually(lambda: bool(events(tmp_path, "uploaded")))
-    (event,) = events(tmp_path, "uploaded")
+    (event,) = told(tmp_path, "uploaded")
     assert event["path"] == "/old"
     assert event["error"] == "not complete: the client has gone"
     assert eventually(lambda: left(tmp_path / "root") == ["old"])

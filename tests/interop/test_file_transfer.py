@@ -17,7 +17,7 @@ from dunnart.server import AuditEvent
 from dunnart.sftp import Atomic, FileEvent, LocalFiles, MemoryFiles, Observed
 from dunnart.testing.background import BackgroundLoop
 from tests.interop.clients import _library
-from tests.interop.support import SECONDS, Blob, Keys, environment, eventually, program
+from tests.interop.support import SECONDS, Blob, Keys, environment, eventually, program, settings
 
 PLACEMENTS = [("loop", 1), ("thread", 1), ("process", 1), ("process", 2)]
 
@@ -34,9 +34,10 @@ class Embedded:
         known = self.folder / "known_hosts"
         host = self.server.config.keys[0].public.line()
         known.write_text(f"[127.0.0.1]:{self.server.port} {host}\n")
-        options = ["BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}", f"User={user}",
-                   f"IdentityFile={self.keys.path('ed25519')}", f"Port={self.server.port}"]  # fmt: skip
-        return ["-F", "none", *(part for option in options for part in ("-o", option))]
+        return settings(
+            UserKnownHostsFile=str(known), User=user, IdentityFile=self.keys.path("ed25519"),
+            Port=str(self.server.port),
+        )  # fmt: skip
 
     def run(self, client: str, *words: str, user: str = "alice", said: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -10,8 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.interop.forwards import Echo, echoing
-from tests.interop.support import SECONDS, Keys, Served, environment, free_port, program, serve
-from tests.interop.test_our_client import Peer, sshd
+from tests.interop.peers import Peer, answers, sshd
+from tests.interop.support import (
+    SECONDS,
+    Keys,
+    Served,
+    environment,
+    eventually,
+    free_port,
+    program,
+    serve,
+    settings,
+    ssh_agent,
+)
 
 SHOW = 'echo "forced: ${SSH_ORIGINAL_COMMAND-none}"'
 
@@ -44,25 +55,19 @@ class Both:
         return text.replace("{key}", self.line)
 
     def ssh(self, port: int, *options: str, program_name: str = "ssh") -> tuple[list[str], dict[str, str]]:
-        fixed = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "UpdateHostKeys=no", "BatchMode=yes",
-                 "IdentitiesOnly=yes", f"IdentityFile={self.keys.path('ed25519')}", f"User={self.ours.user}",
-                 "LogLevel=ERROR", f"Port={port}", f"IdentityAgent={self.agent}",
-                 "GlobalKnownHostsFile=/dev/null"]  # fmt: skip
-        line = [program(program_name), *(("-F", "none") if program_name == "ssh" else ("-F", "/dev/null"))]
+        fixed = settings(
+            StrictHostKeyChecking="no", UserKnownHostsFile="/dev/null", LogLevel="ERROR", Port=str(port),
+            User=self.ours.user, IdentityFile=self.keys.path("ed25519"), IdentityAgent=self.agent,
+        )  # fmt: skip
         env = environment(self.ours.folder, DISPLAY=":97", SSH_AUTH_SOCK=self.agent)
-        return [*line, *options, *(part for each in fixed for part in ("-o", each))], env
+        return [program(program_name), *options, *fixed], env
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An agent without keys."""
-    path = str(tmp_path_factory.mktemp("agent") / "socket")
-    process = subprocess.Popen([program("ssh-agent"), "-D", "-a", path], stdout=subprocess.DEVNULL)
-    try:
+    with ssh_agent(tmp_path_factory.mktemp("agent") / "socket") as path:
         yield path
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,9 @@ def connecting(host: str) -> Situation:
 def listening(where: str) -> Situation:
     def listen(both: Both, port: int) -> tuple[int, bytes]:
         line, env = both.ssh(port, "-o", "ExitOnForwardFailure=yes", "-R", f"{both.filled(where)}:127.0.0.1:1", "-T")
-        return run([*line, "127.0.0.1", "echo listening"], env)
+        done = run([*line, "127.0.0.1", "echo listening"], env)
+        assert eventually(lambda: not (answers(both.free) or answers(both.other)))  # the next one wants them as well
+        return done
 
     return listen
 

@@ -20,8 +20,8 @@ from dunnart.keys import PrivateKey
 from dunnart.plugins.key_sources import KeySources
 from dunnart.plugins.ldap_keys import LdapKeys, Options
 from dunnart.server import Allow, Attempt, Context, Deny, PublicKeyCredential, Rights
+from tests.interop.peers import answers
 from tests.interop.support import SECONDS, eventually, free_port, missing
-from tests.interop.test_our_client import answers
 from tests.unit.plugins.test_key_look_ups import certificate_file
 
 # ldap3 uses names that pyasn1 and ssl will not have for ever, and leaves sockets to the garbage collector.

@@ -96,10 +96,8 @@ def test_an_upload_into_a_program_that_ends_at_once_loses_nothing(server: Served
 
 def test_output_without_end_into_a_program_that_ends(server: Served) -> None:
     line, env = SSH.command(server)
-    began = time.monotonic()
     command = f"yes | {shlex.join([*line, 'true'])}"
     assert subprocess.run(["/bin/sh", "-c", command], env=env, timeout=SECONDS, check=False).returncode == 0
-    assert time.monotonic() - began < SECONDS / 2
 
 
 def test_a_client_that_wants_no_more_output_ends_an_endless_program(server: Served) -> None:
@@ -130,11 +128,9 @@ def test_a_background_child_that_holds_stdout_keeps_the_session(server: Served) 
 
 
 def test_a_background_child_that_holds_nothing_does_not(server: Served) -> None:
-    began = time.monotonic()
-    done = ssh(server, "sleep 30 >/dev/null 2>&1 </dev/null & echo $!")
+    done = ssh(server, "sleep 1000 >/dev/null 2>&1 </dev/null & echo $!")
     try:
         assert done.returncode == 0
-        assert time.monotonic() - began < 20
         assert alive(int(done.stdout))
     finally:
         os.kill(int(done.stdout), signal.SIGKILL)
@@ -388,14 +384,14 @@ def test_no_descriptor_of_the_server_leaks_into_a_session(server: Served) -> Non
 
 
 def test_the_client_asks_for_signs_of_life(server: Served) -> None:
-    options = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1", "-o", "LogLevel=DEBUG3")
+    options = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=9", "-o", "LogLevel=DEBUG3")
     done = ssh(server, "sleep 2.5; exit 8", *options)
     assert done.returncode == 8
     assert done.stderr.count(b"receive packet: type 82") + done.stderr.count(b"receive packet: type 100") >= 2
 
 
 def test_the_server_asks_for_signs_of_life(start: Serve) -> None:
-    server = start("--limits", "keepalive_seconds=0.5", "--limits", "keepalive_count_max=2")
+    server = start("--limits", "keepalive_seconds=0.5", "--limits", "keepalive_count_max=6")
     done = ssh(server, "sleep 3; exit 8", "-o", "LogLevel=DEBUG3")
     assert done.returncode == 8
     assert done.stderr.count(b"keepalive@openssh.com") >= 2
@@ -435,7 +431,7 @@ def test_further_host_keys_are_proved_to_the_client(start: Serve, tmp_path: Path
 def test_ssh_keyscan(start: Serve) -> None:
     server = start("--host-key-types", "ed25519", "--host-key-types", "rsa")
     done = subprocess.run(
-        [program("ssh-keyscan"), "-p", str(server.port), "-t", "rsa,ecdsa,ed25519", "127.0.0.1"],
+        [program("ssh-keyscan"), "-p", str(server.port), "-T", "30", "-t", "rsa,ecdsa,ed25519", "127.0.0.1"],
         env=environment(server.folder), capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     found = sorted(line.partition(" ")[2] for line in done.stdout.splitlines() if not line.startswith("#"))

@@ -29,8 +29,8 @@ from dunnart.client.transfers import TransferWatch
 from dunnart.daemon.ways_in import this_user
 from dunnart.keys import PublicKey
 from tests.file_trees import assert_same, make_tree
+from tests.interop.peers import Peer, sshd, stop
 from tests.interop.support import MIB, SECONDS, Blob, Keys, Served, environment, missing, program, serve
-from tests.interop.test_our_client import Peer, sshd, stop
 
 NAMES = ("plain", "with space", "qu'ote", 'dou"ble', "back\\slash", "*", "[x]", "\udcff\udcfe", "ünï", "-rf", "a:b")
 OPENSSH_SFTP_SERVER = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
@@ -70,7 +70,7 @@ def dunnart(
     """Run the program without a terminal; its home is a folder."""
     return subprocess.run(
         [sys.executable, "-m", "dunnart", *words], input=said, capture_output=True, timeout=SECONDS, check=False,
-        cwd=cwd, env=environment(folder, PYTHONPATH=os.pathsep.join(sys.path), **more), start_new_session=True,
+        cwd=cwd, env=environment(folder, **more), start_new_session=True,
     )  # fmt: skip
 
 
@@ -289,7 +289,7 @@ def test_sftp_resumes(host: Host, tmp_path: Path, blob: Blob) -> None:
 def test_a_killed_transfer_is_resumed(host: Host, tmp_path: Path, blob: Blob) -> None:
     part = tmp_path / "part"
     command = [sys.executable, "-m", "dunnart", "sftp", *host.flags, "-l", "40000", f"127.0.0.1:{blob.path}", str(part)]
-    process = subprocess.Popen(command, env=environment(host.folder, PYTHONPATH=os.pathsep.join(sys.path)),
+    process = subprocess.Popen(command, env=environment(host.folder),
                                stdout=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + SECONDS
     while not part.exists() or part.stat().st_size < 2 * MIB:
@@ -478,7 +478,7 @@ def screen(tmp_path: Path) -> Iterator[Callable[..., Screen]]:
     screens: list[Screen] = []
 
     def begin(tool: str, *words: str) -> Screen:
-        env = environment(tmp_path, PYTHONPATH=os.pathsep.join(sys.path)) | {"TERM": "dumb"}
+        env = environment(tmp_path) | {"TERM": "dumb"}
         screens.append(Screen([sys.executable, "-m", "dunnart", tool, *words], env))
         return screens[-1]
 

@@ -75,5 +75,5 @@ def test_a_wrong_password(start: Serve, tmp_path: Path, service: Callable[[str],
     done = log_in(server, method, "wrong")
     assert (done.returncode, done.stdout) == (255, "")
     assert "Permission denied" in done.stderr
-    assert "pam_authenticate: " in server.log
+    assert server.logs("pam_authenticate: ")
     assert not (tmp_path / "told").exists()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.support import SECONDS, Served, environment, eventually, program, started
+from tests.interop.support import SECONDS, Served, environment, eventually, free_port, program, started
 from tests.interop.tools import HOST, ssh_config
 
 # A server of the kind that an editor installs: it echoes what it is sent, and says where it listens.
@@ -56,11 +56,6 @@ echo waiting >&2
 read -r nothing || true
 """
 CHANNELS = 48
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def is_running(word: str) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +19,7 @@ from dunnart.testing.authenticator import TOUCHED, VERIFIED, Authenticator
 from dunnart.wire.encoding import Reader, byte, string, uint32
 from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Served, environment, eventually, program
+from tests.interop.support import SECONDS, Served, environment, program, ssh_agent
 
 SOURCE = Path(__file__).with_name("security_key.c")
 KINDS = {"ed25519-sk": "ED25519-SK", "ecdsa-sk": "ECDSA-SK"}
@@ -143,7 +142,7 @@ def test_a_touched_key_logs_in(start: Serve, desk: Desk, kind: str) -> None:
     done = desk.log_in(server)
     assert done.stdout == "in\n", done.stderr
     assert desk.token.asked == [TOUCHED]
-    assert f" {KINDS[kind]} SHA256:" in server.log
+    assert server.logs(f" {KINDS[kind]} SHA256:")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,7 +153,7 @@ def test_a_key_that_nobody_touched_does_not(start: Serve, desk: Desk, kind: str)
     done = desk.log_in(server)
     assert (done.returncode, done.stdout) == (255, "")
     assert "Permission denied" in done.stderr
-    assert "the security key was not touched" in server.log
+    assert server.logs("the security key was not touched")
     assert len(desk.token.asked) == 1
 
 
@@ -172,20 +171,12 @@ def test_another_key_of_the_token_does_not(start: Serve, desk: Desk) -> None:
 def test_the_agent_signs(start: Serve, desk: Desk, kind: str) -> None:
     key = desk.make_key(kind)
     server = start(authorized=desk.authorize())
-    path = str(desk.folder / "agent")
-    process = subprocess.Popen(
-        [program("ssh-agent"), "-D", "-a", path, "-P", desk.provider], env=desk.variables, stdout=subprocess.DEVNULL
-    )
-    try:
-        assert eventually(lambda: os.path.exists(path))
+    with ssh_agent(desk.folder / "agent", "-P", desk.provider, env=desk.variables) as path:
         subprocess.run([program("ssh-add"), "-q", "-S", desk.provider, key],
                        env=desk.variables | {"SSH_AUTH_SOCK": path}, check=True, timeout=SECONDS)  # fmt: skip
         done = desk.log_in(server, agent=path)
         assert done.stdout == "in\n", done.stderr
         assert desk.token.asked == [TOUCHED]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -202,4 +193,5 @@ def test_a_key_that_must_verify_its_user(start: Serve, desk: Desk, shown: int, s
     desk.token.flags = shown
     server = start(authorized=desk.authorize("verify-required"))
     assert desk.log_in(server).returncode == status
-    assert ("the security key did not verify its user" in server.log) == (status != 0)
+    said = "the security key did not verify its user"
+    assert server.logs(said) if status else said not in server.log

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,29 +14,15 @@ import dunnart
 from dunnart.daemon.ways_in import this_user
 from dunnart.keys import KnownHosts, PrivateKey
 from dunnart.server import Allow, Attempt, Deny, InteractiveCredential, PasswordCredential, Prompt
+from tests.interop.peers import SERVERS, Peers
 from tests.interop.ssh_programs import Home, Person, line, way
-from tests.interop.support import MIB, Keys, program
-from tests.interop.test_our_client import SERVERS, Peer, stop
+from tests.interop.support import MIB, Keys, program, ssh_agent
 
 USER = this_user().name
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def peers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Peer]]:
-    """All three kinds of server."""
-    started = {name: start(tmp_path_factory.mktemp(name), keys) for name, start in SERVERS.items()}
-    yield started
-    for each in started.values():
-        stop(each)
-
-
 @pytest.mark.parametrize("name", SERVERS)
-def test_commands(name: str, peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_commands(name: str, peers: Peers, keys: Keys, home: Home) -> None:
     to = way(peers[name], keys.path("ed25519"))
     home.knows(peers[name])
     data = os.urandom(3 * MIB)
@@ -50,7 +35,7 @@ def test_commands(name: str, peers: dict[str, Peer], keys: Keys, home: Home) -> 
     assert shell.stderr == b"dunnart ssh: the program was ended by signal KILL\n"
 
 
-def test_a_person_at_a_terminal(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_a_person_at_a_terminal(peers: Peers, keys: Keys, home: Home) -> None:
     """A host that is not known, its size, escapes, and a terminal that is put right whenever dunnart lets go of it."""
     peer = peers["sshd"]
     to = " ".join(line("-p", str(peer.port), "-i", keys.path("ed25519"), f"{USER}@127.0.0.1"))
@@ -95,7 +80,7 @@ def test_a_person_at_a_terminal(peers: dict[str, Peer], keys: Keys, home: Home) 
     assert known.check("127.0.0.1", peer.port, peer.host_key) == "known"
 
 
-def test_keys_of_hosts(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_keys_of_hosts(peers: Peers, keys: Keys, home: Home) -> None:
     """Taken without a question, hashed, not known, changed, revoked, under another name, not looked at."""
     peer = peers["dropbear"]
     file = home.folder / ".ssh" / "known_hosts"
@@ -120,10 +105,8 @@ def test_keys_of_hosts(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
     home.run("-yy", "-i", keys.path("ed25519"), f"{USER}@127.0.0.1/{peer.port}", "true", command="dbclient")
 
 
-def test_a_passphrase_an_agent_and_one_that_is_forwarded(
-    peers: dict[str, Peer], keys: Keys, home: Home, tmp_path: Path
-) -> None:
-    home.knows(*peers.values())
+def test_a_passphrase_an_agent_and_one_that_is_forwarded(peers: Peers, keys: Keys, home: Home, tmp_path: Path) -> None:
+    home.knows(*peers.all())
     key = tmp_path / "locked"
     key.write_bytes(keys.folder.joinpath("ed25519").read_bytes())
     key.chmod(0o600)
@@ -141,12 +124,8 @@ def test_a_passphrase_an_agent_and_one_that_is_forwarded(
         person.sees("in\r\n")
         assert person.leaves() == 0
     assert b"no passphrase was given" in home.run(*to, "true", status=255).stderr
-    socket = str(tmp_path / "agent")
-    agent = subprocess.Popen([program("ssh-agent"), "-D", "-a", socket], stdout=subprocess.DEVNULL)
-    try:
+    with ssh_agent(tmp_path / "agent") as socket:
         variables = home.environment | {"SSH_AUTH_SOCK": socket, "SSH_ASKPASS_REQUIRE": "never"}
-        while not os.path.exists(socket):
-            assert agent.poll() is None
         added = [program("ssh-add"), "-q", keys.path("ecdsa256"), keys.path("ed25519")]
         subprocess.run(added, env=variables, check=True, capture_output=True)
         with_agent = {"SSH_AUTH_SOCK": socket}
@@ -160,9 +139,6 @@ def test_a_passphrase_an_agent_and_one_that_is_forwarded(
         home.run(*only, "true", variables=with_agent)
         refused = home.run("-o", "IdentityAgent=none", *only, "true", status=255, variables=with_agent)
         assert b"Tried: nothing" in refused.stderr
-    finally:
-        agent.terminate()
-        agent.wait()
 
 
 class Asking:

@@ -8,16 +8,15 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dunnart.daemon.ways_in import this_user
 from tests.interop.forwards import echoing
+from tests.interop.peers import SERVERS, Peers
 from tests.interop.ssh_programs import Home, line, way
 from tests.interop.support import SECONDS, Keys, eventually, free_port, program
-from tests.interop.test_our_client import SERVERS, Peer, stop
 
 USER = this_user().name
 _PIPE = (
@@ -26,20 +25,6 @@ _PIPE = (
     "[s.sendall(d) for d in iter(lambda: os.read(0, 65536), bytes())]; os._exit(0)"
 )
 """What nc does, for Python: between stdin, stdout and a port."""
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def peers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Peer]]:
-    """All three kinds of server."""
-    started = {name: start(tmp_path_factory.mktemp(name), keys) for name, start in SERVERS.items()}
-    yield started
-    for each in started.values():
-        stop(each)
 
 
 def talk(address: tuple[str, int] | str, greeting: bytes = b"", answer: bytes = b"") -> bytes:
@@ -66,7 +51,7 @@ def listens(where: int | str) -> bool:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_forwards(name: str, peers: dict[str, Peer], keys: Keys, home: Home, tmp_path: Path) -> None:
+def test_forwards(name: str, peers: Peers, keys: Keys, home: Home, tmp_path: Path) -> None:
     """-L, -R, -D, -W and unix sockets, at the same time."""
     home.knows(peers[name])
     to = way(peers[name], keys.path("ed25519"))
@@ -102,11 +87,11 @@ def test_forwards(name: str, peers: dict[str, Peer], keys: Keys, home: Home, tmp
         assert b"the server refused the channel" in refused.stderr
 
 
-def test_through_other_hosts_by_a_configuration(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_through_other_hosts_by_a_configuration(peers: Peers, keys: Keys, home: Home) -> None:
     """ProxyJump over two hosts, ProxyCommand, Include, Match, tokens; sftp and scp read the same file."""
-    home.knows(*peers.values())
+    home.knows(*peers.all())
     (home.folder / ".ssh" / "more").write_text(f"IdentityFile {keys.path('ed25519')}\nSetEnv LC_SEEN=yes\n")
-    blocks = "".join(f"Host {name}\n HostName 127.0.0.1\n Port {peer.port}\n" for name, peer in peers.items())
+    blocks = "".join(f"Host {peer.name}\n HostName 127.0.0.1\n Port {peer.port}\n" for peer in peers.all())
     pipe = f"{sys.executable} -c '{_PIPE}'"
     home.config(
         f"{blocks}Host inner\n HostName 127.0.0.1\n Port {peers['ours'].port}\n ProxyJump sshd,{USER}@dropbear\n"
@@ -131,7 +116,7 @@ def test_through_other_hosts_by_a_configuration(peers: dict[str, Peer], keys: Ke
     home.run("-o", "IgnoreUnknown=col*", "inner")
 
 
-def test_dbclient(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_dbclient(peers: Peers, keys: Keys, home: Home) -> None:
     """Dropbear's flags: hosts with commas between them, -y, -B, -J, -K, -I, -W, and its exit status for errors."""
     host = f"{USER}@127.0.0.1"
     key = ["-i", keys.path("ed25519")]
@@ -166,7 +151,7 @@ def test_dbclient(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
     assert b"is not known" in unknown.stderr
 
 
-def test_dbclient_does_as_dropbears_does(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_dbclient_does_as_dropbears_does(peers: Peers, keys: Keys, home: Home) -> None:
     """The same command lines for both: what is printed, and how they end."""
     theirs = program("dbclient")
     port, key = str(peers["sshd"].port), keys.dropbear("ed25519")
@@ -186,7 +171,7 @@ def test_dbclient_does_as_dropbears_does(peers: dict[str, Peer], keys: Keys, hom
             assert ours.stdout == expected.stdout, given
 
 
-def test_into_the_background(peers: dict[str, Peer], keys: Keys, home: Home) -> None:
+def test_into_the_background(peers: Peers, keys: Keys, home: Home) -> None:
     """-f comes back once the login is done, and what is forwarded goes on."""
     home.knows(peers["sshd"])
     to = way(peers["sshd"], keys.path("ed25519"))

@@ -16,14 +16,14 @@ import pytest
 
 from dunnart.daemon.ways_in import this_user
 from tests.interop.support import (
-    _LIVING_ELSEWHERE,
-    _SOURCE,
     SECONDS,
     Keys,
+    dunnart_at,
     environment,
     eventually,
     free_port,
     program,
+    settings,
     write_key,
 )
 
@@ -89,12 +89,11 @@ class Machine:
 
     def command(self, *flags: str) -> list[str]:
         """Give the command for a server."""
-        arguments = ["sshd", "-f", str(self.folder / "sshd_config"), *flags]
-        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.folder / "home"), "", *arguments]
+        return dunnart_at(self.folder / "home", "sshd", "-f", str(self.folder / "sshd_config"), *flags)
 
     @property
     def environment(self) -> dict[str, str]:
-        return environment(self.folder, PYTHONPATH=str(_SOURCE))
+        return environment(self.folder)
 
     @contextlib.contextmanager
     def running(self, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -117,14 +116,13 @@ class Machine:
         return (self.folder / "log").read_text()
 
     def options(self, *options: str, key: str = "ed25519") -> list[str]:
-        fixed = ["BatchMode=yes", "StrictHostKeyChecking=yes", "HostKeyAlias=machine", "IdentitiesOnly=yes",
-                 f"UserKnownHostsFile={self.folder}/known_hosts", "GlobalKnownHostsFile=/dev/null",
-                 "IdentityAgent=none", f"IdentityFile={self.keys.path(key)}", f"Port={self.port}", f"User={USER}",
-                 *options]  # fmt: skip
-        return ["-F", "none", *(part for each in fixed for part in ("-o", each))]
+        return settings(
+            HostKeyAlias="machine", UserKnownHostsFile=f"{self.folder}/known_hosts", Port=str(self.port), User=USER,
+            IdentityFile=self.keys.path(key), **dict(each.split("=", 1) for each in options),
+        )  # fmt: skip
 
-    def ssh(self, command: str, *options: str, key: str = "ed25519", flags: Sequence[str] = ()) -> Done:
-        line = [program("ssh"), *self.options(*options, key=key), *flags, "127.0.0.1", command]
+    def ssh(self, says: str, *options: str, key: str = "ed25519", flags: Sequence[str] = ()) -> Done:
+        line = [program("ssh"), *self.options(*options, key=key), *flags, "127.0.0.1", says]
         return subprocess.run(
             line, env=self.environment | {"LC_ONE": "1", "OTHER": "2"}, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, errors="replace", timeout=SECONDS, check=False,
@@ -210,7 +208,7 @@ def test_ways_to_start(machine: Machine) -> None:
     pid = int((machine.folder / "pid").read_text())
     try:
         assert machine.ssh("echo in").stdout == "in\n", log.read_text()
-        assert f"Accepted publickey for {USER}" in log.read_text()
+        assert eventually(lambda: f"Accepted publickey for {USER}" in log.read_text())
     finally:
         os.kill(pid, signal.SIGTERM)
     assert eventually(lambda: not (machine.folder / "pid").exists())

@@ -19,15 +19,16 @@ import pytest
 
 from dunnart.daemon.ways_in import this_user
 from tests.interop.support import (
-    _LIVING_ELSEWHERE,
-    _SOURCE,
     SECONDS,
+    SOURCE,
     Keys,
+    dunnart_at,
     environment,
     eventually,
     free_port,
     missing,
     program,
+    settings,
 )
 
 ROOT = os.geteuid() == 0
@@ -61,7 +62,7 @@ class World:
         self.log = path / "log"
         self.config = path / "dunnart.toml"
         self.write()
-        self.env = environment(path, PYTHONPATH=str(_SOURCE))
+        self.env = environment(path)
 
     def write(self, more: str = "", *listen: str) -> None:
         """Write the configuration file."""
@@ -72,12 +73,12 @@ class World:
 
     def command(self, *arguments: str) -> list[str]:
         """The command for `dunnart`, whose user lives here."""
-        return [sys.executable, "-c", _LIVING_ELSEWHERE, str(self.home), "/bin/sh", *arguments]
+        return dunnart_at(self.home, *arguments, shell="/bin/sh")
 
     def program(self, name: str, *arguments: str) -> str:
         """A program that is `dunnart` with these arguments before its own."""
         path = self.path / name
-        line = shlex.join(["env", f"PYTHONPATH={_SOURCE}", *self.command(*arguments)])
+        line = shlex.join(["env", f"PYTHONPATH={SOURCE}", *self.command(*arguments)])
         path.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
         path.chmod(0o755)
         return str(path)
@@ -90,13 +91,11 @@ class World:
 
     def ssh(self, *options: str) -> list[str]:
         """The command for OpenSSH's client."""
-        given = {
-            "IdentityFile": self.keys.path("ed25519"), "IdentitiesOnly": "yes", "IdentityAgent": "none",
-            "UserKnownHostsFile": "/dev/null", "GlobalKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no",
-            "User": USER, "BatchMode": "yes", "LogLevel": "ERROR",
-        }  # fmt: skip
-        line = [program("ssh"), "-F", "none", *(part for each in given.items() for part in ("-o", "=".join(each)))]
-        return [*line, *options]
+        given = settings(
+            IdentityFile=self.keys.path("ed25519"), UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no",
+            User=USER, LogLevel="ERROR",
+        )  # fmt: skip
+        return [program("ssh"), *given, *options]
 
     def login(self, *options: str, says: str = "echo $((6 * 7))", prints: str = "42\n") -> None:
         """Log in, and run a command."""
@@ -117,10 +116,10 @@ def world(tmp_path: Path, keys: Keys) -> World:
 
 
 @contextlib.contextmanager
-def ended(command: Sequence[str], world: World) -> Iterator[subprocess.Popen[bytes]]:
+def ended(line: Sequence[str], world: World) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program as long as the block lasts."""
     with (world.path / "output").open("wb") as output:
-        process = subprocess.Popen(command, env=world.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(line, env=world.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         yield process
     finally:
@@ -154,9 +153,9 @@ def xinetd(world: World, wait: str, server: str, arguments: str) -> Iterator[int
     if wait == "yes":  # xinetd, which does not see the clients then, would let nobody in
         text = text.replace("only_from", "#")
     path.write_text(text)
-    command = [program("xinetd"), "-dontfork", "-f", str(path), "-filelog", str(world.path / "xinetd.log"),
+    line = [program("xinetd"), "-dontfork", "-f", str(path), "-filelog", str(world.path / "xinetd.log"),
                "-pidfile", str(world.path / "xinetd.pid")]  # fmt: skip
-    with ended(command, world) as process:
+    with ended(line, world) as process:
         log = world.path / "xinetd.log"
         ready = eventually(lambda: process.poll() is not None or (log.exists() and "working" in log.read_text()))
         assert ready, log.read_text()
@@ -209,8 +208,8 @@ def test_xinetd_that_waits_gets_its_socket_back_when_nobody_is_there(world: Worl
 
 
 def test_a_proxy_command_with_pipes_and_what_is_wrong_goes_to_the_log_alone(world: World) -> None:
-    command = shlex.join(world.command("serve", "-i", "--config", str(world.config)))
-    world.login("-o", f"ProxyCommand=env PYTHONPATH={_SOURCE} {command}")
+    line = shlex.join(world.command("serve", "-i", "--config", str(world.config)))
+    world.login("-o", f"ProxyCommand=env PYTHONPATH={SOURCE} {line}")
     world.write('kex = "nonsense"\n')
     ours, theirs = socket.socketpair()
     with theirs:
@@ -247,7 +246,7 @@ def by_socket(path: Path) -> str:
 def test_systemd_hands_over_its_socket_or_each_connection(world: World, accept: bool) -> None:
     path = world.path / "socket"
     activate = [program("systemd-socket-activate"), *(["--accept"] if accept else []), f"--listen={path}"]
-    activate += ["-E", f"PYTHONPATH={_SOURCE}", "-E", "HOME", "-E", "PATH"]
+    activate += ["-E", f"PYTHONPATH={SOURCE}", "-E", "HOME", "-E", "PATH"]
     with ended([*activate, *world.command("serve", "--config", str(world.config), "--exit-on-idle", "1")], world) as it:
         assert eventually(lambda: "Listening on " in (world.path / "output").read_text())
         world.login("-o", by_socket(path))

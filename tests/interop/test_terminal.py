@@ -36,7 +36,7 @@ class Tmux:
 
     def shows(self, line: str) -> bool:
         """Whether a line comes to stand on the screen."""
-        return eventually(lambda: self.shows_now(line), 20)
+        return eventually(lambda: self.shows_now(line))
 
     def shows_now(self, line: str) -> bool:
         """Whether a line stands there already."""

@@ -74,7 +74,7 @@ def test_a_shell_that_does_not_exist(start: Serve) -> None:
     done = log_in(server, OTHERS[0], "id")
     assert (done.returncode, done.stdout) == (1, "")
     assert "/nonexistent/shell cannot be started: No such file or directory" in done.stderr
-    assert "/nonexistent/shell cannot be started: No such file or directory" in server.log
+    assert server.logs("/nonexistent/shell cannot be started: No such file or directory")
 
 
 def test_a_user_who_does_not_exist_and_one_without_the_key_look_alike(start: Serve) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.support import MIB, SECONDS, Served, environment, program
+from tests.interop.support import MIB, SECONDS, Served, environment, program, settings
 
 HOST = "dunnart"
 """What the server is called in `ssh_config`."""
@@ -75,6 +75,18 @@ def run(
     text = done.stdout.decode(errors="replace")
     assert done.returncode == status, f"{command} ended with {done.returncode}: {text[-3000:]}"
     return text
+
+
+def transfer(server: Served, client: str, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one of OpenSSH's clients to its end, however it ends; the server is 127.0.0.1."""
+    given = settings(
+        UserKnownHostsFile=server.known_hosts, IdentityFile=server.keys.path("ed25519"), Port=str(server.port),
+        User=server.user,
+    )  # fmt: skip
+    return subprocess.run(
+        [program(client), *given, *words], capture_output=True, text=True, input=said, timeout=SECONDS, check=False,
+        env=environment(server.folder),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
