@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dunnart {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # what a shell asks next begins a line of its own
         return 130
     except BrokenPipeError:  # who reads our output has had enough, as `head` has
         import os

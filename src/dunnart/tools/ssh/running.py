@@ -127,6 +127,8 @@ class _Program:
                 signal.signal(signal.SIGWINCH, lambda *_: front.loop.call_soon_threadsafe(self._resized))
                 return front.call(self._work(front))
             except Left:
+                self._screen.leave()
+                self._say_closed("\n")
                 return self._failed
             except BrokenPipeError:
                 return self._failed
@@ -265,13 +267,16 @@ class _Program:
         finally:
             self._conversation = None
             self._screen.leave()
-        if self._wants_terminal and not self._quiet:
-            self._screen.say(f"Connection to {shown(self._options.host)} closed.")
+        self._say_closed()
         if how.status is not None:
             return how.status & 0xFF
         if how.signal and not self._quiet:
             self._screen.say(f"{self._name}: the program was ended by signal {shown(how.signal)}")
         return self._failed
+
+    def _say_closed(self, before: str = "") -> None:
+        if self._wants_terminal and not self._quiet:
+            self._screen.say(f"{before}Connection to {shown(self._options.host)} closed.")
 
 
 async def _start(connection: Connection, kind: str, listen: Endpoint, to: Endpoint | None) -> Listener:
