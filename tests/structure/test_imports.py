@@ -76,6 +76,15 @@ def test_imports_go_one_way() -> None:
     assert "0 broken" in done.stdout
 
 
+def test_dataclasses_are_the_light_ones() -> None:
+    heavy = [path for path in PACKAGE.rglob("*.py") if path.name != "records.py" and any(
+        isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+        and "dataclass" in {alias.name for alias in node.names}
+        for node in ast.walk(ast.parse(path.read_bytes()))
+    )]  # fmt: skip
+    assert not heavy, "dunnart.records has a dataclass that takes a fifth of the memory and time"
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("protocol/**/*.py")), ids=lambda path: path.stem)
 def test_protocol_takes_time_and_randomness_from_outside(path: Path) -> None:
     assert impurities(path.read_text("utf-8")) == []

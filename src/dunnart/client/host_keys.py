@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError, HostKeyError, KeyFormatError
 from dunnart.keys.certificate import Certificate, plain_name
 from dunnart.keys.known_hosts import KnownHosts, host_name
 from dunnart.keys.patterns import matches
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey

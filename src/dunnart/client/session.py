@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.client.channel import Channel, Incoming, StderrUse
@@ -24,6 +24,7 @@ from dunnart.protocol.requests import (
     WindowChange,
     encode_modes,
 )
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.client.connection import Connection

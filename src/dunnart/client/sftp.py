@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dunnart.client.closing import Closing
 from dunnart.client.paths import Path, to_bytes, to_text
 from dunnart.client.sftp_file import SftpFile
 from dunnart.errors import ConnectionClosed, LimitExceeded
+from dunnart.records import dataclass
 from dunnart.sftp import messages
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.client import FileSystemStatus, ServerLimits, SftpClient

@@ -6,12 +6,12 @@ Each packet must be passed exactly once and in order: contexts and counters run 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dunnart.crypto.chacha import ChaChaOpener, ChaChaSealer
 from dunnart.crypto.gcm import GcmOpener, GcmSealer
 from dunnart.crypto.hmac_modes import EtmOpener, EtmSealer, MacOpener, MacSealer, block_cipher
+from dunnart.records import dataclass
 
 _GIB = 1 << 30
 

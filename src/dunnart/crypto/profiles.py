@@ -5,7 +5,6 @@ The markers for extension negotiation and strict key exchange are not algorithms
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from dunnart.crypto.ciphers import CIPHERS, MACS
 from dunnart.crypto.compression import COMPRESSION
 from dunnart.crypto.kex import KEX_METHODS
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,11 +3,10 @@
 Flags, the TOML reader, `dunnart config` and the table in the documentation are all made from `ServeConfig`'s fields.
 """
 
-# ruff: noqa: RUF009 - option() and its like are dataclasses.field(), as ruff cannot see
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.matching import Match, a_group, who
@@ -46,6 +45,7 @@ from dunnart.daemon.values import (
     variables,
 )
 from dunnart.protocol.limits import Limits
+from dunnart.records import dataclass
 from dunnart.runtime.admission import Network, Penalties, SourceBits, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
 from dunnart.runtime.logs import LEVELS, PARTS

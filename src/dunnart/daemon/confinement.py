@@ -21,9 +21,11 @@ import signal
 import struct
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
+
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,11 +7,11 @@ several tables apply, the first that has an option counts. Entries of an option 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from dunnart.daemon.options import BadValue, switch, text
 from dunnart.keys.patterns import AddressPatterns, matches
+from dunnart.records import dataclass
 
 MAY_MATCH = (
     "authorized_keys", "strict_modes", "authorized_keys_command", "authorized_keys_command_user",

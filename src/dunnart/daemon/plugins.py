@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from dunnart.errors import ConfigError, DunnartError, PluginError
 from dunnart.keys.public import RSA_BITS_MIN
 from dunnart.plugins import BUILT_IN
 from dunnart.protocol.questions import Refusal
+from dunnart.records import dataclass
 from dunnart.runtime.logs import LEVELS, clean
 from dunnart.server import Allow, Deny, GssapiStep, PasswordCredential, Prompt, Tunnel
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.daemon import plugins, rules
@@ -13,6 +13,7 @@ from dunnart.daemon.host_keys import load_host_certificates, load_host_keys
 from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD
 from dunnart.daemon.ways_in import anyone_has_key, new_password, this_user
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 from dunnart.runtime.admission import Admission
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from dunnart.daemon.matching import Login, groups_of, refusal
 from dunnart.daemon.values import NONE, OFF
 from dunnart.errors import ConfigError
 from dunnart.keys.key_options import permit
+from dunnart.records import dataclass
 from dunnart.server import (
     Allow,
     AuthReply,

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from dunnart.daemon.handed import VARIABLE, Handed, by_inetd, by_systemd
 from dunnart.daemon.systemd import Notifier
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.daemon.background import Background

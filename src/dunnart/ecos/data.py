@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
 
 from dunnart.ecos.logins import authenticators
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys import PrivateKey, PublicKey
+from dunnart.records import dataclass
 from dunnart.server import Address, Limits, ServerConfig
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ received bytes in chunks of any size and gives each message without its length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dunnart.errors import AgentError, DecodeError, KeyFormatError
 from dunnart.keys.certificate import Certificate, decode_public, plain_name
 from dunnart.keys.public import PublicKey
+from dunnart.records import dataclass
 from dunnart.wire.encoding import Reader, byte, string, uint32
 
 LARGEST_MESSAGE = 256 * 1024

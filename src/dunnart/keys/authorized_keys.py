@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -17,6 +16,7 @@ from typing import Generic, TypeVar
 from dunnart.errors import KeyFormatError
 from dunnart.keys.key_options import KeyOptions, Options, understand
 from dunnart.keys.public import CERTIFICATE_SUFFIX, KEY_TYPES, PublicKey
+from dunnart.records import dataclass
 
 FILE_BYTES_MAX = 1 << 20
 LINE_BYTES_MAX = 1 << 16

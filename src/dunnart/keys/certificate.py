@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dunnart.errors import DecodeError, KeyFormatError
@@ -19,6 +18,7 @@ from dunnart.keys.public import (
     format_line,
     split_line,
 )
+from dunnart.records import dataclass
 from dunnart.wire.encoding import Reader, string, text, uint32, uint64
 
 if TYPE_CHECKING:

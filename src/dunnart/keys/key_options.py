@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 from dunnart.errors import KeyFormatError
 from dunnart.keys.patterns import AddressPatterns, matches
 from dunnart.keys.rights import EVERYTHING, Permits, Port, Rights
+from dunnart.records import dataclass
 
 Options = tuple[tuple[str, str | None], ...]
 """Names in lower case and unquoted values, None where there is none, in the order of the line."""

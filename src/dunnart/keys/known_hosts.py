@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import binascii
 import os
-from dataclasses import dataclass
 from typing import Literal
 
 from dunnart.errors import KeyFormatError
 from dunnart.keys.patterns import matches
 from dunnart.keys.public import PublicKey
+from dunnart.records import dataclass
 
 Verdict = Literal["known", "unknown", "changed", "revoked"]
 _HASH_MARK = "|1|"

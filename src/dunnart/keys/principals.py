@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 
 from dunnart.errors import KeyFormatError
 from dunnart.keys.authorized_keys import LINE_BYTES_MAX, parse_options
 from dunnart.keys.key_options import NO_OPTIONS, KeyOptions, understand
+from dunnart.records import dataclass
 
 _BLANK = " \t\r"
 

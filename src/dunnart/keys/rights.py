@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal, Protocol, Self
 
 from dunnart.errors import RightsConflict
 from dunnart.keys.patterns import matches
+from dunnart.records import dataclass
 
 Port = int | Literal["*"]
 Permits = tuple[tuple[str, Port], ...]

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from dunnart.line_editor.buffer import LineBuffer, clean, width
 from dunnart.line_editor.display import LineDisplay
 from dunnart.line_editor.history import History
 from dunnart.line_editor.keys import TEXT, Key, KeyDecoder
+from dunnart.records import dataclass
 
 Complete = Callable[[str, int], Sequence[str]]
 """Gets the line and the cursor's index in it; returns what the word before the cursor (back to a space) may become."""

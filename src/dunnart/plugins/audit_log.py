@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from dunnart.records import dataclass
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.crypto.profiles import PROFILES
@@ -15,6 +14,7 @@ from dunnart.keys.authorized_keys import AuthorizedKeysCache, Decision, parse
 from dunnart.keys.certified import UserCertificate
 from dunnart.plugins import os_account
 from dunnart.plugins.keys_command import KeysCommand, filled_in
+from dunnart.records import dataclass
 from dunnart.server import AuthReply, Deny, PublicKeyCredential, clean
 from dunnart.server.authentication import RefusedLines, decider, reply_of
 from dunnart.server.plugins import plugin

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dunnart.errors import DecodeError
 from dunnart.plugins import unix_sockets
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel
 from dunnart.server.plugins import Context, plugin

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass
 from typing import Any
 
 from dunnart.errors import DecodeError
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.interfaces import ChannelOpening, Forward, Refusal, Tunnel

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import quote, urlsplit
 
 from dunnart.plugins.looking_up import LookingUp
 from dunnart.plugins.web import Web, trusted
+from dunnart.records import dataclass
 from dunnart.server.plugins import Context, plugin
 
 _OK = 200

@@ -19,11 +19,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from dunnart.keys.rights import Rights
 from dunnart.plugins import kuserok, os_account
+from dunnart.records import dataclass
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server import Allow, AuthReply, Deny, GssapiCredential, GssapiKeyExchange, GssapiStep, clean
 from dunnart.server.plugins import plugin

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from dunnart.errors import ConfigError
 from dunnart.plugins.looking_up import LOOPBACK, LookingUp, have_tls
+from dunnart.records import dataclass
 from dunnart.server.plugins import Context, plugin
 
 _SPECIAL = re.compile(r"[\\*()\0]")

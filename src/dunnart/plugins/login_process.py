@@ -11,10 +11,11 @@ import contextlib
 import json
 import os
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from dunnart.plugins import login_records, os_login
 from dunnart.plugins.login_records import Files, Login
+from dunnart.records import dataclass
 from dunnart.runtime.terminal import give, take_terminal
 
 _FAILED = 1

@@ -15,13 +15,14 @@ import base64
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 from dunnart.errors import ConfigError
 from dunnart.plugins.id_token import BadToken, Verifier
 from dunnart.plugins.web import Web, trusted
+from dunnart.records import dataclass
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server import Allow, AuthReply, Deny, InteractiveCredential, Prompt, clean
 from dunnart.server.plugins import plugin

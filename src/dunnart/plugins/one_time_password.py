@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
 from dunnart.server.plugins import plugin
 

@@ -9,10 +9,10 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from dunnart.plugins.os_account import Account, Opened
+from dunnart.records import dataclass
 
 NOLOGIN = "/etc/nologin"
 MOTD = "/etc/motd"

@@ -14,13 +14,14 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account
 from dunnart.plugins.os_account import Forks, Opened
 from dunnart.plugins.pam_process import LINE_BYTES
+from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Call, Deny, InteractiveCredential, PasswordCredential, Prompt, Rights
 from dunnart.server.plugins import plugin
 

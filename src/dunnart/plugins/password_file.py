@@ -6,10 +6,11 @@ import os
 import re
 import stat
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.plugins import argon2id
+from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential, clean
 from dunnart.server.plugins import plugin
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.plugins.file_process import FileProcesses
+from dunnart.records import dataclass
 from dunnart.scp.command import ScpCommand
 from dunnart.server import clean
 from dunnart.server.plugins import Context, plugin

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.plugins.file_process import FileProcesses
+from dunnart.records import dataclass
 from dunnart.server.plugins import Context, plugin
 from dunnart.sftp.messages import REQUESTS
 from dunnart.sftp.options import FileOptions

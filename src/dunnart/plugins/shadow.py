@@ -13,11 +13,11 @@ import re
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account
+from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
 from dunnart.server.plugins import plugin
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from typing import Any
 
 from dunnart.errors import ConfigError
 from dunnart.plugins.looking_up import LookingUp
+from dunnart.records import dataclass
 from dunnart.server.plugins import Context, plugin
 
 _MOST_LINES = 10_000

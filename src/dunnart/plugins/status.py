@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConnectionClosed, Interrupted
 from dunnart.plugins import status_text
 from dunnart.plugins.status_commands import TOP_SECONDS, CommandError, Console, Reply, split
+from dunnart.records import dataclass
 from dunnart.server import WindowChange, clean
 from dunnart.server.plugins import Context, plugin
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from dunnart.errors import ConfigError, DunnartError
 from dunnart.plugins import status_text
 from dunnart.plugins.status_text import Look, Rate
+from dunnart.records import dataclass
 from dunnart.runtime.logs import LEVELS, PARTS, clean
 from dunnart.server.status import to_json
 

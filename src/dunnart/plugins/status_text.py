@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.line_editor import width
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.server.status import ChannelStatus, ConnectionStatus, ProcessStatus, ServerStatus

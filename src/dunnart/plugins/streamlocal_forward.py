@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import unix_sockets
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.server.interfaces import ConnectionRequest, Forward, Listener
 from dunnart.server.plugins import Context, plugin

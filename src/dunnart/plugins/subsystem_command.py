@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.plugins import os_login
 from dunnart.plugins.os_process import OsLogin
+from dunnart.records import dataclass
 from dunnart.server.plugins import Context, plugin
 
 if TYPE_CHECKING:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import os_account
 from dunnart.plugins.direct_tcpip import LONGEST_HOST
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server.interfaces import ConnectionRequest, Forward, Listener

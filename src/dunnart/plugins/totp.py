@@ -12,12 +12,12 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account
 from dunnart.plugins.keys_command import filled_in
+from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, InteractiveCredential, Prompt, clean
 from dunnart.server.plugins import plugin
 

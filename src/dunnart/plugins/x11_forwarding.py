@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import os_account
 from dunnart.plugins.private_folder import PrivateFolder
+from dunnart.records import dataclass
 from dunnart.server.interfaces import Forward, SessionRequest
 from dunnart.server.plugins import Context, plugin
 from dunnart.wire.encoding import Reader, text, uint32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from dunnart.crypto.profiles import PROFILES, Algorithms
@@ -11,6 +11,7 @@ from dunnart.protocol.framing import Arena, Inbound, Outbound
 from dunnart.protocol.identification import SOFTWARE_VERSION
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Kex, Role, Stage
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

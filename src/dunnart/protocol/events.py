@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.keys.rights import EVERYTHING, Rights
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from dunnart.crypto.ciphers import CIPHERS
 from dunnart.crypto.profiles import negotiate
 from dunnart.errors import DecodeError, LimitExceeded, NegotiationError
 from dunnart.protocol.phases import Role
+from dunnart.records import dataclass
 from dunnart.wire.messages import KexInit
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ A question that is never answered, or too late, counts as denied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
 from dunnart.keys.rights import Rights
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

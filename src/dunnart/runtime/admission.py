@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+from dunnart.records import dataclass
 
 _MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address seen through an IPv6 socket (RFC 4291 §2.5.5.2)
 
@@ -222,8 +223,8 @@ class Admission:
         startups: StartupLimit,
         per_source: int,
         random: Callable[[], float],
-        source_bits: SourceBits = SourceBits(),
-        penalties: Penalties = Penalties(),
+        source_bits: SourceBits = SourceBits(),  # noqa: B008 - nobody can change it
+        penalties: Penalties = Penalties(),  # noqa: B008
         exempt: Sequence[Network] = (),
     ) -> None:
         self._startups = startups

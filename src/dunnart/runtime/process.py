@@ -13,10 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.requests import ExitSignal, ExitStatus, SignalRequest
+from dunnart.records import dataclass
 from dunnart.runtime.streams import Streams
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dunnart.crypto.profiles import PROFILES
@@ -14,6 +14,7 @@ from dunnart.keys.authorized_keys import AuthorizedKeys, Decision, parse
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import EVERYTHING
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.server.facts import NOWHERE, Address
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from dunnart.keys.private import PrivateKey
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Role
+from dunnart.records import dataclass
 from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
 from dunnart.server.applications import Handler, Middleware, as_application

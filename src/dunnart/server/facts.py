@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
 
 from dunnart.keys.rights import EVERYTHING, Rights
 from dunnart.protocol.requests import PtyRequest, WindowChange, clamp_side, decode_modes, encode_modes
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey

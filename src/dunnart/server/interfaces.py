@@ -9,11 +9,12 @@ was asked about, and is logged in one line (`log_levels` = debug adds the traceb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
 from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import Allow, Deny, Refusal
+from dunnart.records import dataclass
 from dunnart.server.applications import AsyncHandler, Handler, Middleware
 from dunnart.server.authentication import Attempt, Authenticator
 from dunnart.server.facts import Address, ConnectionFacts

@@ -21,10 +21,10 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dunnart.errors import ConfigError, PluginError
+from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.server.applications import Handler, Middleware, as_application
 from dunnart.server.config import METHODS

@@ -10,8 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from dunnart.records import dataclass
 
 LASTING = ("bytes_received", "bytes_sent")
 """What connections leave behind of themselves, beside what is counted."""

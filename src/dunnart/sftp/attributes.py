@@ -6,10 +6,10 @@ import os
 import stat
 import struct
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from dunnart.records import dataclass
 from dunnart.wire.encoding import uint32, uint64
 
 if TYPE_CHECKING:

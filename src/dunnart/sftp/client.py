@@ -16,10 +16,10 @@ import errno
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from dunnart.errors import DecodeError, LimitExceeded, LocalProtocolError
+from dunnart.records import dataclass
 from dunnart.sftp import messages
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.messages import DATA_BYTES, EXTENSIONS, KIB, PACKET_BYTES

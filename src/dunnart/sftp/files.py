@@ -8,8 +8,9 @@ is an OSError, whose errno becomes SFTP's status.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

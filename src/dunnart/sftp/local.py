@@ -13,9 +13,9 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
+from dunnart.records import dataclass
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import File, OpenMode
 from dunnart.sftp.paths import LINKS, absolute, oserror, parts

@@ -13,10 +13,10 @@ import os
 import stat
 import threading
 import time
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
+from dunnart.records import dataclass
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.memory_nodes import ENTRY_BYTES, Directory, Link, Node, Regular, Space
 from dunnart.sftp.paths import LINKS, NAME_BYTES, absolute, oserror, parts

@@ -9,8 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
+
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dunnart.keys import PublicKey
 from dunnart.protocol.events import AuthFailed, KeysExchanged, LoggedIn
 from dunnart.protocol.questions import ChannelOpenQuestion, ChannelRequestQuestion, PublicKeyCredential
 from dunnart.protocol.requests import ExecRequest, ShellRequest, SubsystemRequest, UnknownOpen
+from dunnart.records import dataclass
 from dunnart.server import Application, Attempt, Authenticator, AuthReply, Deny, PublicKeys, RawSession, Terminal
 from dunnart.testing.faults import Faults
 from dunnart.testing.relay import Link

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.ways_in import this_user
@@ -17,6 +17,7 @@ from dunnart.keys.authorized_keys import FILE_BYTES_MAX, parse
 from dunnart.keys.key_options import read_time, shown_time
 from dunnart.keys.patterns import AddressPatterns
 from dunnart.keys.rights import EVERYTHING
+from dunnart.records import dataclass
 from dunnart.tools.terminal import shown
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.plugins import load, registry
 from dunnart.daemon.uses import uses
 from dunnart.errors import PluginError
+from dunnart.records import dataclass
 from dunnart.server.plugins import GROUPS, Found, ambiguous
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dunnart.daemon.matching import any_of
 from dunnart.daemon.sshd_config import lexer
 from dunnart.daemon.sshd_config.keywords import SPOKEN
 from dunnart.daemon.sshd_config.lexer import Refused
 from dunnart.keys.patterns import AddressPatterns
+from dunnart.records import dataclass
 
 _NAMES = ("user", "group", "host", "address", "localaddress", "localport", "rdomain", "version")
 

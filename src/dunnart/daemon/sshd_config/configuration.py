@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -21,6 +21,7 @@ from dunnart.daemon.sshd_config.translate import HOST_KEYS, Machine, Options, op
 from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
 from dunnart.keys.patterns import AddressPatterns
+from dunnart.records import dataclass
 
 Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",

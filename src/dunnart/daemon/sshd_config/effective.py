@@ -8,12 +8,12 @@ of what was found before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from dunnart.daemon.sshd_config.conditions import Condition
 from dunnart.daemon.sshd_config.keywords import KEYWORDS
 from dunnart.daemon.sshd_config.readers import Value
 from dunnart.daemon.sshd_config.reading import Directive
+from dunnart.records import dataclass
 
 _DEFAULT_FILE = "[default]"
 

@@ -6,11 +6,11 @@ who may do what; or *refused*, which stops the start, unless its value asks for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from dunnart.daemon.sshd_config import readers
 from dunnart.daemon.sshd_config.readers import NONE, Reader, Value
+from dunnart.records import dataclass
 
 SPOKEN = "OpenSSH_10.2"
 """The version whose keywords these are, for `Match version`."""

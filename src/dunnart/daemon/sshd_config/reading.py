@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from dunnart.daemon.sshd_config import lexer
 from dunnart.daemon.sshd_config.conditions import Condition, condition
@@ -13,6 +13,7 @@ from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, IN_MATCH_TO
 from dunnart.daemon.sshd_config.lexer import Refused
 from dunnart.daemon.sshd_config.readers import Line, Value
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 
 FOLDER = "/etc/ssh"
 COMMAND_LINE = "command-line"

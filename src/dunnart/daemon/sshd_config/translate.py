@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
 
 from dunnart.daemon.sshd_config import algorithms
 from dunnart.daemon.sshd_config.keywords import KEYWORDS
 from dunnart.daemon.sshd_config.readers import NONE
 from dunnart.daemon.sshd_config.sftp_arguments import INTERNAL, sftp_options
+from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.daemon.sshd_config.effective import Setting, Settings

@@ -19,10 +19,11 @@ import socket
 import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dunnart.records import dataclass
 from dunnart.runtime.process import Call, Spawned
 
 if TYPE_CHECKING:

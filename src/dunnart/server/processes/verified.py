@@ -11,7 +11,7 @@ neither have anything signed but what its connections need, nor name a user whos
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunnart.crypto.kex import GSSAPI_METHODS, HASH_BYTES, KEX_METHODS
@@ -31,6 +31,7 @@ from dunnart.protocol.questions import (
     PublicKeyCredential,
 )
 from dunnart.protocol.requests import HostkeysProve
+from dunnart.records import dataclass
 from dunnart.server.facts import Address
 from dunnart.wire.encoding import Reader, string, text
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dunnart.records import dataclass
 from dunnart.sftp.attributes import Attributes
 from dunnart.sftp.files import OpenMode
 from dunnart.sftp.layers.base import Layer, LayerFile

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import getopt
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 from dunnart.tools.ssh.configuration import option, quoted
 from dunnart.tools.ssh.forwards import endpoint
 from dunnart.tools.transfer.destinations import Host, login

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.client.program import Program
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 from dunnart.tools.ssh.configuration import quoted
 
 if TYPE_CHECKING:

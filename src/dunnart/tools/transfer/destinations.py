@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from dunnart.errors import ConfigError
+from dunnart.records import dataclass
 
 _URI = re.compile(r"(scp|sftp)://(?:([^@/]*)@)?(\[[^\]/]+\]|[^:/@]*)(?::([0-9]{1,5}))?(?:/(.*))?", re.DOTALL)
 _BRACKETED = re.compile(r"(?:([^/]*)@)?\[([^\]/]+)\](?::(.*))?", re.DOTALL)

@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 
 from dunnart.client.transfers import TransferWatch
+from dunnart.records import dataclass
 from dunnart.tools.terminal import failure, shown
 
 _SECONDS = 0.2  # between two looks
