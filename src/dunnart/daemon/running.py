@@ -23,6 +23,7 @@ from dunnart.daemon.control import open_control, socket_path
 from dunnart.daemon.preparing import prepare
 from dunnart.daemon.serve import fitting, start_log
 from dunnart.errors import ConfigError, DunnartError
+from dunnart.runtime.footprint import release_files
 from dunnart.runtime.logs import clean
 from dunnart.runtime.process import default_signals
 from dunnart.server import Server, ServerConfig
@@ -162,6 +163,8 @@ class Daemon:
         self._serves = True
         start.notifier.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=Serving")
         self._keep(start.notifier.keep_alive())
+        if not start.handed.connection:  # which needs them at once
+            release_files()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
