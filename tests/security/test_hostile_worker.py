@@ -21,7 +21,8 @@ from dunnart.protocol.questions import Allow, GssapiCredential, GssapiKeyExchang
 from dunnart.server import Attempt, AuthReply, KeyCallback, PasswordCallback
 from dunnart.server.facts import Address
 from dunnart.server.processes import decisions, verified
-from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, Frame, SignAsked, Signed, UserIn
+from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, Frame, Gone, SignAsked, Signed, UserIn
+from dunnart.server.processes.order import cookie
 from dunnart.wire.encoding import string, text, uint32
 from tests.runtime.driver import HOST_KEY, USER, eventually, right_password
 from tests.security.test_handover import Fake, asked, opened, session, user_in
@@ -29,16 +30,27 @@ from tests.unit.keys.test_public import Authenticator
 
 USER_KEY = PrivateKey.generate("ed25519")
 STRANGER = PrivateKey.generate("ed25519")
-HASH = hashlib.sha256(b"an exchange").digest()
-OTHER_HASH = hashlib.sha256(b"another exchange").digest()
 
 
-def sign(data: bytes, connection: int = 1, token: int = 1, key: PrivateKey = HOST_KEY) -> SignAsked:
-    return SignAsked(token, connection, key.public.blob, key.signature_algorithms[0], data)
+def exchange(what: bytes, connection: int = 1, cookies: bytes = b"") -> bytes:
+    """What an exchange hash is made of: versions, KEXINITs, and the rest."""
+    kexinit = b"\x14" + cookie(cookies, connection) + b"offers"
+    return string(b"SSH-2.0-c") + string(b"SSH-2.0-s") + string(b"\x14" + bytes(16)) + string(kexinit) + what
 
 
-def proof(session_id: bytes) -> bytes:
-    return text("hostkeys-prove-00@openssh.com") + string(session_id) + string(HOST_KEY.public.blob)
+ONE, ANOTHER = exchange(b"one"), exchange(b"another")
+HASH, OTHER_HASH = hashlib.sha256(ONE).digest(), hashlib.sha256(ANOTHER).digest()
+
+
+def sign(
+    data: bytes = ONE, connection: int = 1, token: int = 1, key: PrivateKey = HOST_KEY, hash_bytes: int = 32
+) -> SignAsked:
+    return SignAsked(token, connection, key.public.blob, key.signature_algorithms[0], hash_bytes, data)
+
+
+def proof(session_id: bytes) -> SignAsked:
+    data = text("hostkeys-prove-00@openssh.com") + string(session_id) + string(HOST_KEY.public.blob)
+    return sign(data, hash_bytes=0)
 
 
 def in_order(*made: Frame) -> list[Frame]:
@@ -89,31 +101,36 @@ def signed(
 
 async def test_an_honest_process_has_its_exchanges_signed_and_its_users_let_in() -> None:
     worker = Asking()
-    answer = await worker.ask(sign(HASH))
+    answer = await worker.ask(sign())
     assert isinstance(answer, Signed)
     HOST_KEY.public.verify("ssh-ed25519", answer.signature, HASH)
     assert await worker.offers(replace(signed(), signed=False, signature=b"")) == 1  # a query
     assert await worker.offers(signed(host_key=HOST_KEY.public.blob)) == 1
     assert await worker.is_in()
-    for data in (OTHER_HASH, proof(HASH)):  # it rekeys, and its client wants proof of further keys
-        answer = await worker.ask(sign(data))
+    for question, data in ((sign(ANOTHER), OTHER_HASH), (proof(HASH), proof(HASH).data)):
+        answer = await worker.ask(question)  # it rekeys, and its client wants proof of further keys
         assert isinstance(answer, Signed)
         HOST_KEY.public.verify("ssh-ed25519", answer.signature, data)
     await worker.fake.close()
 
 
 SIGNATURES: dict[str, list[Frame]] = {
-    "for a connection that it does not have": [sign(HASH, connection=3)],
-    "twice before a login": [sign(HASH), sign(OTHER_HASH)],
-    "the same again": [sign(HASH), sign(HASH)],
-    "what is no exchange hash": [sign(b"x" * 33)],
-    "nothing": [sign(b"")],
-    "a login": [sign(b"\0\0\0\x20" + bytes(32) + b"\x32")],
-    "by a key that is none of ours": [sign(HASH, key=STRANGER)],
-    "by another algorithm": [replace(sign(HASH), algorithm="rsa-sha2-512")],
-    "a proof of keys before a login": [sign(HASH), sign(proof(HASH))],
-    "a proof of keys before all": [sign(proof(b""))],
-    "a proof of keys for another session": [sign(HASH), sign(proof(OTHER_HASH))],
+    "for a connection that it does not have": [sign(connection=3)],
+    "twice before a login": [sign(), sign(ANOTHER)],
+    "the same again": [sign(), sign()],
+    "what it has hashed itself": [sign(HASH, hash_bytes=0)],
+    "what is no exchange hash": [sign(hash_bytes=33)],
+    "by a hash that is not offered": [sign(hash_bytes=20)],
+    "nothing": [sign(b""), sign(b"", hash_bytes=0)],
+    "half an exchange": [sign(ONE[:40])],
+    "an exchange of another connection": [sign(exchange(b"one", 2))],
+    "an exchange of another process": [sign(exchange(b"one", cookies=b"another's"))],
+    "a login": [sign(b"\0\0\0\x20" + bytes(32) + b"\x32", hash_bytes=0)],
+    "by a key that is none of ours": [sign(key=STRANGER)],
+    "by another algorithm": [replace(sign(), algorithm="rsa-sha2-512")],
+    "a proof of keys before a login": [sign(), proof(HASH)],
+    "a proof of keys before all": [proof(b"")],
+    "a proof of keys for another session": [sign(), proof(OTHER_HASH)],
 }
 
 
@@ -131,10 +148,10 @@ async def test_signatures_come_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(verified, "_SIGNATURES", 3)
     monkeypatch.setattr(verified, "_SIGNATURES_PER_SECOND", 0.001)
     worker = Asking()
-    await worker.ask(sign(HASH))
+    await worker.ask(sign())
     assert await worker.offers(signed()) == 1
     for token in range(2, 20):
-        worker.fake.process.send(sign(OTHER_HASH, token=token))
+        worker.fake.process.send(sign(ANOTHER, token=token))
     await eventually(lambda: worker.fake.link.closed)
     assert sum(isinstance(frame, Signed) for frame in worker.fake.frames) <= 3
     await worker.fake.close()
@@ -153,7 +170,7 @@ CLAIMS: dict[str, Callable[[], PublicKeyCredential]] = {
 @pytest.mark.parametrize("claim", CLAIMS)
 async def test_no_user_is_in_who_has_not_signed(claim: str) -> None:
     worker = Asking()
-    await worker.ask(sign(HASH))
+    await worker.ask(sign())
     assert await worker.offers(CLAIMS[claim]()) == (1 if claim == "a key query only" else 0)
     assert not await worker.is_in()
     await eventually(lambda: worker.fake.link.closed)
@@ -169,7 +186,7 @@ ENDING: dict[str, PublicKeyCredential] = {
 @pytest.mark.parametrize("claim", ENDING)
 async def test_what_the_engine_would_not_ask_ends_the_process(claim: str) -> None:
     worker = Asking()
-    await worker.ask(sign(HASH))
+    await worker.ask(sign())
     assert await worker.offers(ENDING[claim]) is None
     await worker.fake.close()
 
@@ -182,12 +199,23 @@ async def test_a_security_key_was_touched_and_has_verified_its_user_where_the_li
     for options, flags, kind in (("", 0, 0), ("", 1, 1), ("verify-required ", 1, 0), ("verify-required ", 5, 1)):
         lines = [f"{options}{key.line()}"]
         worker = Asking(authenticators=[KeyCallback(lambda *_, lines=lines: lines)])
-        await worker.ask(sign(HASH))
+        await worker.ask(sign())
         assert await worker.offers(replace(made, signature=token.sign(data, flags, 7))) == kind
         number = uint32(1 if options else 0)
         if not kind:
             assert not await worker.is_in(key=token.blob, grants=number)
         await worker.fake.close()
+
+
+async def test_a_login_that_is_over_is_not_repeated() -> None:
+    """Who has seen its signature could have its session id signed for a connection that he makes up."""
+    worker = Asking()
+    await worker.ask(sign())
+    assert await worker.offers(signed()) == 1
+    for frame in (Gone(1), opened(2), sign(connection=2)):
+        worker.fake.process.send(frame)
+    await eventually(lambda: worker.fake.link.closed)
+    await worker.fake.close()
 
 
 async def test_no_login_by_a_key_before_keys_were_exchanged() -> None:
@@ -200,7 +228,7 @@ async def test_no_login_by_a_key_before_keys_were_exchanged() -> None:
 async def test_a_login_is_by_the_key_that_signed_and_from_where_it_was_asked() -> None:
     for fields in ({"key": STRANGER.public.blob}, {"peer_host": "192.0.2.1"}, {"user": "somebody"}):
         worker = Asking()
-        await worker.ask(sign(HASH))
+        await worker.ask(sign())
         assert await worker.offers(signed()) == 1
         assert not await worker.is_in(**fields)
         await worker.fake.close()
@@ -209,7 +237,7 @@ async def test_a_login_is_by_the_key_that_signed_and_from_where_it_was_asked() -
 async def test_half_a_chain_is_no_login_and_the_second_half_has_its_turn_after_the_first() -> None:
     chain = {"methods": ["publickey,password"]}
     first = Asking(**chain)
-    await first.ask(sign(HASH))
+    await first.ask(sign())
     assert await first.offers(signed()) == 1
     assert not await first.is_in(grants=uint32(0) * 2)
     second = Asking(**chain)
@@ -223,7 +251,7 @@ async def test_half_a_chain_is_no_login_and_the_second_half_has_its_turn_after_t
 
 async def test_who_becomes_another_user_starts_from_nothing() -> None:
     worker = Asking(methods=["publickey,password"])
-    await worker.ask(sign(HASH))
+    await worker.ask(sign())
     assert await worker.offers(signed()) == 1
     assert await worker.offers(signed(user="somebody"), user="somebody") == 0
     answer = await worker.ask(asked())
@@ -304,22 +332,22 @@ async def test_what_a_mechanism_signs_and_verifies_is_of_this_session() -> None:
     mechanisms = [Mechanism("gssapi-with-mic"), Mechanism("gssapi-keyex")]
     lie = GssapiCredential(mic=b"mic", signed=b"what another server's client has signed")
     worker = Asking(authenticators=mechanisms)
-    await worker.ask(sign(HASH))
+    await worker.ask(sign())
     assert await worker.offers(replace(lie, mic=None, signed=b"", token=b"t")) == 0  # allowed before the proof
     assert await worker.offers(lie) == 1
     assert asked_about[-1].signed == signed_with_mic(HASH, USER, "gssapi-with-mic")
     assert await worker.is_in("gssapi-with-mic", b"")
     await worker.fake.close()
     worker = Asking(authenticators=mechanisms)
-    assert await worker.offers(GssapiKeyExchange(digest=OTHER_HASH)) == 0
+    assert await worker.offers(GssapiKeyExchange(digest=bytes(32), made_of=ANOTHER)) == 0
     assert await worker.offers(replace(lie, method="gssapi-keyex")) == 1
     assert asked_about[-1].signed == signed_with_mic(OTHER_HASH, USER, "gssapi-keyex")
     assert await worker.is_in("gssapi-keyex", b"")
-    assert await worker.offers(GssapiKeyExchange(digest=HASH)) == 0  # keys are exchanged again
+    assert await worker.offers(GssapiKeyExchange(digest=bytes(32), made_of=ONE)) == 0  # keys are exchanged again
     assert await worker.offers(replace(lie, method="gssapi-keyex")) is None  # but nobody logs in again
     await worker.fake.close()
     worker = Asking(authenticators=mechanisms)
-    assert await worker.offers(GssapiKeyExchange(digest=b"a message of ours")) is None
+    assert await worker.offers(GssapiKeyExchange(digest=bytes(32), made_of=b"a message of ours")) is None
     await worker.fake.close()
 
 

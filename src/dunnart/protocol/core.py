@@ -63,15 +63,19 @@ class Core:
         strict: strict KEX was agreed on.
         blocked: our KEXINIT is out and our NEWKEYS is not: only key exchange messages may be sent (RFC 4253 §7.1).
         session_id: the first exchange hash, for ever.
+        cookie: what our next KEXINIT shows; b"" for one that nobody knows.
         now: the time told by the last call from outside, in seconds of any monotonic clock.
     """
 
     __slots__ = (
-        "_held", "_held_bytes", "_next_token", "_pending", "blocked", "config", "connected_at", "ended", "inbound",
-        "kex", "last_activity", "now", "outbound", "random", "server_key", "session_id", "stage", "strict", "waiting",
+        "_held", "_held_bytes", "_next_token", "_pending", "blocked", "config", "connected_at", "cookie", "ended",
+        "inbound", "kex", "last_activity", "now", "outbound", "random", "server_key", "session_id", "stage", "strict",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, config: EngineConfig, arena: Arena, random: Callable[[int], bytes], now: float) -> None:
+    def __init__(
+        self, config: EngineConfig, arena: Arena, random: Callable[[int], bytes], now: float, cookie: bytes
+    ) -> None:
         self.config = config
         self.random = random
         self.inbound = Inbound(arena, config.limits.packet_bytes_before_login)
@@ -81,6 +85,7 @@ class Core:
         self.strict = False
         self.blocked = False
         self.ended = False
+        self.cookie = cookie
         self.session_id = b""
         self.server_key = b""
         self.now = self.connected_at = self.last_activity = now

@@ -80,6 +80,7 @@ class Engine(Core):
         now: seconds of any monotonic clock.
         arena: buffers shared by all engines of one event loop, one of its own when None. Events that carry views of it
             must be handled before another engine of the same arena receives.
+        cookie: of our first KEXINIT, 16 bytes, where somebody has to know it before; else nobody can guess it.
     """
 
     __slots__ = (
@@ -93,10 +94,11 @@ class Engine(Core):
     )
 
     def __init__(
-        self, config: EngineConfig, *, random: Callable[[int], bytes], now: float, arena: Arena | None = None
-    ) -> None:
+        self, config: EngineConfig, *, random: Callable[[int], bytes], now: float, arena: Arena | None = None,
+        cookie: bytes = b"",
+    ) -> None:  # fmt: skip
         arena = arena or Arena(random, channel_packet_bytes=config.limits.channel_packet_bytes)
-        super().__init__(config, arena, random, now)
+        super().__init__(config, arena, random, now, cookie)
         self._transport = Transport(self)
         self._authentication: ServerAuthentication | ClientAuthentication | None = None
         self._connection: Connection | None = None

@@ -29,11 +29,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class SignQuestion(Question):
-    """Sign `data` with the private half of `key`. Reply: the signature blob (bytes), or None."""
+    """Sign `data` with the private half of `key`. Reply: the signature blob (bytes), or None.
+
+    Where `data` is an exchange hash, `made_of` is what it is the hash of, the shared secret included (RFC 4253 §8).
+    """
 
     key: PublicKey
     algorithm: str
     data: bytes
+    made_of: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +141,13 @@ class GssapiKeyExchange:
         token: the client's, None in the last step.
         first: the exchange begins with it.
         digest: the exchange hash, None but in the last step; `GssapiStep` answers with a MIC of it.
+        made_of: what that is the hash of.
     """
 
     token: bytes | None = None
     first: bool = False
     digest: bytes | None = None
+    made_of: bytes = field(default=b"", repr=False)
     method = "gssapi-keyex"
 
 

@@ -154,7 +154,7 @@ class Transport:
         if core.kex is not Kex.IDLE or self._next_sealer is not None:
             return
         first = core.stage is Stage.FIRST_KEX
-        cookie = core.random(16)
+        cookie, core.cookie = core.cookie or core.random(16), b""
         self._own_kexinit = b"\x14" + cookie + negotiation.offer(core.config.role, core.config.algorithms, first=first)
         self._started_at = core.now
         core.outbound.send(self._own_kexinit)
@@ -298,7 +298,10 @@ class Transport:
         else:
             then(self._method.respond(share))
 
-    def _exchange_hash(self, host_key: bytes, client_share: bytes, server_share: bytes, secret: bytes) -> bytes:
+    def _exchange_hash(
+        self, host_key: bytes, client_share: bytes, server_share: bytes, secret: bytes
+    ) -> tuple[bytes, bytes]:
+        """Give it, and what it is the hash of."""
         core = self._core
         versions = [string(self.peer_version), string(core.config.version)]
         kexinits = [string(self._peer_kexinit), string(self._own_kexinit)]
@@ -309,7 +312,7 @@ class Transport:
         data = b"".join(
             (*versions, *kexinits, string(host_key), self._gex, string(client_share), string(server_share), secret)
         )
-        return exchange_hash(self._method.hash_name, data)
+        return exchange_hash(self._method.hash_name, data), data
 
     def _responded(self, client_share: bytes, result: object) -> None:
         # Server: our share and the secret are there; the exchange hash wants a signature.
@@ -319,16 +322,16 @@ class Transport:
         core = self._core
         assert self._negotiated is not None
         if self._gssapi is not None:  # RFC 4462 §2.1: no host key is shown, and K_S is empty
-            digest = self._exchange_hash(b"", client_share, server_share, secret)
+            digest, made_of = self._exchange_hash(b"", client_share, server_share, secret)
             core.server_key = b""
             then = partial(self._mechanism_signed, server_share, secret, digest)
-            core.ask(GssapiQuestion, then, GssapiKeyExchange(digest=digest))
+            core.ask(GssapiQuestion, then, GssapiKeyExchange(digest=digest, made_of=made_of))
             return
         algorithm = self._negotiated.host_key
         config = core.config
         keys: tuple[PublicKey | Certificate, ...] = (*config.host_certificates, *config.host_keys)
         shown = next(key for key in keys if algorithm in key.signature_algorithms)
-        digest = self._exchange_hash(shown.blob, client_share, server_share, secret)
+        digest, made_of = self._exchange_hash(shown.blob, client_share, server_share, secret)
         core.server_key = shown.blob
         if isinstance(shown, PublicKey):
             key = shown
@@ -336,7 +339,7 @@ class Transport:
             from dunnart.keys.certificate import plain_name
 
             key, algorithm = shown.key, plain_name(algorithm)
-        core.ask(SignQuestion, partial(self._signed, server_share, secret, digest), key, algorithm, digest)
+        core.ask(SignQuestion, partial(self._signed, server_share, secret, digest), key, algorithm, digest, made_of)
 
     def _signed(self, server_share: bytes, secret: bytes, digest: bytes, signature: object) -> None:
         if not isinstance(signature, bytes):
@@ -353,7 +356,7 @@ class Transport:
         assert self._own_share is not None
         assert self._negotiated is not None
         core = self._core
-        digest = self._exchange_hash(reply.host_key, self._own_share[1], reply.share, secret)
+        digest, _ = self._exchange_hash(reply.host_key, self._own_share[1], reply.share, secret)
         try:
             key = decode_public(reply.host_key)
             key.verify(self._negotiated.host_key, reply.signature, digest)

@@ -86,6 +86,7 @@ class Pump:
         sock: connected and non-blocking; the pump closes it.
         config: the engine's.
         owner: gets the events.
+        cookie: the engine's.
     """
 
     __slots__ = (
@@ -93,7 +94,9 @@ class Pump:
         "_sock", "_tcp", "_ticking", "bytes_received", "bytes_sent", "engine",
     )  # fmt: skip
 
-    def __init__(self, context: ProtocolLoop, sock: socket.socket, config: EngineConfig, owner: Owner) -> None:
+    def __init__(
+        self, context: ProtocolLoop, sock: socket.socket, config: EngineConfig, owner: Owner, cookie: bytes = b""
+    ) -> None:
         self._context = context
         self._sock = sock
         self._fd = sock.fileno()
@@ -108,7 +111,7 @@ class Pump:
         self._ticking = False
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.engine = Engine(config, random=os.urandom, now=context.loop.time(), arena=context.arena)
+        self.engine = Engine(config, random=os.urandom, now=context.loop.time(), arena=context.arena, cookie=cookie)
 
     def start(self) -> None:
         """Send the first bytes and begin to read."""

@@ -109,7 +109,7 @@ class ServerConnection:
         self.port = port
         self.algorithms: Negotiated | None = None
         self.facts: ConnectionFacts | None = None
-        self.pump = Pump(server.context, sock, server.engine_config, self)
+        self.pump = Pump(server.context, sock, server.engine_config, self, server.cookie(number))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -196,7 +196,7 @@ class ServerConnection:
             self.pump.engine.answer(question.token, key.sign(question.algorithm, question.data))
 
     async def _have_signed(self, question: SignQuestion) -> None:
-        signature = await self.server.host.sign(self.id, question.key, question.algorithm, question.data)
+        signature = await self.server.host.sign(self.id, question)
         self.answer(question, signature or None)
 
     def _work(self, question: WorkQuestion) -> None:

@@ -31,7 +31,7 @@ from dunnart.server.raw import RawSession
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from dunnart.keys.public import PublicKey
+    from dunnart.protocol.questions import SignQuestion
     from dunnart.runtime.fork_server import ForkServer
     from dunnart.runtime.logs import Context
     from dunnart.runtime.process import Call, Child, Command
@@ -80,7 +80,7 @@ class HostLink(Protocol):
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
 
-    async def sign(self, connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+    async def sign(self, connection: int, question: SignQuestion) -> bytes:
         """Sign for a connection with the private half of a host key that only the application's process has."""
 
     @property
@@ -200,12 +200,12 @@ class Host:
             return Deny("has expired") if reply.rights.expires < time.time() else reply
         return reply
 
-    async def sign(self, _connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+    async def sign(self, _connection: int, question: SignQuestion) -> bytes:
         """Sign with a host key."""
-        private = next(each for each in self.config.keys if each.public == key)
+        private = next(each for each in self.config.keys if each.public == question.key)
         if private.slow:
-            return await self.callbacks.run(lambda: private.sign(algorithm, data))
-        return private.sign(algorithm, data)
+            return await self.callbacks.run(lambda: private.sign(question.algorithm, question.data))
+        return private.sign(question.algorithm, question.data)
 
     @property
     def admits(self) -> bool:

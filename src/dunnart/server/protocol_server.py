@@ -301,6 +301,10 @@ class ProtocolServer:
         """The private half of one of our host keys; None: only the host has it."""
         return self._host_keys[public.blob]
 
+    def cookie(self, _number: int) -> bytes:
+        """What a connection's first KEXINIT shows, if somebody else has to know; else nobody can guess it."""
+        return b""
+
     def shared(self, algorithms: Negotiated) -> Negotiated:
         """Give one object for the same algorithms: most connections use the same."""
         if len(self._algorithms) > _MOST_ALGORITHMS:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
-from dunnart.protocol.questions import Allow, AuthReply, Deny, GssapiKeyExchange, Refusal
+from dunnart.protocol.questions import Allow, AuthReply, Deny, GssapiKeyExchange, Refusal, SignQuestion
 from dunnart.protocol.requests import (
     BreakRequest,
     ExitSignal,
@@ -32,6 +32,7 @@ from dunnart.server.host import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
 from dunnart.server.processes.link import Link
+from dunnart.server.processes.order import cookie
 from dunnart.server.processes.verified import Terms, Verified, check_address
 
 if TYPE_CHECKING:
@@ -99,13 +100,17 @@ class Conversation:
         index: which process it is.
         sock: leads there; closed with the conversation.
         first: the number of its first connection.
+        cookies: what the cookies of its connections are made of.
         lost: called once it is over.
     """
 
-    def __init__(self, host: Host, index: int, sock: socket.socket, first: int, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, host: Host, index: int, sock: socket.socket, first: int, cookies: bytes, lost: Callable[[], None]
+    ) -> None:  # fmt: skip
         self._host = host
         self._index = index
         self._next_number = first
+        self._cookies = cookies
         self._lost = lost
         self._calls: dict[int, asyncio.Future[Any]] = {0: host.loop.create_future()}
         self._next_token = 1
@@ -200,7 +205,8 @@ class Conversation:
             raise DecodeError(f"connection {frame.connection} is not the next one")
         if len(self._connections) >= self._most_connections:
             raise DecodeError("more connections than a process can have")
-        self._connections[frame.connection] = _Connection(Verified(self._terms, self._host.loop.time()))
+        verified = Verified(self._terms, cookie(self._cookies, frame.connection), self._host.loop.time())
+        self._connections[frame.connection] = _Connection(verified)
         self._next_number += self._host.config.workers
 
     def _gone(self, frame: frames.Gone) -> None:
@@ -395,15 +401,16 @@ class Conversation:
 
     def _sign_asked(self, frame: frames.SignAsked) -> None:
         connection = self._known(frame.connection)
-        self._ask(self._sign(frame, connection.verified.may_sign(frame, self._host.loop.time())))
+        self._ask(self._sign(frame, *connection.verified.may_sign(frame, self._host.loop.time())))
 
-    async def _sign(self, frame: frames.SignAsked, seconds: float) -> None:
+    async def _sign(self, frame: frames.SignAsked, data: bytes, seconds: float) -> None:
         signature = b""
         key = self._terms.keys[frame.key].public
         try:
             if seconds:
                 await asyncio.sleep(seconds)
-            signature = await self._host.sign(frame.connection, key, frame.algorithm, frame.data)
+            question = SignQuestion(frame.token, key, frame.algorithm, data)
+            signature = await self._host.sign(frame.connection, question)
         finally:
             self.send(frames.Signed(frame.token, signature))
 

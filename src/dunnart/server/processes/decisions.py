@@ -22,11 +22,12 @@ from dunnart.protocol.questions import (
 from dunnart.server.authentication import Attempt
 from dunnart.server.facts import Address
 from dunnart.server.processes.frames import AuthAnswered, AuthAsked, join_texts, split_texts
-from dunnart.wire.encoding import Reader, string
+from dunnart.wire.encoding import Reader, string, uint32
 
 _DENIED, _ALLOWED, _PROMPTED, _STEPPED = 0, 1, 2, 3
 _MECHANISMS, _TOKEN, _MIC, _FIRST, _NEXT, _DIGEST = (bytes((number,)) for number in range(6))
 _SILENT, _UNKNOWN_USER, _TOUCH, _VERIFY, _NO_PTY = 1, 2, 4, 8, 16
+_LONGEST_HASH = 64
 _WITHOUT_PTY = Rights(pty=False)
 
 
@@ -91,7 +92,7 @@ def _gssapi_data(credential: GssapiCredential) -> bytes:
 
 def _exchange_data(step: GssapiKeyExchange) -> bytes:
     if step.digest is not None:
-        return _DIGEST + step.digest
+        return _DIGEST + uint32(len(step.digest)) + step.made_of
     return (_FIRST if step.first else _NEXT) + (step.token or b"")
 
 
@@ -101,7 +102,7 @@ def _gssapi_credential(method: str, data: bytes) -> GssapiCredential | GssapiKey
         return GssapiCredential(mic=reader.string(), signed=reader.rest(), method=method)
     if method == GssapiKeyExchange.method:
         if kind == _DIGEST:
-            return GssapiKeyExchange(digest=reader.rest())
+            return GssapiKeyExchange(digest=bytes(min(reader.uint32(), _LONGEST_HASH)), made_of=reader.rest())
         return GssapiKeyExchange(reader.rest(), first=kind == _FIRST)
     if kind == _TOKEN:
         return GssapiCredential(token=reader.rest())

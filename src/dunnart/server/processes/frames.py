@@ -27,7 +27,18 @@ from typing import Any, ClassVar
 
 from dunnart.errors import DecodeError
 from dunnart.protocol.requests import decode_strings, encode_strings
-from dunnart.wire.messages import Boolean, Rest, SecretText, String, Structure, Text, UInt32, UInt64, structure
+from dunnart.wire.messages import (
+    Boolean,
+    Rest,
+    SecretRest,
+    SecretText,
+    String,
+    Structure,
+    Text,
+    UInt32,
+    UInt64,
+    structure,
+)
 
 MOST_DESCRIPTORS = 3
 """How many one frame has at most."""
@@ -85,13 +96,14 @@ class AuthAsked(Frame):
 
 @structure
 class SignAsked(Frame):
-    """Sign this for a connection, with the host key that has this public half."""
+    """Sign for a connection, with the host key that has this public half: the data, or a hash of them of that size."""
 
     token: UInt32
     connection: UInt64
     key: String
     algorithm: Text
-    data: Rest
+    hash_bytes: UInt32
+    data: SecretRest
 
 
 @structure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from dunnart.records import dataclass
@@ -16,6 +17,7 @@ _TRAVELS = (
     "methods", "accept_env", "algorithms", "limits", "admission", "banner", "identified", "accept_delay_seconds",
     "retry_seconds", "callback_seconds",
 )  # fmt: skip
+_COOKIE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Order:
         channel_types: what channels may be asked for; `global_requests` and `session_requests` likewise.
         levels: how much each logger says.
         first: the first connection's number.
+        cookies: what the connections' cookies are made of; see `cookie`.
     """
 
     index: int
@@ -52,9 +55,10 @@ class Order:
     session_requests: tuple[str, ...]
     levels: dict[str, int]
     first: int
+    cookies: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, config: ServerConfig, index: int, levels: dict[str, int], first: int) -> Order:
+    def of(cls, config: ServerConfig, index: int, levels: dict[str, int], first: int, cookies: bytes) -> Order:
         """Make one from a server's configuration."""
         return cls(
             index=index,
@@ -72,4 +76,13 @@ class Order:
             session_requests=tuple(config.session_requests),
             levels=levels,
             first=first,
+            cookies=cookies,
         )
+
+
+def cookie(cookies: bytes, connection: int) -> bytes:
+    """Give what a connection's first KEXINIT shows (RFC 4253 §7.1), and its session identifier so depends on.
+
+    Who has ordered the process knows it as well, and so tells a session from those that were before.
+    """
+    return sha256(cookies + connection.to_bytes(8, "big")).digest()[:_COOKIE_BYTES]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import pickle
 import signal
 import socket
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("dunnart.server")
 _END_SECONDS = 5.0
+_COOKIES_BYTES = 32
 _BOOT = """\
 import json, sys
 sys.modules.setdefault("ssl", None)  # asyncio can do without, and it is 4.5 MB
@@ -57,6 +59,7 @@ class ProtocolProcess:
         self._ended = asyncio.Event()
         self._conversation: Conversation | None = None
         self._first = first + index
+        self._cookies = b""
         self.index = index
         self.on_lost: Callable[[ProtocolProcess], None] = lambda _: None
 
@@ -109,13 +112,14 @@ class ProtocolProcess:
     def _order(self, sock: socket.socket) -> None:
         config = self._host.config
         levels = {f"dunnart.{part}": logging.getLogger(f"dunnart.{part}").getEffectiveLevel() for part in PARTS}
-        data = pickle.dumps(Order.of(config, self.index, levels, self._first))
+        self._cookies = os.urandom(_COOKIES_BYTES)
+        data = pickle.dumps(Order.of(config, self.index, levels, self._first, self._cookies))
         listeners = [listener.fileno() for listener in self._listeners] if self.index == 0 else []
         socket.send_fds(sock, [len(data).to_bytes(4, "big")], listeners)
         sock.sendall(data)
 
     def _talk(self, sock: socket.socket) -> Conversation:
-        self._conversation = Conversation(self._host, self.index, sock, self._first, self._lost)
+        self._conversation = Conversation(self._host, self.index, sock, self._first, self._cookies, self._lost)
         return self._conversation
 
     def _lost(self) -> None:

@@ -16,7 +16,7 @@ from dunnart.wire.encoding import uint32
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dunnart.keys.public import PublicKey
+    from dunnart.protocol.questions import SignQuestion
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
@@ -96,10 +96,12 @@ class RemoteHost:
         answer: frames.AuthAnswered = await self._ask(lambda token: decisions.asked(token, attempt))
         return decisions.reply_of(answer)
 
-    async def sign(self, connection: int, key: PublicKey, algorithm: str, data: bytes) -> bytes:
+    async def sign(self, connection: int, question: SignQuestion) -> bytes:
         """Have something signed with a host key; b"" if it is not."""
+        hash_bytes = len(question.data) if question.made_of else 0
         answer: frames.Signed = await self._ask(lambda token: frames.SignAsked(
-            token, connection, key.blob, algorithm, data))  # fmt: skip
+            token, connection, question.key.blob, question.algorithm, hash_bytes, question.made_of or question.data
+        ))  # fmt: skip
         return answer.signature
 
     @property

@@ -4,6 +4,9 @@
     ─ the first hash signed ──► signature, MIC, password … verified, in turn ─► chain ──► UserIn ──► sessions
       is the session id         over that session id                          complete   must say the same
 
+The hash is made here, of what the exchange consisted of; a cookie of ours is in that, so no session id comes again, and
+with it the proofs of a login that is over.
+
 The protocol process speaks with the client and checks the same things first. It may be a stranger's by now; so it can
 neither have anything signed but what its connections need, nor name a user whose proof was not seen here.
 """
@@ -14,7 +17,7 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dunnart.crypto.kex import GSSAPI_METHODS, HASH_BYTES, KEX_METHODS
+from dunnart.crypto.kex import GSSAPI_METHODS, HASH_BYTES, KEX_METHODS, exchange_hash
 from dunnart.errors import DecodeError
 from dunnart.keys.certificate import plain_name
 from dunnart.keys.public import CERTIFICATE_SUFFIX
@@ -38,6 +41,7 @@ from dunnart.wire.encoding import Reader, string, text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dunnart.crypto.kex import HashName
     from dunnart.keys.certificate import Certificate
     from dunnart.keys.private import PrivateKey
     from dunnart.keys.public import PublicKey
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
 _LONGEST_USER = 255
 _SIGNATURES = 100  # at once; an honest connection signs when it rekeys, or proves further host keys
 _SIGNATURES_PER_SECOND = 10.0
+_BEFORE_KEYS = 4
+_KEXINIT = b"\x14"
 _HIGHEST_PORT = 0xFFFF
 _LONGEST_ZONE = 16  # IFNAMSIZ: an interface's name
 
@@ -61,7 +67,7 @@ class Terms:
         keys: the host keys by their public halves.
         shown: what clients may have seen in their place: public halves and certificates; b"" with GSS-API.
         algorithms: the signatures that are offered of them.
-        hash_bytes: how long an exchange hash may be.
+        hashes: what exchange hashes are made by, by their length.
         user_algorithms: the signatures that users may make.
         chains: the methods to go through; `asks` if each user has others.
         elsewhere: the methods that protocol processes decide on by themselves.
@@ -71,7 +77,7 @@ class Terms:
     keys: Mapping[bytes, PrivateKey]
     shown: frozenset[bytes]
     algorithms: frozenset[str]
-    hash_bytes: frozenset[int]
+    hashes: Mapping[int, HashName]
     user_algorithms: frozenset[str]
     chains: tuple[tuple[str, ...], ...]
     asks: bool
@@ -82,7 +88,7 @@ class Terms:
     def of(cls, config: ServerConfig, elsewhere: frozenset[str]) -> Terms:
         """Take them from a server's configuration."""
         engine = config.engine_config()
-        hashes = ((GSSAPI_METHODS.get(name) or KEX_METHODS[name]).hash_name for name in engine.algorithms.kex)
+        hashes = {(GSSAPI_METHODS.get(name) or KEX_METHODS[name]).hash_name for name in engine.algorithms.kex}
         shown: tuple[PublicKey | Certificate, ...] = (*engine.host_keys, *engine.host_certificates)
         return cls(
             {key.public.blob: key for key in config.keys},
@@ -90,7 +96,7 @@ class Terms:
             frozenset(
                 plain_name(name) if name.endswith(CERTIFICATE_SUFFIX) else name for name in engine.algorithms.host_key
             ),
-            frozenset(HASH_BYTES[name] for name in hashes),
+            {HASH_BYTES[name]: name for name in hashes},
             frozenset(engine.algorithms.user_key),
             engine.auth_methods,
             engine.asks_methods,
@@ -109,11 +115,12 @@ class Verified:
         passed: the methods that have let that one in, in this order, each with what it granted.
     """
 
-    __slots__ = ("_allowance", "_answers", "_asking", "_ends", "_failures", "_numbered", "_rounds", "_seen_at",
-                 "_terms", "chains", "passed", "session_id", "user")  # fmt: skip
+    __slots__ = ("_allowance", "_answers", "_asking", "_cookie", "_ends", "_failures", "_numbered", "_rounds",
+                 "_seen_at", "_terms", "chains", "passed", "session_id", "user")  # fmt: skip
 
-    def __init__(self, terms: Terms, now: float) -> None:
+    def __init__(self, terms: Terms, cookie: bytes, now: float) -> None:
         self._terms = terms
+        self._cookie = cookie
         self.session_id = b""
         self.user: str | None = None
         self.chains: tuple[tuple[str, ...], ...] = ()
@@ -129,8 +136,8 @@ class Verified:
 
     # Host keys.
 
-    def may_sign(self, frame: SignAsked, now: float) -> float:
-        """See that a signature may be made, and give how many seconds it must wait.
+    def may_sign(self, frame: SignAsked, now: float) -> tuple[bytes, float]:
+        """See that a signature may be made, and give what of, and how many seconds it must wait.
 
         Raises:
             DecodeError: it is none that this connection needs.
@@ -139,26 +146,39 @@ class Verified:
         key = terms.keys.get(frame.key)
         if key is None or frame.algorithm not in key.signature_algorithms:
             raise DecodeError("a signature by no host key")
-        if data == text(HostkeysProve.name) + string(self.session_id) + string(frame.key):
-            if not self._logged_in:
-                raise DecodeError("a proof of host keys before a login")
-        else:
-            self._exchanged(data)
+        if frame.hash_bytes:
+            data = self._exchanged(frame.hash_bytes, data)
             if frame.algorithm not in terms.algorithms:
                 raise DecodeError(f"a signature by {frame.algorithm}, which is not offered")
+        elif data != text(HostkeysProve.name) + string(self.session_id) + string(frame.key):
+            raise DecodeError("what is to be signed is no proof of host keys")
+        elif not self._logged_in:
+            raise DecodeError("a proof of host keys before a login")
         self._allowance = min(_SIGNATURES, self._allowance + (now - self._seen_at) * _SIGNATURES_PER_SECOND) - 1
         self._seen_at = now
         if self._allowance < -_SIGNATURES:
             raise DecodeError("signatures without end")
-        return max(0.0, -self._allowance / _SIGNATURES_PER_SECOND)
+        return data, max(0.0, -self._allowance / _SIGNATURES_PER_SECOND)
 
-    def _exchanged(self, data: bytes) -> None:
-        """The keys are exchanged, with this hash."""
-        if len(data) not in self._terms.hash_bytes:
+    def _exchanged(self, hash_bytes: int, made_of: bytes) -> bytes:
+        """The keys are exchanged: give the hash of it."""
+        hash_name = self._terms.hashes.get(hash_bytes)
+        if hash_name is None:
             raise DecodeError("what is to be signed is no exchange hash")
         if self.session_id and not self._logged_in:  # the protocol knows no other exchange before the login
             raise DecodeError("a second exchange of keys before the login")
-        self.session_id = self.session_id or data
+        digest = exchange_hash(hash_name, made_of)
+        if not self.session_id:
+            self._check_cookie(made_of)
+            self.session_id = digest
+        return digest
+
+    def _check_cookie(self, made_of: bytes) -> None:
+        """See that an exchange is this connection's (RFC 4253 §8): V_C, V_S, I_C, and I_S begin it."""
+        reader = Reader(made_of)
+        *_, kexinit = (reader.string() for _ in range(_BEFORE_KEYS))
+        if not kexinit.startswith(_KEXINIT + self._cookie):
+            raise DecodeError("an exchange of keys without this connection's cookie")
 
     @property
     def _logged_in(self) -> bool:
@@ -211,7 +231,8 @@ class Verified:
         credential = attempt.credential
         if isinstance(credential, GssapiKeyExchange):
             if credential.digest is not None:
-                self._exchanged(credential.digest)
+                digest = self._exchanged(len(credential.digest), credential.made_of)
+                attempt = replace(attempt, credential=replace(credential, digest=digest))
         else:
             self.tries(attempt.user)
             attempt = self._checked(attempt)

@@ -28,6 +28,7 @@ from dunnart.server.config import ServerConfig
 from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
 from dunnart.server.processes.loading import load_what_is_offered
+from dunnart.server.processes.order import cookie
 from dunnart.server.processes.remote import RemoteHost
 from dunnart.server.protocol_server import ProtocolServer
 from dunnart.server.raw import TEMPORARY_FAILURE
@@ -315,12 +316,17 @@ class _WorkerServer(ProtocolServer):
         super().__init__(config, host, Counter(), numbers=(order.first, order.workers))
         self.role = f"protocol {order.index}"
         self._link = host.link
+        self._cookies = order.cookies
         self._introduced = host.introduced
         self._worker = worker
         self._background: set[asyncio.Task[None]] = set()
 
     def host_key(self, _public: PublicKey) -> None:
         """The private halves are the application's process's: a stranger who takes this one over has none of them."""
+
+    def cookie(self, number: int) -> bytes:
+        """What the connection's first KEXINIT shows: the application's process wants to see it there."""
+        return cookie(self._cookies, number)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Keep a task until it is done."""
