@@ -294,6 +294,23 @@ def test_keyboard_interactive_in_several_rounds(last: tuple[str, ...], enters: b
         assert made.server.of(LoggedIn)[0].grants == ("three rounds",)
 
 
+def test_questions_that_nobody_answers_end_their_method_alone() -> None:
+    made = Pair(
+        auth_methods=(("keyboard-interactive",), ("password",)),
+        client_answers={
+            CredentialQuestion: one_after_another(InteractiveCredential("", None), PasswordCredential("p")),
+            PromptQuestion: None,
+        },
+        server_answers={
+            AuthQuestion: lambda question: (
+                Allow("p") if isinstance(question.credential, PasswordCredential) else rounds(question)
+            )
+        },
+    ).run()
+    assert made.server.of(LoggedIn)[0].grants == ("p",)
+    assert not made.server.of(AuthFailed)  # no answers, and not wrong ones
+
+
 @pytest.mark.parametrize(
     "responses",
     [uint32(2) + text("a"), uint32(0), uint32(2) + text("a") + text("b"),

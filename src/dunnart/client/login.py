@@ -188,7 +188,7 @@ class Login:
         if self._prompt is not None:
             answers = await self._prompt(prompt)
             if answers is None:
-                self._interactive_left = 0
+                self._leave_unanswered()
                 return None
             if len(answers) != len(prompt.prompts):
                 raise ValueError(f"{len(answers)} answers to {len(prompt.prompts)} questions")
@@ -197,8 +197,12 @@ class Login:
             password = self._password if isinstance(self._password, str) else await self._ask_password()
             if password is not None:
                 return (password,)
-        self._interactive_left = 0
+        self._leave_unanswered()
         return None
+
+    def _leave_unanswered(self) -> None:
+        self._interactive_left = 0
+        self._notes.append("nobody has answered the server's questions")
 
     async def _ask_password(self) -> str | None:
         if not self._passwords_left or self._password is None:

@@ -147,8 +147,11 @@ class ClientAuthentication:
     def _responded(self, responses: object) -> None:
         if self._core.stage is Stage.CONNECTION:
             return
-        given = responses if isinstance(responses, tuple) else ()
-        self._core.send(UserauthInfoResponse(len(given), b"".join(text(item) for item in given)).encode())
+        if isinstance(responses, tuple):
+            answers = b"".join(text(item) for item in responses)
+            self._core.send(UserauthInfoResponse(len(responses), answers).encode())
+        else:  # another request ends the conversation (RFC 4256 §3.1); sshd hangs up on an answer to no question
+            self._core.ask(CredentialQuestion, partial(self._chosen, ()), (), False)  # noqa: FBT003
 
 
 def _shown(credential: PublicKeyCredential) -> bytes:
