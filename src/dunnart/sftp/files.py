@@ -8,6 +8,7 @@ is an OSError, whose errno becomes SFTP's status.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from dunnart.records import dataclass
@@ -32,6 +33,7 @@ class OpenMode:
     exclusive: bool = False
 
     @classmethod
+    @lru_cache(1 << len(_BITS))
     def of(cls, pflags: int) -> OpenMode:
         """What SFTP's pflags mean."""
         return cls(*(bool(pflags & bit) for bit in _BITS))

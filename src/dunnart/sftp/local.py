@@ -24,6 +24,7 @@ _DEPTH = 256
 """How deep below a root: each folder on the way costs a descriptor while a path is walked."""
 _PERMISSIONS = 0o7777
 _DEFAULT_FILE, _DEFAULT_DIRECTORY = 0o666, 0o777
+_OPENING = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_PATH") else os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -132,14 +133,15 @@ class LocalFiles:
     def open(self, path: bytes, mode: OpenMode, attributes: Attributes) -> File:
         """Open a file; nothing that would block, as a FIFO without a writer, holds us up."""
         permissions = _DEFAULT_FILE if attributes.mode is None else attributes.mode & _PERMISSIONS
-        inside = 0 if self._root is None else os.O_NOFOLLOW
-        flags = mode.flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | inside
+        flags = mode.flags | _OPENING
+        if self._root is None:
+            return LocalFile(os.open(absolute(path, self._start), flags, permissions), append=mode.append)
         follow = not (mode.create and mode.exclusive)
         new_directory = mode.create and path.endswith(b"/")
         with self._place(path, follow=follow, bare=new_directory) as place:
-            if new_directory and place.directory is not None:
+            if new_directory:
                 raise oserror(errno.EISDIR, path)
-            fd = os.open(place.name, flags, permissions, dir_fd=place.directory)
+            fd = os.open(place.name, flags | os.O_NOFOLLOW, permissions, dir_fd=place.directory)
         return LocalFile(fd, append=mode.append)
 
     def scan(self, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:

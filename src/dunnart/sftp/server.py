@@ -52,7 +52,10 @@ _INPUT_BYTES = 1024 * KIB
 
 _TEXTS = {OK: b"Success", EOF: b"End of file", OP_UNSUPPORTED: b"Operation unsupported"}
 
+_SIZE = struct.Struct(">I")
 _HEADER = struct.Struct(">IB")
+_STATUS = struct.Struct(">III")
+_NO_LANGUAGE = string(b"")
 _DATA_HEADER = struct.Struct(">IBII")
 
 
@@ -115,25 +118,28 @@ class SftpServer:
             self._start, self._end = 0, rest
         return self._input[self._end :]
 
-    def received(self, count: int) -> None:
-        """There are so many bytes more. Then send `answers`, and `go_on` until it says that nothing is left to do.
+    def received(self, count: int) -> bool:
+        """There are so many bytes more: do what they ask for, as `go_on` does.
+
+        Returns:
+            Whether there may be more to do once `answers` were `taken`: then `go_on` until it says that there is not.
 
         Raises:
             DecodeError: they are no SFTP.
             LimitExceeded: a packet is too large.
         """
         self._end += count
-        self.go_on()
+        return self.go_on()
 
     def go_on(self) -> bool:
         """Do what was received and not done yet, until too many answers wait; whether there may be more to do."""
-        received = self._input
-        while self._end - self._start >= _LENGTH:
+        received, end = self._input, self._end
+        while end - self._start >= _LENGTH:
             begin = self._start + _LENGTH
-            size = int.from_bytes(received[self._start : begin], "big")
+            size = _SIZE.unpack_from(received, self._start)[0]
             if not 1 <= size <= PACKET_BYTES:
                 raise LimitExceeded(f"an SFTP packet of {size} bytes")
-            if self._end - begin < size:
+            if end - begin < size:
                 break
             if self._answered >= ANSWER_BYTES:
                 return True
@@ -155,12 +161,12 @@ class SftpServer:
         if not self._begun:
             if kind != INIT:
                 raise DecodeError(f"SFTP begins with message {kind}")
-            self._begin(Reader(packet[1:]))
+            self._begin(Reader(packet, 1))
             return
+        reader = Reader(packet, 1)
         if kind == READ and self._reads:
-            self._read(Reader(packet[1:]))
+            self._read(reader)
             return
-        reader = Reader(packet[1:])
         number = reader.uint32()
         try:
             handler = self._requests.get(kind)
@@ -201,7 +207,8 @@ class SftpServer:
         self._answered = end
 
     def _status(self, number: int, status: int, text: bytes = b"") -> None:
-        self._send(STATUS, uint32(number) + uint32(status) + string(text or _TEXTS.get(status, b"")) + string(b""))
+        text = text or _TEXTS.get(status, b"")
+        self._send(STATUS, _STATUS.pack(number, status, len(text)) + text + _NO_LANGUAGE)
 
     def _failed(self, number: int, error: OSError) -> None:
         status = STATUS_OF_ERROR.get(error.errno or 0, FAILURE)

@@ -43,11 +43,11 @@ def serve(
                         crowded=crowded)  # fmt: skip
     try:
         while count := os.readv(source, [server.room()]):
-            server.received(count)
+            more = server.received(count)
             _send(server, target)
-            while server.go_on():
+            while more:
+                more = server.go_on()
                 _send(server, target)
-            _send(server, target)
     finally:
         server.close()
 

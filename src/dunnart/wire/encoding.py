@@ -61,12 +61,21 @@ class Reader:
 
     def uint64(self) -> int:
         """Take a 64-bit unsigned number."""
-        value: int = _UINT64.unpack(self.raw(8))[0]
+        position = self._position
+        if position + 8 > len(self._data):
+            raise DecodeError(f"uint64 wanted at offset {position}, {self.remaining} bytes left")
+        self._position = position + 8
+        value: int = _UINT64.unpack_from(self._data, position)[0]
         return value
 
     def string(self) -> bytes:
         """Take a length-prefixed string of arbitrary bytes."""
-        return self.raw(self.uint32())
+        end = self.uint32() + self._position
+        if end > len(self._data):
+            raise DecodeError(f"a string to offset {end} wanted, {self.remaining} bytes left")
+        taken = bytes(self._data[self._position : end])
+        self._position = end
+        return taken
 
     def view(self) -> memoryview:
         """Take a length-prefixed string without copying it."""
@@ -108,7 +117,7 @@ class Reader:
 
     def end(self) -> None:
         """Raise `DecodeError` if bytes are left over."""
-        if self.remaining:
+        if self._position != len(self._data):
             raise DecodeError(f"{self.remaining} bytes after the last field")
 
 
