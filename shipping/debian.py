@@ -55,8 +55,12 @@ The configuration is /etc/dunnart/dunnart.toml; `dunnart config` shows all optio
     systemctl enable --now dunnart.socket   or have systemd listen, and nothing else in memory until somebody comes
 
 In the place of another server: stop that one first (`systemctl disable --now ssh`, or `dropbear`), so that the port is
-free. Programs of other names are links in /usr/lib/dunnart/bin: put that folder into a PATH, or links to them where
-the originals were (dpkg-divert(1)). Files for sysvinit and xinetd are in /usr/share/doc/dunnart/examples.
+free. Name its host keys, which are in /etc/ssh or /etc/dropbear, in the option host_key: else clients will warn of a
+changed key. `dunnart config import sshd_config /etc/ssh/sshd_config` prints sshd's whole configuration as dunnart's,
+host keys included.
+
+Programs of other names are links in /usr/lib/dunnart/bin: put that folder into a PATH, or links to them where the
+originals were (dpkg-divert(1)). Files for sysvinit and xinetd are in /usr/share/doc/dunnart/examples.
 
     dpkg-divert --divert /usr/sbin/dropbear.real --rename /usr/sbin/dropbear
     ln -s /usr/lib/dunnart/bin/dropbear /usr/sbin/dropbear
@@ -65,6 +69,9 @@ _CONFIGURATION = """\
 # The server's options: `dunnart config` prints all of them, `dunnart config --check --config FILE` reads this file.
 
 listen = ["*:22"]
+
+# Clients warn of a changed host key unless the ones that they know already are named here:
+# host_key = ["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_rsa_key"]
 """
 _POSTINST = """\
 #!/bin/sh
