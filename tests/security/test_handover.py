@@ -170,9 +170,9 @@ LIES: dict[str, list[Frame]] = {
     "a request for no connection": [Requested(1, 0, "window-change", b"\0" * 16)],
     "a malformed request": [opened(), Requested(1, 0, "window-change", b"\0")],
     "a result of nothing": [Returned(9, failed=False, result=b"1")],
-    "no JSON": [Audited(1, "login", 1, "u", "h", 1, b"{")],
-    "no details": [Audited(1, "login", 1, "u", "h", 1, b"3")],
-    "deep JSON": [Audited(1, "login", 1, "u", "h", 1, b"[" * 100_000)],
+    "no JSON": [Audited(1, "login", 1, "u", "127.0.0.1", 1, b"{")],
+    "no details": [Audited(1, "login", 1, "u", "127.0.0.1", 1, b"3")],
+    "deep JSON": [Audited(1, "login", 1, "u", "127.0.0.1", 1, b"[" * 100_000)],
     "what it is told": [Call(1, "close", b"[]")],
     "what workers tell each other": [Dealt("127.0.0.1", 9)],
 }

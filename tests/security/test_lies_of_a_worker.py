@@ -16,11 +16,13 @@ from dunnart.server.processes.frames import (
     Audited,
     AuthAnswered,
     Begun,
+    Call,
     Frame,
     MethodsAnswered,
     MethodsAsked,
     PrepareAsked,
     Prepared,
+    Returned,
     join_texts,
 )
 from tests.runtime.driver import USER, eventually
@@ -88,9 +90,10 @@ NOWHERE = ["\x1b]0;x\7", "127.0.0.1\n", "192.0.2.1 1 22", "fe80::1%\x1b[2J", "ex
 @pytest.mark.parametrize("host", NOWHERE)
 async def test_a_client_comes_from_an_address(host: str) -> None:
     """It is shown to the user at his next login."""
-    for frame in (replace(asked(), address=host), replace(asked(), local_host=host), AcceptAsked(1, host, 9)):
+    lies: list[Frame] = [replace(asked(), address=host), replace(asked(), local_host=host), AcceptAsked(1, host, 9)]
+    for frame in (*lies, Audited(1, "login", 1, "u", host, 1, b"{}")):
         fake = Fake()
-        for each in (opened(), frame):
+        for each in (opened(), frame, asked()):
             fake.process.send(each)
         await eventually(lambda fake=fake: fake.link.closed or bool(fake.frames))  # type: ignore[misc]
         assert not fake.frames
@@ -112,7 +115,7 @@ async def test_nothing_is_made_of_more_than_a_process_can_have_to_say(monkeypatc
     monkeypatch.setattr(conversation, "_CLOSING", -(10**9))
     read: list[Any] = []
     monkeypatch.setattr("dunnart.server.processes.frames.parse_json", read.append)
-    event = Audited(1, "login", 1, "u", "h", 1, b"[" + b"[]," * (1 << 20) + b"[]]")
+    event = Audited(1, "login", 1, "u", "127.0.0.1", 1, b"[" + b"[]," * (1 << 20) + b"[]]")
     lies: list[Frame] = [opened(), event]
     for lie in lies:
         fake = Fake()
@@ -121,3 +124,15 @@ async def test_nothing_is_made_of_more_than_a_process_can_have_to_say(monkeypatc
         assert fake.worker.connections == 0
         await fake.close()
     assert event.details not in read
+
+
+async def test_what_an_operator_is_shown_is_printable() -> None:
+    fake = Fake()
+    asking = asyncio.create_task(fake.talk.call("sessions"))
+    call = await fake.answered(Call)
+    assert isinstance(call, Call)
+    fake.process.send(
+        Returned(call.token, failed=False, result=rb'[{"user": "\u001b[2J\u00fc", "\u0007": ["\n"], "id": 3}]')
+    )
+    assert await asking == [{"user": "\\x1b[2Jü", "\\x07": ["\\x0a"], "id": 3}]
+    await fake.close()

@@ -217,7 +217,10 @@ class Conversation:
         future = self._calls.pop(frame.token, None)
         if future is None:
             raise DecodeError("a result that nobody asked for")
-        result = frames.parse_json(frame.result)
+        try:
+            result = _printable(frames.parse_json(frame.result))
+        except RecursionError as error:
+            raise DecodeError("a result that is too deep") from error
         if future.done():
             return
         if frame.failed:
@@ -236,7 +239,9 @@ class Conversation:
     def _audited(self, frame: frames.Audited) -> None:
         if len(frame.details) > _MOST_OF_A_BYTE * self._host.config.limits.packet_bytes:
             raise DecodeError("an event about more than a client can have said")
-        peer, details = Address(frame.host, frame.port), frames.parse_json(frame.details)
+        peer = Address(frame.host, frame.port)
+        check_address(peer)
+        details = frames.parse_json(frame.details)
         if not isinstance(details, dict):
             raise DecodeError("an event without details")
         self._host.audit(AuditEvent(frame.time / 1e6, frame.kind, frame.connection, frame.user, peer, details))
@@ -520,6 +525,17 @@ class Conversation:
         frames.Audited: _audited,
         frames.Returned: _returned,
     }
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 - what JSON knows
+    """Make texts fit for an operator's terminal, as they are if the process is ours."""
+    if isinstance(value, str):
+        return value if value.isprintable() else clean(value)
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {_printable(name): _printable(each) for name, each in value.items()}
+    return value
 
 
 def _most_connections() -> int:
