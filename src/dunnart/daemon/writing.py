@@ -30,7 +30,8 @@ def to_toml(config: ServeConfig, *, changed: bool = False) -> str:
             if changed:
                 usual = _entries(getattr(default, name))
                 entries = {key: each for key, each in entries.items() if key not in usual or usual[key] != each}
-            tables.append(f"\n[{name}]")
+            if declared.shape != "tables" or not entries:
+                tables.append(f"\n[{name}]")
             if declared.shape == "tables":
                 for inner, values in entries.items():
                     tables.append(f"\n[{name}.{_toml_key(inner)}]")

@@ -78,7 +78,8 @@ def plain(config: ServeConfig) -> ServeConfig:
             tables.insert(0, (Match(criteria, options), numbers))
         if differing := _differing(base, tables, numbers, wanted):
             what = ", ".join(differing)
-            raise Unusable([f"{places}: match tables cannot say which {what} logins have that fit all of it"])
+            why = f"match tables cannot say which {what} logins have that fit all of it"
+            raise Unusable([f"{places}: {why}; `dunnart sshd` reads the file as it is"])
     return replace(base, match=tuple(table for table, _ in tables))
 
 

@@ -70,6 +70,10 @@ class Options:
         """Tell whether a keyword's value is yes."""
         return self.settings[keyword].value == "yes"
 
+    def says(self, *keywords: str) -> bool:
+        """Tell whether the file has any of these."""
+        return any(self.settings[keyword].given for keyword in keywords)
+
     def put(self, option: str, value: object, keyword: str) -> None:
         """Set an option, or the entry of one that is a table."""
         name, _, entry = option.partition(".")
@@ -378,17 +382,20 @@ def _forwards(made: Options) -> None:
     x11 = made.yes("x11forwarding") and not off
     kinds = [kind for kind, on in (("tcp", tcp), ("unix", unix), ("agent", agent), ("x11", x11)) if on]
     made.put("forwards", kinds or ["off"], "allowtcpforwarding")
-    if len(tcp) + len(unix) < len(_DIRECTIONS["yes"]) * 2:
+    # What a file says is put even if it is the default: a block may take back what stands outside.
+    if made.says("allowtcpforwarding", "allowstreamlocalforwarding", "disableforwarding"):
         rules = [*(f"{each} *:*" for each in tcp), *(f"{each}-unix *" for each in unix), "agent", "x11"]
         made.put("plugin.allow-list.rules", rules, "allowtcpforwarding")
-    if (ports := made.word("gatewayports")) != "no":
+    if made.says("gatewayports"):
+        ports = made.word("gatewayports")
         made.put(
             "plugin.tcpip-forward.gateway_ports", "client" if ports == "clientspecified" else ports, "gatewayports"
         )
-    if (mask := made.word("streamlocalbindmask")) != "0177":
-        made.put("plugin.streamlocal-forward.mask", mask, "streamlocalbindmask")
-    if made.yes("streamlocalbindunlink"):
-        made.put("plugin.streamlocal-forward.replace", value=True, keyword="streamlocalbindunlink")
+    if made.says("streamlocalbindmask"):
+        made.put("plugin.streamlocal-forward.mask", made.word("streamlocalbindmask"), "streamlocalbindmask")
+    if made.says("streamlocalbindunlink"):
+        unlink = made.yes("streamlocalbindunlink")
+        made.put("plugin.streamlocal-forward.replace", unlink, "streamlocalbindunlink")
     if (offset := made.number("x11displayoffset")) != KEYWORDS["x11displayoffset"].default:
         made.put("plugin.x11-forwarding.display_offset", offset, "x11displayoffset")
     for keyword, option in (("permitopen", "permit_open"), ("permitlisten", "permit_listen")):

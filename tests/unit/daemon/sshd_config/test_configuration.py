@@ -335,6 +335,23 @@ def test_files_that_are_written_mean_the_same(tmp_path: Path) -> None:
     assert len(plain(made(tmp_path, twice.replace("*", "")).config).match) == 2
 
 
+def test_a_block_takes_back_what_stands_outside(tmp_path: Path) -> None:
+    """As on a bastion: nobody may forward, but for some."""
+    outside = "AllowTcpForwarding no\nGatewayPorts yes\nStreamLocalBindUnlink yes\nStreamLocalBindMask 0077\n"
+    inside = "AllowTcpForwarding yes\nGatewayPorts no\nStreamLocalBindUnlink no\nStreamLocalBindMask 0177\n"
+    config = made(tmp_path, f"{outside}Match User ann\n{inside}").config
+    (tmp_path / "dunnart.toml").write_text(to_toml(plain(config), changed=True))
+    for each in (config, load(str(tmp_path / "dunnart.toml"))):
+        for user, rules, ports, replaces, mask in (
+            ("ann", 6, "no", "false", "177"), ("bob", 4, "yes", "true", "77"),
+        ):  # fmt: skip
+            found = effective(each, Login(user)).plugin
+            assert str(found["allow-list"]["rules"]).count(",") == rules - 1
+            assert found["tcpip-forward"]["gateway_ports"] == ports
+            unix = found["streamlocal-forward"]
+            assert (str(unix["replace"]).lower(), str(unix["mask"]).removeprefix("0")) == (replaces, mask)
+
+
 def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: Path) -> None:
     config = made(tmp_path, "Match Group a\nPermitTTY yes\nMatch Group b\nPermitTTY no\n").config
     for each in (config, plain(config)):
