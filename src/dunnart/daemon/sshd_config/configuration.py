@@ -14,7 +14,7 @@ from dunnart.daemon.matching import MAY_MATCH, Login, Match, criterion
 from dunnart.daemon.options import BadValue
 from dunnart.daemon.source import Source
 from dunnart.daemon.sshd_config.conditions import Condition, is_known
-from dunnart.daemon.sshd_config.effective import Settings, settings
+from dunnart.daemon.sshd_config.effective import settings
 from dunnart.daemon.sshd_config.keywords import KEYWORDS
 from dunnart.daemon.sshd_config.reading import Directive, Unusable
 from dunnart.daemon.sshd_config.translate import HOST_KEYS, Machine, Options, options_of
@@ -26,6 +26,7 @@ from dunnart.records import dataclass
 Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",
              "localport": "local_port", "host": "address"}  # fmt: skip
+_NO_WAY_IN = "cannot be satisfied by enabled authentication methods"
 _COSMETIC = frozenset({"log_level", "banner"})
 """Options that no login has for itself, and that are no reason to stop."""
 
@@ -107,12 +108,14 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         ConfigError: something in them cannot be had here, or has a value that it cannot have.
     """
     base = options_of(settings(directives), there)
+    if base.no_way_in:
+        base.refuse("authenticationmethods", _NO_WAY_IN)
     notes, wrong = dict.fromkeys(base.notes), dict.fromkeys(base.wrong)
     blocks: list[Block] = []
     for chain in dict.fromkeys(each.conditions for each in directives if each.conditions):
         if any(line.always is False for line in chain):
             continue
-        made = options_of(_of_login(directives, {chain}), there)
+        made = _of_logins(directives, {chain}, there)
         notes |= dict.fromkeys(made.notes)
         wrong |= dict.fromkeys(made.wrong)
         criteria, *further = _criteria(chain, wrong)
@@ -128,7 +131,7 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
 
     def combined(fitting: Sequence[Match]) -> Mapping[str, object]:
         chains = {each.chain for each in fitting if isinstance(each, Block)}
-        made = options_of(_of_login(directives, chains), there)
+        made = _of_logins(directives, chains, there)
         if made.wrong:  # such logins are refused
             raise Unusable(made.wrong)
         return _read({name: made.values.get(name, _default(name)) for name in MAY_MATCH}, made)
@@ -187,8 +190,13 @@ def _apart(one: Block, other: Block) -> bool:
     return False
 
 
-def _of_login(directives: Iterable[Directive], chains: set[Chain]) -> Settings:
-    return settings(directives, lambda conditions: conditions in chains)
+def _of_logins(directives: Iterable[Directive], chains: set[Chain], there: Machine) -> Options:
+    """Give the options of logins that fit some blocks and no others."""
+    made = options_of(settings(directives, lambda conditions: conditions in chains), there)
+    if made.no_way_in:  # a block that they may fit as well can turn the methods on
+        made.note("authenticationmethods", f"{_NO_WAY_IN}: logins that fit no other block are refused")
+        made.put("deny_users", ["*"], "authenticationmethods")
+    return made
 
 
 def _default(name: str) -> object:

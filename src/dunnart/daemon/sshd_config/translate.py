@@ -40,6 +40,7 @@ class Options:
         keywords: which keyword each comes from, by the option's name, that of a table's entry with a dot between.
         notes: what does nothing, and why.
         wrong: what cannot be had, and why.
+        no_way_in: AuthenticationMethods names no methods that are on.
     """
 
     settings: Settings
@@ -47,6 +48,7 @@ class Options:
     keywords: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    no_way_in: bool = False
 
     def word(self, keyword: str) -> str:
         """Give a keyword's value that is a string."""
@@ -294,8 +296,7 @@ def _chains(made: Options, methods: set[str]) -> None:
             made.refuse("authenticationmethods", f"{each}: Kerberos cannot stand in a list")
         else:
             chains.append(",".join(plain))
-    if not chains and not made.wrong:
-        made.refuse("authenticationmethods", "cannot be satisfied by enabled authentication methods")
+    made.no_way_in = not chains and not made.wrong
     made.put("methods", list(dict.fromkeys(chains)), "authenticationmethods")
 
 

@@ -352,6 +352,23 @@ def test_a_block_takes_back_what_stands_outside(tmp_path: Path) -> None:
             assert (str(unix["replace"]).lower(), str(unix["mask"]).removeprefix("0")) == (replaces, mask)
 
 
+def test_methods_that_another_block_turns_on(tmp_path: Path) -> None:
+    text = "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMatch Address 192.0.2.0/24\n"
+    text += "PasswordAuthentication yes\nMatch User ann\nAuthenticationMethods publickey,password\n"
+    found = made(tmp_path, text)
+    assert [note.partition("line 6: ")[2].rpartition(": ")[2] for note in found.notes] == [
+        "logins that fit no other block are refused"
+    ]
+    (tmp_path / "dunnart.toml").write_text(to_toml(plain(found.config), changed=True))
+    for each in (found.config, load(str(tmp_path / "dunnart.toml"))):
+        inside, outside = effective(each, Login("ann", "192.0.2.1")), effective(each, Login("ann", "198.51.100.1"))
+        assert (inside.methods, inside.deny_users) == (("publickey,password",), ())
+        assert outside.deny_users == ("*",)
+        assert effective(each, Login("bob", "198.51.100.1")).deny_users == ()
+    with pytest.raises(Unusable, match="line 1: AuthenticationMethods: cannot be satisfied"):
+        made(tmp_path, "AuthenticationMethods password\nPasswordAuthentication no\n")
+
+
 def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: Path) -> None:
     config = made(tmp_path, "Match Group a\nPermitTTY yes\nMatch Group b\nPermitTTY no\n").config
     for each in (config, plain(config)):
