@@ -66,7 +66,7 @@ def test_a_person_at_a_terminal(peers: Peers, keys: Keys, home: Home) -> None:
         person.types("\rec''ho back\r")
         person.sees("back")
         person.types("\r~.")
-        person.sees("here> ")
+        assert "closed.\r\n" in person.sees("here> ")
         person.types("echo status=$?\r")
         person.sees("status=255")
         person.sees("here> ")
