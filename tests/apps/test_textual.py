@@ -22,6 +22,7 @@ from textual.events import Key, Paste, Resize
 from textual.widgets import Button, Label, Static
 
 import dunnart
+from dunnart.apps import terminal as visitor_terminal
 from dunnart.apps import textual as textual_apps
 from dunnart.apps.terminal import VisitorTerminal
 from dunnart.apps.textual import textual_handler
@@ -414,10 +415,11 @@ async def test_noise_does_no_harm(seed: int) -> None:
         assert not server.server.counters["failures"]
 
 
-async def test_a_paste_without_end_is_forgotten() -> None:
+async def test_a_paste_without_end_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor_terminal, "_LARGEST_PASTE", 100 * KIB)
     async with serving(handler=greet) as server:
         ann = await meet(server)
-        await ann.client.send_all(ann.channel, b"\x1b[200~" + b"x" * 1100 * KIB + b"\x1b[201~fine\r")
+        await ann.client.send_all(ann.channel, b"\x1b[200~" + b"x" * 110 * KIB + b"\x1b[201~fine\r")
         await ann.shows("heard fine")
         ann.type(b"\x1b[200~" + b"y" * 1000 + b"\x1b[201~")
         await ann.shows("pasted 1000")
@@ -448,7 +450,7 @@ class Ticker(App[None]):
     def tick(self) -> None:
         self.count += 1
         line = "".join(chr(0x21 + (self.count * 7 + index) % 90) for index in range(self.size.width - 1))
-        self.query_one(Static).update("\n".join([f"count {self.count} end", *[line.replace("[", "(")] * 200]))
+        self.query_one(Static).update("\n".join([f"count {self.count} end", *[line.replace("[", "(")] * 100]))
 
 
 def terminal_of(app: App[None]) -> VisitorTerminal:
@@ -475,7 +477,7 @@ async def test_a_slow_visitor_gets_fewer_pictures_and_delays_nobody() -> None:
         terminal = terminal_of(ticker)
         await eventually(lambda: terminal.is_congested)
         stuck, most = ticker.count, 0
-        while ticker.count < stuck + 60:  # a second, once all the buffers between them are full
+        while ticker.count < stuck + 30:  # half a second, once all the buffers between them are full
             if not terminal.is_congested:
                 stuck = ticker.count
             most = max(most, len(terminal._backlog))

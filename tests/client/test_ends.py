@@ -23,6 +23,7 @@ from dunnart.keys import KnownHosts
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Allowed
 from dunnart.plugins.direct_tcpip import DirectTcpip, Options
+from dunnart.runtime import bridge
 from dunnart.server.plugins import Context
 from tests.client.support import KEY, KIB, MIB, noise, serving
 from tests.runtime.driver import HOST_KEY, descriptors, eventually
@@ -171,7 +172,8 @@ async def test_an_opening_that_is_cancelled_closes_the_channel() -> None:
         assert (await connection.run("echo on")).stdout == b"on"
 
 
-async def test_a_run_that_is_cancelled_leaves_nothing() -> None:
+async def test_a_run_that_is_cancelled_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "CLOSE_WAITS_SECONDS", 0.1)
     async with serving() as server, server.connect() as connection:
         tasks = asyncio.all_tasks()
         with pytest.raises(TimeoutError):
