@@ -33,9 +33,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {self.prog} --help lists the flags")
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Make the parser: `--config` and a flag for every option. It raises `ConfigError`."""
-    made = Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter)
+def parser(program: str, description: str, own: str = "") -> argparse.ArgumentParser:
+    """Make the parser: `--config` and a flag for every option. It raises `ConfigError`.
+
+    Args:
+        program: the command.
+        description: what it does.
+        own: flags that it has beside those, as the first line of the help shows them.
+    """
+    usage = f"{program} {own} [--config FILE] [FLAG ...]".replace("  ", " ")
+    made = Parser(prog=program, usage=usage, description=description, allow_abbrev=False, formatter_class=_formatter)
     made.add_argument("--config", metavar="FILE", help="TOML file with options; flags override it.")
     for name, declared in OPTIONS.items():
         text = declared.help.replace("%", "%%")

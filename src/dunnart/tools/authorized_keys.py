@@ -274,7 +274,9 @@ def _parser() -> ArgumentParser:
     from argparse import ArgumentParser
 
     parser = ArgumentParser("dunnart authorized-keys", description="Look at authorized_keys files.")
-    commands = parser.add_subparsers(required=True, metavar="check")
+    commands = parser.add_subparsers(
+        required=True, metavar="check", help="explain each line; --help behind it tells more"
+    )
     check = commands.add_parser(
         "check", description="Explain each line of an authorized_keys file: what it allows, and whether it would let a "
         "login in. The exit status is 0 if the login is let in and, without --key, nothing is wrong with any line.",

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dunnart {version()}")
         return 0
     if command not in _COMMANDS and command not in _PROGRAMS:
-        print(f"dunnart: no command {command!r}; dunnart --help lists them" if command else USAGE, file=sys.stderr)
+        print(_no_command(command) if command else USAGE, file=sys.stderr)
         return 2
     try:
         done = _run(command, arguments[1:])
@@ -81,6 +81,13 @@ def applet(path: str) -> list[str]:
 def applets() -> list[str]:
     """Give the names of the programs that links to this one can be."""
     return [*_APPLETS]
+
+
+def _no_command(command: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(command, [*_COMMANDS, *_PROGRAMS, "version"], n=1, cutoff=0.5)
+    return f"dunnart: no command {command!r}; {f'did you mean {near[0]}?' if near else 'dunnart --help lists them'}"
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
@@ -148,7 +155,7 @@ def config(arguments: Sequence[str]) -> int:
         "print what the match tables make of it for a login: --user NAME [--address ADDRESS] [--local-address ADDRESS] "
         "[--local-port PORT]. `dunnart config import` makes one of another server's."
     )
-    configuration = _load("config", description, rest)
+    configuration = _load("config", description, rest, "[--check] [--user NAME ...]")
     if login is not None:
         from dunnart.daemon.loading import effective
 
@@ -172,20 +179,20 @@ def plugins(arguments: Sequence[str]) -> int:
         "List the plug-ins that are installed or that the configuration names, what names them, where they come from, "
         "and why broken ones are. With --json, as JSON."
     )
-    configuration = _load("plugins", description, rest)
+    configuration = _load("plugins", description, rest, "[--json]")
     from dunnart.tools.plugins import run
 
     return run(configuration, as_json="--json" in arguments)
 
 
-def _load(command: str, description: str, arguments: Sequence[str]) -> ServeConfig:
+def _load(command: str, description: str, arguments: Sequence[str], own: str = "") -> ServeConfig:
     from dunnart.daemon.loading import load
 
     if not arguments:  # argparse and its help texts stay unloaded
         return load()
     from dunnart.daemon.flags import parse, parser
 
-    found, values = parse(arguments, parser(f"dunnart {command}", description))
+    found, values = parse(arguments, parser(f"dunnart {command}", description, own))
     return load(found.config, values)
 
 

@@ -112,9 +112,12 @@ def test_what_cannot_be_used_is_one_line_and_status_2(tmp_path: Path) -> None:
 def test_version_and_help() -> None:
     assert run("version").stdout.startswith("dunnart ")
     assert "serve" in run("--help").stdout
+    assert run("serve", "--help").stdout.startswith("usage: dunnart serve [--config FILE] [FLAG ...]\n")
     done = run()
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage" in done.stderr
+    done = run("serv")
+    assert (done.returncode, done.stderr) == (2, "dunnart: no command 'serv'; did you mean serve?\n")
 
 
 PROBE = """\
