@@ -118,6 +118,8 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["subsystems", "acme:Shell", "subsystem.x", "acme:Shell"] in cells
     column = head.index("FROM")
     assert all(line[column:].startswith(cell[3]) for line, cell in zip(lines, cells, strict=True))
+    assert tool.main(["plugins"]) == 0
+    assert capsys.readouterr().out.index("FROM") < 80  # requests have long names, and are left out
 
 
 def test_a_configuration_that_cannot_be_read_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

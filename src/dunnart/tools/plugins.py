@@ -87,6 +87,12 @@ def _row(known: Registry, found: Found, others: Iterable[Found], named: Iterable
     return Row(found.group, found.name, found.target, found.distribution, found.version, file, names, enabled, broken)
 
 
+def _shown(use: str) -> str:
+    """Shorten what names a plug-in: the requests and channels of one are many, and have long names."""
+    option = use.partition(".")[0]
+    return use if option == "subsystem" else option
+
+
 def run(config: ServeConfig, *, as_json: bool) -> int:
     """Print the list; give the exit status, 0."""
     found = rows(config)
@@ -98,7 +104,7 @@ def run(config: ServeConfig, *, as_json: bool) -> int:
     table = [("GROUP", "NAME", "USED BY", "FROM")]
     table += [
         (
-            each.group.removeprefix("dunnart."), each.name, ", ".join(each.enabled) or "-",
+            each.group.removeprefix("dunnart."), each.name, ", ".join(dict.fromkeys(map(_shown, each.enabled))) or "-",
             Found(each.group, each.name, each.target or "?", each.distribution, each.version).origin
             + (f"  BROKEN: {each.broken}" if each.broken else ""),
         )
