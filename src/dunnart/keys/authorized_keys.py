@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from dunnart.errors import KeyFormatError
 from dunnart.keys.key_options import KeyOptions, Options, understand
 from dunnart.keys.public import CERTIFICATE_SUFFIX, KEY_TYPES, PublicKey
+from dunnart.keys.regular import open_regular
 from dunnart.records import dataclass
 
 FILE_BYTES_MAX = 1 << 20
@@ -167,7 +168,7 @@ class CheckedFiles(Generic[T]):
                 return cached.content if reason is None else self._refused(path, reason)
             self._files.pop(wanted, None)
             real = os.path.realpath(path)
-            status, data = _read(real)
+            status, data = _read(real, os.stat(home) if home is not None and path.startswith(f"{home}/") else None)
             if owner_uid is not None:
                 reason = _unsafe(real, status, owner_uid) or _unsafe_directory(_directories(real, home), owner_uid)
                 if reason is not None:
@@ -333,13 +334,10 @@ def _parse_value(line: str, position: int, name: str) -> tuple[str, int]:
     raise KeyFormatError(f"the quotes of option '{name}' are not closed")
 
 
-def _read(real: str) -> tuple[os.stat_result, bytes]:
-    """Read a regular file of bounded size; O_NONBLOCK, so that a FIFO put there cannot stop us (THREATS R23)."""
-    descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+def _read(real: str, home: os.stat_result | None) -> tuple[os.stat_result, bytes]:
+    """Read a regular file of bounded size (THREATS R23), from a home nothing that only root can read (R25)."""
+    descriptor, status = open_regular(real, home)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFormatError("not a regular file")
         chunks = []
         left = FILE_BYTES_MAX + 1
         while left and (chunk := os.read(descriptor, left)):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
+from dunnart.keys.regular import open_regular
 from dunnart.plugins import os_account
 from dunnart.plugins.keys_command import filled_in
 from dunnart.records import dataclass
@@ -173,16 +174,14 @@ class Totp:
 def read_secret(path: str, owner: int) -> str:
     """Read a secret from a file as google-authenticator writes it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor, found = open_regular(path)
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise _Unusable(f"{path} is no file")
             if found.st_uid not in (0, owner):
                 raise _Unusable(f"{path} belongs neither to root nor to the user")
             if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise _Unusable(f"{path} can be read or written by others; chmod 600 mends that")
-            data = os.read(descriptor, _LARGEST_FILE)
+            # What the kernel makes up as it is read, and may be only once, has no size; a user can have put a link to it.
+            data = os.read(descriptor, _LARGEST_FILE) if found.st_size else b""
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:

@@ -166,7 +166,7 @@ async def test_a_folder_and_a_fifo_are_no_secrets(made: Totp, tmp_path: Path) ->
     (tmp_path / "dir").mkdir()
     os.mkfifo(tmp_path / "fifo", 0o600)
     for user in ("dir", "fifo"):
-        assert "is no file" in await refused(made, "000000", user=user)
+        assert "not a regular file" in await refused(made, "000000", user=user)
 
 
 async def test_passwords_are_for_others(made: Totp) -> None:
