@@ -11,7 +11,6 @@ There are the options that are used here, and annotations are strings (`from __f
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from dataclasses import MISSING, Field, FrozenInstanceError
 from typing import TYPE_CHECKING, Any
@@ -24,15 +23,25 @@ __all__ = ["dataclass"]
 
 
 class _Own:
-    """What a class adds: its fields' names, those of their defaults that there are, and how they are to be made."""
+    """What a class adds: its fields, their types, what stands for their defaults, and how they are to be made."""
 
-    __slots__ = ("defaults", "frozen", "kw_only", "names")
+    __slots__ = ("defaults", "frozen", "kinds", "kw_only", "names")
 
-    def __init__(self, names: tuple[str, ...], defaults: dict[str, Any], *, frozen: bool, kw_only: bool) -> None:
+    def __init__(
+        self, names: tuple[str, ...], kinds: dict[str, str], defaults: dict[str, Any], *, frozen: bool, kw_only: bool
+    ) -> None:
         self.names = names
+        self.kinds = kinds
         self.defaults = defaults
         self.frozen = frozen
         self.kw_only = kw_only
+
+    def positional(self, name: str) -> bool:
+        """Tell whether `__init__` takes it without its name."""
+        default = self.defaults.get(name)
+        if not isinstance(default, Field) or (default.init and default.kw_only is MISSING):
+            return not self.kw_only
+        return default.init and not default.kw_only
 
 
 def _dataclass(
@@ -48,14 +57,14 @@ def _dataclass(
 
 
 def _made(cls: type, *, eq: bool, shown: bool, slots: bool, frozen: bool, kw_only: bool) -> type:
-    kinds = inspect.get_annotations(cls)
+    kinds: dict[str, str] = cls.__annotations__
     names = tuple(name for name, kind in kinds.items() if not kind.startswith(("ClassVar", "typing.ClassVar")))
     defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
-    positional = tuple(name for name in names if _is_positional(defaults.get(name), otherwise=not kw_only))
+    own = _Own(names, kinds, defaults, frozen=frozen, kw_only=kw_only)
     inherited = getattr(cls, "__match_args__", ())
     new: dict[str, Any] = {
-        "__record__": _Own(names, defaults, frozen=frozen, kw_only=kw_only),
-        "__match_args__": inherited + tuple(name for name in positional if name not in inherited),
+        "__record__": own,
+        "__match_args__": inherited + tuple(name for name in names if name not in inherited and own.positional(name)),
         "__dataclass_params__": _PARAMETERS,
         "__dataclass_fields__": _FIELDS,
     }
@@ -78,12 +87,6 @@ def _made(cls: type, *, eq: bool, shown: bool, slots: bool, frozen: bool, kw_onl
     )
     again.__qualname__ = cls.__qualname__
     return again
-
-
-def _is_positional(default: object, *, otherwise: bool) -> bool:
-    if not isinstance(default, Field):
-        return otherwise
-    return default.init and (otherwise if default.kw_only is MISSING else not default.kw_only)
 
 
 def _shared(*, eq: bool, shown: bool, frozen: bool, slots: bool) -> Iterable[tuple[str, object]]:
@@ -117,8 +120,8 @@ def _hash(self: Any) -> int:  # noqa: ANN401
 
 
 def _show(self: Any) -> str:  # noqa: ANN401
-    fields = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in dataclasses.fields(self) if each.repr)
-    return f"{type(self).__qualname__}({fields})"
+    shown = [name for name, default, _ in _all(type(self)) if not isinstance(default, Field) or default.repr]
+    return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 def _refuse_to_set(_self: object, name: str, _value: object) -> None:
@@ -130,12 +133,12 @@ def _refuse_to_delete(_self: object, name: str) -> None:
 
 
 def _state(self: Any) -> list[object]:  # noqa: ANN401
-    return [getattr(self, each.name) for each in dataclasses.fields(self)]
+    return [getattr(self, name) for name, _, _ in _all(type(self))]
 
 
 def _set_state(self: Any, state: list[object]) -> None:  # noqa: ANN401
-    for each, value in zip(dataclasses.fields(self), state, strict=True):
-        object.__setattr__(self, each.name, value)
+    for (name, _, _), value in zip(_all(type(self)), state, strict=True):
+        object.__setattr__(self, name, value)
 
 
 # What each has of its own.
@@ -163,29 +166,14 @@ class _Later:
         return getattr(owner if instance is None else instance, self._name)
 
 
-def _fields(cls: Any) -> dict[str, Field[Any]]:  # noqa: ANN401 - a class of ours
-    """Make all fields: the inherited ones, and those that the standard library makes of the new ones."""
-    own: _Own = cls.__record__
-    kinds = inspect.get_annotations(cls)
-    told = {"__annotations__": {name: kinds[name] for name in own.names}, "__module__": cls.__module__}
-    plain: Any = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=own.kw_only)(
-        type(cls.__name__, (), told | own.defaults)
-    )
-    fields: dict[str, Field[Any]] = {}
-    for base in reversed(cls.__mro__[1:]):
-        fields |= getattr(base, "__dataclass_fields__", {})
-    return fields | {each.name: each for each in dataclasses.fields(plain)}
-
-
-def _parameters(cls: Any) -> object:  # noqa: ANN401 - a class of ours
-    """Make what a dataclass below it asks: whether it is frozen."""
-    plain = type(cls.__name__, (), {})
-    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, frozen=cls.__record__.frozen)(plain)
-    return made.__dataclass_params__
-
-
-def _compared(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class of ours
-    return tuple(each.name for each in dataclasses.fields(cls) if each.compare)
+def _all(cls: type) -> list[tuple[str, Any, _Own]]:
+    """List the fields, those that are inherited first: the name, what stands for the default, and whose it is."""
+    found: dict[str, tuple[str, Any, _Own]] = {}
+    for base in reversed(cls.__mro__):
+        own: _Own | None = base.__dict__.get("__record__")
+        if own is not None:
+            found |= {name: (name, own.defaults.get(name, MISSING), own) for name in own.names}
+    return [*found.values()]
 
 
 def _init(cls: Any) -> Callable[..., None]:  # noqa: ANN401 - a class of ours
@@ -194,14 +182,16 @@ def _init(cls: Any) -> Callable[..., None]:  # noqa: ANN401 - a class of ours
     by_keyword: list[str] = []
     body: list[str] = []
     defaults: dict[str, Any] = {}
-    for each in dataclasses.fields(cls):
-        name = value = each.name
-        made = each.default_factory is not MISSING
-        if made or each.default is not MISSING:
-            defaults[name] = each.default_factory if made else each.default
-        if each.init:
-            given = f"{name}={'_factory' if made else f'_defaults[{name!r}]'}" if name in defaults else name
-            (by_keyword if each.kw_only else positional).append(given)
+    for name, default, own in _all(cls):
+        value, given, made = name, True, False
+        if isinstance(default, Field):
+            given, made = default.init, default.default_factory is not MISSING
+            default = default.default_factory if made else default.default  # noqa: PLW2901 - what the field has
+        if default is not MISSING:
+            defaults[name] = default
+        if given:
+            parameter = f"{name}={'_factory' if made else f'_defaults[{name!r}]'}" if name in defaults else name
+            (positional if own.positional(name) else by_keyword).append(parameter)
             value = f"_defaults[{name!r}]() if {name} is _factory else {name}" if made else name
         elif name in defaults:
             value = f"_defaults[{name!r}]{'()' if made else ''}"
@@ -217,8 +207,36 @@ def _init(cls: Any) -> Callable[..., None]:  # noqa: ANN401 - a class of ours
     exec(text, sys.modules[cls.__module__].__dict__, compiled)  # noqa: S102 - of names in a class's source
     init: Callable[..., None] = compiled["make"](object.__setattr__, defaults, _MadeAnew())
     init.__qualname__ = f"{cls.__qualname__}.__init__"
-    init.__annotations__ = {each.name: each.type for each in dataclasses.fields(cls) if each.init} | {"return": None}
+    init.__annotations__ = {name: own.kinds[name] for name, _, own in _all(cls)} | {"return": None}
     return init
+
+
+def _compared(cls: type) -> tuple[str, ...]:
+    return tuple(name for name, default, _ in _all(cls) if not isinstance(default, Field) or default.compare)
+
+
+# For what takes dataclasses, the standard library makes what it looks at.
+
+
+def _fields(cls: Any) -> dict[str, Field[Any]]:  # noqa: ANN401 - a class of ours
+    """Make the fields: those that are inherited, and what the standard library makes of the others."""
+    own: _Own = cls.__record__
+    told = {"__annotations__": {name: own.kinds[name] for name in own.names}, "__module__": cls.__module__,
+            "__doc__": cls.__name__}  # fmt: skip # or it would put a signature there, which takes long
+    plain: Any = dataclasses.dataclass(init=False, repr=False, eq=False, match_args=False, kw_only=own.kw_only)(
+        type(cls.__name__, (), told | own.defaults)
+    )
+    fields: dict[str, Field[Any]] = {}
+    for base in reversed(cls.__mro__[1:]):
+        fields |= getattr(base, "__dataclass_fields__", {})
+    return fields | {each.name: each for each in dataclasses.fields(plain)}
+
+
+def _parameters(cls: Any) -> object:  # noqa: ANN401 - a class of ours
+    """Make what a dataclass below it asks: whether it is frozen."""
+    plain = type(cls.__name__, (), {"__doc__": cls.__name__})
+    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, frozen=cls.__record__.frozen)(plain)
+    return made.__dataclass_params__
 
 
 _INIT = _Later("__init__", _init)
