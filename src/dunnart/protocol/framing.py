@@ -12,6 +12,7 @@ leaves with one write.
 from __future__ import annotations
 
 import struct
+from mmap import ACCESS_COPY, mmap
 from typing import TYPE_CHECKING
 
 from dunnart.crypto.ciphers import Opener, PlainOpener, PlainSealer, Sealer
@@ -44,9 +45,14 @@ class Arena:
     __slots__ = ("padding", "received", "run")
 
     def __init__(self, random: Callable[[int], bytes], *, channel_packet_bytes: int = 32 * 1024) -> None:
-        self.received = memoryview(bytearray(_LARGEST_PACKET + READ_BYTES))
-        self.run = memoryview(bytearray(RUN_PACKETS * (channel_packet_bytes + _RUN_OVERHEAD)))
+        self.received = _buffer(_LARGEST_PACKET + READ_BYTES)
+        self.run = _buffer(RUN_PACKETS * (channel_packet_bytes + _RUN_OVERHEAD))
         self.padding = random(256)
+
+
+def _buffer(size: int) -> memoryview:
+    """Make one that takes memory page by page, when it is written to; a bytearray writes to all of it at once."""
+    return memoryview(mmap(-1, size, access=ACCESS_COPY))
 
 
 class Inbound:
