@@ -111,6 +111,18 @@ def test_importing_dunnart_is_cheap() -> None:
     assert loaded & (HEAVY | {"asyncio", "cryptography", "logging", "socket"}) == set()
 
 
+def test_a_server_loads_nothing_heavy_of_its_own_accord() -> None:
+    statement = (
+        "import sys; sys.modules['ssl'] = None; import dunnart.daemon.preparing, dunnart.daemon.running; "
+        "from dunnart.server.processes.separation import PRELOADED; "
+        "import importlib; any(map(importlib.import_module, PRELOADED))"
+    )
+    loaded = modules_loaded(statement)
+    assert loaded >= {"asyncio", "dunnart.server.processes.worker"}
+    # asyncio loads subprocess; hashlib, which brings another libcrypto, is what somebody may be tempted by
+    assert loaded & (HEAVY | {"_hashlib"}) <= {"subprocess", "ssl"}
+
+
 @pytest.mark.parametrize("name", [name for name in SANS_IO if (PACKAGE / name / "__init__.py").exists()])
 def test_the_core_loads_nothing_heavy(name: str) -> None:
     modules = [f"dunnart.{name}"]

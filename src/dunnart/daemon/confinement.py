@@ -259,7 +259,7 @@ def run_worker(arguments: list[str]) -> int:
 
     from dunnart.server.processes.worker import main
 
-    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:  # as lists show it
-        file.write("dunnart-worker")
+    with suppress(OSError), open("/proc/self/comm", "wb") as file:  # as lists show it
+        file.write(b"dunnart-worker")
     main(3, Confinement(**json.loads(arguments[0])).enter)
     return 0

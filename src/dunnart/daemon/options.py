@@ -235,12 +235,14 @@ def field_types(kind: Callable[..., object]) -> dict[str, str]:
     Raises:
         TypeError: a field is of another type.
     """
-    hints = get_type_hints(kind)
     found = {}
     for each in fields(kind):  # type: ignore[arg-type] # a dataclass
         if not each.init:
             continue
-        hint = hints[each.name]
+        if each.type in _SPELLED:  # the others take long
+            found[each.name] = _SPELLED[each.type]
+            continue
+        hint = get_type_hints(kind)[each.name]
         kind_name = _KINDS.get((get_origin(hint) or hint, get_args(hint)))
         if kind_name is None:
             raise TypeError(f"the option {each.name} is of type {hint!r}, which no configuration gives")
@@ -251,6 +253,10 @@ def field_types(kind: Callable[..., object]) -> dict[str, str]:
 _KINDS: dict[tuple[object, tuple[object, ...]], str] = {
     (str, ()): "str", (int, ()): "int", (float, ()): "float", (bool, ()): "bool",
     (tuple, (str, ...)): "strings", (Mapping, (str, str)): "table", (dict, (str, str)): "table",
+}  # fmt: skip
+_SPELLED: dict[object, str] = {
+    "str": "str", "int": "int", "float": "float", "bool": "bool", "tuple[str, ...]": "strings",
+    "Mapping[str, str]": "table", "dict[str, str]": "table",
 }  # fmt: skip
 _WANTED = {
     "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false",

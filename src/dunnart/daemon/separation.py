@@ -54,7 +54,7 @@ def _load(config: ServeConfig) -> None:
     """Load what this process is about to need: what is there before it forks is shared, what comes later is not."""
     from dunnart.daemon.uses import uses
     from dunnart.plugins import BUILT_IN
-    from dunnart.server.processes.loading import load_what_is_offered
+    from dunnart.server.processes.loading import have_found, load_what_is_offered
 
     plugins = (BUILT_IN.get(use.group, {}).get(use.plugin, "") for use in uses(config))
     names = {each.partition(":")[0] for each in plugins} - {""}
@@ -62,6 +62,7 @@ def _load(config: ServeConfig) -> None:
         with suppress(ImportError):  # who needs it will say why
             import_module(name)
     load_what_is_offered(config.algorithms())
+    have_found()
 
 
 def _user(name: str) -> tuple[int, int, str]:

@@ -37,18 +37,18 @@ def _unwritten() -> list[tuple[int, int, int]]:
     found = []
     start = end = resident = 0
     wanted = False
-    with open(_PAGES, encoding="ascii", errors="replace") as file:
+    with open(_PAGES, "rb") as file:
         for line in file:
-            name, _, rest = line.partition(" ")
-            if not name.endswith(":"):  # 7f52c0a00000-7f52c0b00000 r-xp 00001000 08:01 1234  /usr/lib/…
+            name, _, rest = line.partition(b" ")
+            if not name.endswith(b":"):  # 7f52c0a00000-7f52c0b00000 r-xp 00001000 08:01 1234  /usr/lib/…
                 permissions, _, _, inode, *_ = rest.split()
-                first, _, last = name.partition("-")
+                first, _, last = name.partition(b"-")
                 start, end = int(first, 16), int(last, 16)
-                wanted = inode != "0" and permissions in {"r--p", "r-xp"}
-            elif name == "Rss:":
+                wanted = inode != b"0" and permissions in {b"r--p", b"r-xp"}
+            elif name == b"Rss:":
                 resident = 1024 * int(rest.split()[0])
-            elif name in {"Anonymous:", "Swap:"} and rest.split()[0] != "0":
+            elif name in {b"Anonymous:", b"Swap:"} and rest.split()[0] != b"0":
                 wanted = False
-            elif name == "VmFlags:" and wanted and resident:
+            elif name == b"VmFlags:" and wanted and resident:
                 found.append((start, end, resident))
     return found

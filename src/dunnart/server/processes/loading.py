@@ -36,3 +36,11 @@ def load_what_is_offered(algorithms: Algorithms) -> None:
         warnings.simplefilter("ignore")  # of what the library will drop some day
         for module in wanted:
             import_module(module)
+
+
+def have_found() -> None:
+    """Have OpenSSL find, for all that are forked, what it looks for when it is first used. No secret is involved."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    nobodys = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    nobodys.public_key().verify(nobodys.sign(b""), b"")

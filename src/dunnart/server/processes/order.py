@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives import hashes
 
 from dunnart.records import dataclass
 
@@ -85,4 +86,6 @@ def cookie(cookies: bytes, connection: int) -> bytes:
 
     Who has ordered the process knows it as well, and so tells a session from those that were before.
     """
-    return sha256(cookies + connection.to_bytes(8, "big")).digest()[:_COOKIE_BYTES]
+    made = hashes.Hash(hashes.SHA256())  # hashlib would load another libcrypto
+    made.update(cookies + connection.to_bytes(8, "big"))
+    return made.finalize()[:_COOKIE_BYTES]

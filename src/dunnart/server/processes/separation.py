@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 PRELOADED = (
     "dunnart.server.processes.worker", "dunnart.server.processes.placement", "dunnart.server.operations",
-    "dunnart.server.forwarded", "dunnart.runtime.terminal", "dunnart.keys.certificate", "dunnart.keys.parts",
+    "dunnart.server.forwarded", "dunnart.runtime.fork_server", "dunnart.runtime.terminal", "dunnart.keys.certificate",
+    "dunnart.keys.parts",
     "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "ctypes", "fcntl", "ipaddress",
     "resource", "termios", "traceback",
 )  # fmt: skip
