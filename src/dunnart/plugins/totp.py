@@ -180,7 +180,7 @@ def read_secret(path: str, owner: int) -> str:
                 raise _Unusable(f"{path} belongs neither to root nor to the user")
             if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise _Unusable(f"{path} can be read or written by others; chmod 600 mends that")
-            # What the kernel makes up as it is read, and may be only once, has no size; a user can have put a link to it.
+            # What the kernel makes up while it is read has no size; a user can have put a link to it.
             data = os.read(descriptor, _LARGEST_FILE) if found.st_size else b""
         finally:
             os.close(descriptor)
