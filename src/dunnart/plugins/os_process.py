@@ -11,6 +11,7 @@ from dunnart.errors import ConnectionClosed
 from dunnart.plugins import os_account, os_login
 from dunnart.plugins.os_account import Account, Opened
 from dunnart.plugins.os_login import Found, Options
+from dunnart.runtime.pool import ThreadPool
 from dunnart.server import Call, Command, clean, plugin, report
 from dunnart.server.raw import TEMPORARY_FAILURE
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dunnart.session")
 _Groups = TypeVar("_Groups")
 _UMASK = 0o022
+# One of its own: whoever can read the records can keep them locked, and so the threads that logins need.
+_RECORDING = ThreadPool("dunnart-records", 1, 1000)
 _PRELUDE = "dunnart.plugins.login_process:main"
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -149,9 +152,10 @@ async def _record(session: RawSession, account: Account, *, begun: bool) -> None
     login = login_records.Login(session.tty, session.process, account.name, account.uid, session.peer.host)
     try:
         if not begun:
-            await session.in_thread(login_records.begin, login, files)
+            await _RECORDING.run(lambda: login_records.begin(login, files))
         await session.over()
-        await session.in_thread(login_records.end, login._replace(pid=session.process), files)
+        ended = login._replace(pid=session.process)
+        await _RECORDING.run(lambda: login_records.end(ended, files))
     except (OSError, BufferError) as error:
         _warn(session, f"the login cannot be recorded: {error}")
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from dunnart.plugins import os_account, os_login, os_process
+from dunnart.plugins import login_records, os_account, os_login, os_process
 from dunnart.plugins.os_account import Account
 from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, PtyRequest, ShellRequest
-from tests.runtime.driver import USER, Client, eventually, serving
+from dunnart.server import host
+from tests.runtime.driver import SECONDS, USER, Client, eventually, serving
 
 BUILT_IN: dict[str, Any] = {"exec": os_process.OsExec(), "shell": os_process.OsShell()}
 
@@ -252,3 +253,26 @@ async def test_a_login_is_recorded_where_something_runs_before(system: Path, acc
         client.send(channel, b"\n")
         await client.until(lambda: channel.closed)
         await eventually(lambda: (system / "utmp").read_bytes()[:2] == b"\10\0")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root serves others, and records logins")
+async def test_no_login_waits_for_records_that_somebody_keeps_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_CALLBACK_THREADS", 1)
+    waits, goes_on = threading.Event(), threading.Event()
+
+    def begin(*_: object) -> None:
+        waits.set()
+        goes_on.wait(SECONDS)
+
+    monkeypatch.setattr(login_records, "begin", begin)
+    try:
+        async with serving(**BUILT_IN) as server:
+            client = await server.login()
+            channel = await client.session()
+            assert await client.ask(channel, PtyRequest("xterm", 80, 24, 0, 0, b""))
+            await client.ask(channel, ExecRequest(b"read x"))
+            await eventually(waits.is_set)
+            assert (await client.run("echo other")).out == b"other\n"
+            goes_on.set()
+    finally:
+        goes_on.set()
