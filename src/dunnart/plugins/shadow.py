@@ -7,12 +7,12 @@ PAM's other modules would want, such as a second factor or a closed machine, is 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import re
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from dunnart.errors import ConfigError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.plugins import Context
 
+_LIBCRYPT = ("libcrypt.so.1", "libcrypt.so.2", "libcrypt.so")
+_UNUSABLE = frozenset((1, 2))  # CRYPT_SALT_INVALID, CRYPT_SALT_METHOD_DISABLED: crypt_checksalt(3)
 _DATA_BYTES = 256 * 1024  # more than any libcrypt's crypt_data
 _BUFFER_BYTES = 16 * 1024
 _LONGEST = 511  # bytes; CRYPT_MAX_PASSPHRASE_SIZE - 1
@@ -100,7 +102,7 @@ class Shadow:
         self._libcrypt.crypt_r.restype = ctypes.c_char_p
         self._libcrypt.crypt_r.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
         self._nobody = _typical(context.options.file)
-        if self.hashed(b"", self._nobody) is None:
+        if not self._knows(self._nobody):
             raise ConfigError(f"the system's libcrypt cannot make hashes as most of {context.options.file}", key="file")
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
@@ -137,6 +139,14 @@ class Shadow:
         if made is None:  # one that this libcrypt does not know; the time is to be the same
             self.hashed(b"", self._nobody)
         return found is not None and made is not None and bytes_eq(made, found.encode()) and possible
+
+    def _knows(self, setting: str) -> bool:
+        """Tell whether libcrypt can make such hashes; libxcrypt, which most systems have, says so at once."""
+        try:
+            asked = self._libcrypt.crypt_checksalt
+        except AttributeError:
+            return self.hashed(b"", setting) is not None
+        return asked(setting.encode()) not in _UNUSABLE
 
     def hashed(self, password: bytes, setting: str) -> bytes | None:
         """Hash a password as crypt(3) does; None if the setting is none that libcrypt knows."""
@@ -188,9 +198,13 @@ def entry_of(name: str) -> Entry | None:
 
 
 def _libcrypt() -> ctypes.CDLL:
-    path = ctypes.util.find_library("crypt")
+    for name in _LIBCRYPT:
+        with suppress(OSError):
+            return ctypes.CDLL(name)
+    from ctypes.util import find_library  # starts ldconfig, compilers and linkers until one of them finds it
+
     try:
-        return ctypes.CDLL(path or "libcrypt.so")
+        return ctypes.CDLL(find_library("crypt") or _LIBCRYPT[0])
     except OSError as error:
         raise ConfigError(f"libcrypt cannot be loaded: {error}") from error
 

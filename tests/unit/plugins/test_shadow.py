@@ -125,6 +125,13 @@ def test_the_system_s_own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     assert entry_of("no-such-user") is None
 
 
+@needs_root
+def test_hashes_that_libcrypt_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "shadow").write_text("ann:$strange$salt$hash:1::::::\n")
+    with pytest.raises(ConfigError, match="libcrypt cannot make hashes as most of"):
+        Shadow(Context("shadow", Options(str(tmp_path / "shadow")), logging.getLogger("dunnart.plugin.shadow")))
+
+
 def test_unknown_users_cost_what_most_do(tmp_path: Path) -> None:
     path = tmp_path / "shadow"
     path.write_text("a:$6$one$x:\nb:!$y$j9T$two$x:\nc:$y$j9T$three$y:\nd:*:\ne::\nf\n")
