@@ -165,7 +165,7 @@ LIES: dict[str, list[Frame]] = {
     "the end of what nobody prepared": [Unprepared(1, 0)],
     "an answer of no client": [Settled(1, 1, refused=False, reason_code=0, description="")],
     "an answer that nobody waits for": [opened(), Settled(1, 1, refused=True, reason_code=1, description="no")],
-    "what it is to ask its client": [opened(), OpenWanted(1, "x11", 1, "", b"")],
+    "what it is to ask its client": [opened(), OpenWanted(1, "x11", 1, "", tunnel=False, data=b"")],
     "a request of no session's": [opened(), Requested(1, 0, "exec", b"\0\0\0\1x")],
     "a request for no connection": [Requested(1, 0, "window-change", b"\0" * 16)],
     "a malformed request": [opened(), Requested(1, 0, "window-change", b"\0")],
@@ -418,7 +418,7 @@ async def test_what_is_said_in_one_turn_is_sent_at_once() -> None:
 
 async def test_a_process_without_room_for_descriptors_gets_the_frames_and_the_next_ones_theirs() -> None:
     pair = Pair()
-    attach = Attach(1, 2, terminal=False, typed=False, joined=False)
+    attach = Attach(1, 2, terminal=False, typed=False)
     pair.sender.send(attach, (os.dup(0),))
     pair.sender.send(AddStderr(1, 3), (os.dup(0),))
     pair.sender._flush()

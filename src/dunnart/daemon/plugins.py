@@ -496,7 +496,7 @@ class _NamedChannelType:
         self._name = name
         self._inner = inner
 
-    async def open(self, opening: ChannelOpening) -> Handler | Refusal:
+    async def open(self, opening: ChannelOpening) -> Handler | Tunnel | Refusal:
         """Ask it."""
         with _Naming(self._name):
             found = await self._inner.open(opening)

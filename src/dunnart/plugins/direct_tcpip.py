@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from typing import Any
 
@@ -19,6 +21,7 @@ LONGEST_HOST = 255
 """The characters of a host's name, or address (RFC 1035 §2.3.4)."""
 _LARGEST_PORT = 65535
 _THREADS, _QUEUE = 8, 100
+_SocketAddress = tuple[int, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,7 @@ class DirectTcpip:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._seconds
         failure: OSError | TimeoutError = OSError("no such host")
-        async with asyncio.timeout(self._seconds):
-            addresses = await self._addresses(host, port)
+        addresses = _written(host, port) or await self._found(host, port)
         for number, (family, address) in enumerate(addresses):
             if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
                 failure = _Forbidden("not allowed")
@@ -84,9 +86,10 @@ class DirectTcpip:
             try:
                 sock.setblocking(False)  # noqa: FBT003 - the name says it
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # What is left is shared by the addresses that are left, so that each has its turn.
-                async with asyncio.timeout((ends - loop.time()) / (len(addresses) - number)):
-                    await loop.sock_connect(sock, address)
+                if not _connects_at_once(sock, address):
+                    # What is left is shared by the addresses that are left, so that each has its turn.
+                    async with asyncio.timeout((ends - loop.time()) / (len(addresses) - number)):
+                        await loop.sock_connect(sock, address)
             except (OSError, TimeoutError) as error:
                 sock.close()
                 failure = error
@@ -97,14 +100,32 @@ class DirectTcpip:
                 return sock
         raise failure
 
-    async def _addresses(self, host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-        """Look a host up; what is an address waits for nobody's name."""
-        for family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):
-                socket.inet_pton(family, host)
-                return [(family, (host, port))]
-        found = await self._names.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    async def _found(self, host: str, port: int) -> list[_SocketAddress]:
+        """Look a name up."""
+        async with asyncio.timeout(self._seconds):
+            found = await self._names.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         return [(entry[0], entry[4]) for entry in found]
+
+
+def _written(host: str, port: int) -> list[_SocketAddress]:
+    """Take a host that is an address as it is: it waits for nobody's name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, port))]
+    return []
+
+
+def _connects_at_once(sock: socket.socket, address: tuple[Any, ...]) -> bool:
+    """Begin to connect; to a port of this machine that is done by then, or refused, as the second question shows."""
+    failure = 0
+    for _ in range(2):
+        failure = sock.connect_ex(address)
+        if failure in (0, errno.EISCONN):
+            return True
+    if failure in (errno.EALREADY, errno.EINPROGRESS):
+        return False
+    raise OSError(failure, os.strerror(failure))
 
 
 def read_destination(data: bytes) -> tuple[str, int]:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.facts import ConnectionFacts
+    from dunnart.server.forwarding import Opening
     from dunnart.server.protocol_server import ProtocolServer
 
 _AUTH = logging.getLogger("dunnart.auth")
@@ -166,6 +167,7 @@ class ServerConnection:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             self._end(channel)
+        self._forwarded = None  # tunnels that the client has not answered are closed with it
         self.server.host.ended(self.id)
         self.server.forget(self)
 
@@ -319,9 +321,9 @@ class ServerConnection:
         """The connection is over."""
         return self.pump.closed
 
-    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+    def open_channel(self, channel_type: str, data: bytes, opening: Opening) -> None:
         """Ask the client for a channel."""
-        self._beside.open_channel(channel_type, data, opening, detail)
+        self._beside.open_channel(channel_type, data, opening)
 
     def _refused(self, event: ChannelRefused) -> None:
         self._beside.refused(event)

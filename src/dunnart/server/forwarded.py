@@ -15,17 +15,32 @@ from dunnart.errors import DunnartError, LocalProtocolError
 from dunnart.protocol.events import ChannelRefused
 from dunnart.protocol.questions import Refusal
 from dunnart.runtime.logs import clean, report
+from dunnart.runtime.streams import Streams
 from dunnart.server.facts import Asked, SessionFacts
-from dunnart.server.host import Opening
+from dunnart.server.forwarding import Opening
 
 if TYPE_CHECKING:
     from dunnart.protocol.questions import ChannelOpenQuestion
-    from dunnart.protocol.requests import UnknownOpen
+    from dunnart.protocol.requests import ChannelRequest, UnknownOpen
     from dunnart.server.channel import ServerChannel
     from dunnart.server.connection import ServerConnection
 
 _SESSION = logging.getLogger("dunnart.session")
 _FORWARD = logging.getLogger("dunnart.forward")
+
+
+class _Beyond:
+    """Who is at the other end of a tunnel: nobody that the server could tell anything."""
+
+    def __init__(self, facts: SessionFacts) -> None:
+        self.facts = facts
+
+    def requested(self, _request: ChannelRequest) -> bool:
+        """A tunnel has no requests."""
+        return False
+
+    def hung_up(self) -> None:
+        """The end of the socket says so."""
 
 
 class Forwarded:
@@ -72,7 +87,7 @@ class Forwarded:
         if self._granted is not None:  # the client has gone meanwhile
             server.host.abandon(self._granted.number)
 
-    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+    def open_channel(self, channel_type: str, data: bytes, opening: Opening) -> None:
         """A plug-in wants one: ask the client."""
         pump, server = self._connection.pump, self._connection.server
         refused = "too many channels"
@@ -84,9 +99,9 @@ class Forwarded:
                 refused = str(error)
         if number < 0:
             server.count("refused_channels")
-            server.host.settled(self._connection.id, opening, Refusal(Refusal.RESOURCE_SHORTAGE, refused))
+            server.host.settled(self._connection.id, opening.number, Refusal(Refusal.RESOURCE_SHORTAGE, refused))
             return
-        self._wanted[number] = Opening(opening, detail)
+        self._wanted[number] = opening
         pump.tick()
 
     def refused(self, event: ChannelRefused) -> None:
@@ -108,18 +123,22 @@ class Forwarded:
             opening, self._granted = self._granted, None
         assert opening is not None
         assert connection.facts is not None
-        number, detail = opening
+        number, detail, tunnel = opening
         facts = SessionFacts(connection.facts, channel.number, channel_type, opening=number, detail=detail)
         self._open[channel.number] = facts
         connection.server.count("channels")
         report(_FORWARD, logging.INFO, connection, "channel %d: %s %s", channel.number, channel_type, clean(detail))
         connection.audit("channel-begin", session=channel.number, what=channel_type, detail=detail)
-        channel.counterpart = host.session(facts, channel)
-        host.begin(channel.counterpart, partial(self._joined, channel))
+        if tunnel is not None:
+            channel.counterpart = _Beyond(facts)
+            channel.attach(Streams.of_socket(tunnel.detach(), joined=True))
+        else:
+            channel.counterpart = host.session(facts, channel)
+            host.begin(channel.counterpart, partial(self._begun, channel))
         if wanted is not None:
             host.settled(connection.id, wanted.number, None)
 
-    def _joined(self, channel: ServerChannel, done: bool) -> None:  # noqa: FBT001
+    def _begun(self, channel: ServerChannel, done: bool) -> None:  # noqa: FBT001
         if not done:
             channel.fail()
             with contextlib.suppress(DunnartError):  # the client has just closed it

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dunnart.errors import LimitExceeded
 from dunnart.protocol.questions import Refusal
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dunnart.server.facts import ConnectionFacts
     from dunnart.server.host import Host
     from dunnart.server.interfaces import Forward
-    from dunnart.server.raw import RawSession
 
 _LOG = logging.getLogger("dunnart.forward")
 _MOST_WAITING = 64
@@ -42,12 +41,12 @@ class ConnectionControl(Protocol):
     def gone(self) -> bool:
         """The connection is over."""
 
-    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+    def open_channel(self, channel_type: str, data: bytes, opening: Opening) -> None:
         """Ask the client for a channel; `HostLink.settled` says what came of it."""
 
 
 class Tunnel:
-    """Serves a channel by a connected stream socket that leads elsewhere, which is the tunnel's from now on.
+    """A connected stream socket that leads elsewhere, for a channel to be joined with; it is the tunnel's from now on.
 
     Each direction ends by itself, and the channel with the last of them.
 
@@ -65,16 +64,29 @@ class Tunnel:
         """Whether its socket is one too many, so that it should be refused."""
         return self._sock is not None and is_scarce(self._sock.fileno())
 
-    def begin(self, session: RawSession) -> bool:
-        """Join the channel with the socket."""
+    def detach(self) -> socket.socket:
+        """Give the socket away, once. For the server."""
         sock, self._sock = self._sock, None
         assert sock is not None
-        session.join(sock)
-        return True
+        return sock
 
     def __del__(self) -> None:  # the channel was refused, or the client left before it was open
         if self._sock is not None:
             self._sock.close()
+
+
+class Opening(NamedTuple):
+    """A channel that may be opened.
+
+    Attributes:
+        number: `SessionFacts.opening`.
+        detail: `SessionFacts.detail`.
+        tunnel: joins it; None: the host serves it.
+    """
+
+    number: int
+    detail: str = ""
+    tunnel: Tunnel | None = None
 
 
 class Scope:
@@ -132,13 +144,13 @@ class ClientLink(Scope):
         """Ask the login's grants and the server's forwarding policies; without any they refuse."""
         return await self.host.allows(forward)
 
-    async def open(self, channel_type: str, data: bytes, handler: Handler) -> Refusal | None:
+    async def open(self, channel_type: str, data: bytes, handler: Handler | Tunnel) -> Refusal | None:
         """Ask the client for a channel.
 
         Args:
             channel_type: as "forwarded-tcpip".
             data: what the type defines beside the window.
-            handler: serves the channel, as one that a `ChannelType` gives.
+            handler: serves the channel, as what a `ChannelType` gives.
 
         Returns:
             The client's refusal, or None: the channel is open.
@@ -154,8 +166,8 @@ class ClientLink(Scope):
                 answer.set_result(refusal)
 
         host = self.host
-        application = as_application(handler, channel_type)
-        host.call(host.want, self, channel_type, data, application, lambda refusal: host.call_app(settled, refusal))
+        served = handler if isinstance(handler, Tunnel) else as_application(handler, channel_type)
+        host.call(host.want, self, channel_type, data, served, lambda refusal: host.call_app(settled, refusal))
         return await answer
 
     def listen(

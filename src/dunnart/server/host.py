@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dunnart.errors import ConfigError
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
@@ -24,7 +24,7 @@ from dunnart.runtime.pool import ThreadPool
 from dunnart.server import forced
 from dunnart.server.applications import as_application, with_middleware
 from dunnart.server.authentication import takes
-from dunnart.server.forwarding import ClientLink, Scope, Tunnel, gone
+from dunnart.server.forwarding import ClientLink, Opening, Scope, Tunnel, gone
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
 
@@ -54,18 +54,6 @@ _CALLBACK_THREADS = 64  # started as they are needed: what hangs, a home on a ne
 _CALLBACK_QUEUE = 1000
 _END_SECONDS = 5.0
 _RECORD_SECONDS = 1.0
-
-
-class Opening(NamedTuple):
-    """A channel that may be opened.
-
-    Attributes:
-        number: `SessionFacts.opening`.
-        detail: `SessionFacts.detail`.
-    """
-
-    number: int
-    detail: str = ""
 
 
 class HostLink(Protocol):
@@ -231,11 +219,12 @@ class Host:
             return Refusal(Refusal.RESOURCE_SHORTAGE, "the server is short of descriptors")
         return found if isinstance(found, Refusal) else self._keep_opening(found, asked.name)
 
-    def _keep_opening(self, handler: Handler, name: str) -> Opening:
-        application = as_application(handler, name)
-        self._openings += 1
-        self._opened[self._openings] = application
-        return Opening(self._openings, application.detail if isinstance(application, Tunnel) else "")
+    def _keep_opening(self, served: Handler | Tunnel, name: str) -> Opening:
+        number = self._openings = self._openings + 1
+        if isinstance(served, Tunnel):
+            return Opening(number, served.detail, served)
+        self._opened[number] = as_application(served, name)
+        return Opening(number)
 
     def abandon(self, opening: int) -> None:
         """Forget what wanted to serve a channel."""
@@ -298,16 +287,16 @@ class Host:
         return client
 
     def want(
-        self, client: ClientLink, channel_type: str, data: bytes, handler: Handler,
+        self, client: ClientLink, channel_type: str, data: bytes, served: Handler | Tunnel,
         settled: Callable[[Refusal | None], None],
     ) -> None:  # fmt: skip
         """Ask a client for a channel; `settled` is told what came of it."""
         if self._clients.get(client.facts.id) is not client:
             settled(gone())
             return
-        opening, detail = self._keep_opening(handler, channel_type)
-        self._wanted[client.facts.id, opening] = settled
-        client.control.open_channel(channel_type, data, opening, detail)
+        opening = self._keep_opening(served, channel_type)
+        self._wanted[client.facts.id, opening.number] = settled
+        client.control.open_channel(channel_type, data, opening)
 
     def settled(self, connection: int, opening: int, refusal: Refusal | None) -> None:
         """The client has opened a channel that it was asked for, or refused."""

@@ -133,13 +133,13 @@ class ChannelOpening:
 class ChannelType(Protocol):
     """Serves channels of one type beside "session"."""
 
-    async def open(self, opening: ChannelOpening) -> Handler | Refusal:
+    async def open(self, opening: ChannelOpening) -> Handler | Tunnel | Refusal:
         """Decide on a channel.
 
         Returns:
             What serves it, as it would serve a session: `kind` is the channel's type, and there are no command,
-            environment or terminal. A `Tunnel` joins it with a connected socket. Or a `Refusal`, whose reason and text
-            the client gets.
+            environment or terminal. Or a `Tunnel`, which joins it with a connected socket. Or a `Refusal`, whose reason
+            and text the client gets.
         """
 
 

@@ -151,7 +151,7 @@ class RawSession(Facts):
     """
 
     __slots__ = (
-        "_control", "_ended", "_joined", "_over", "_ownership", "_program", "_sock", "_stderr", "gone", "host",
+        "_control", "_ended", "_over", "_ownership", "_program", "_sock", "_stderr", "gone", "host",
         "on_close", "on_request", "tty",
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ class RawSession(Facts):
         self._stderr: Socket | None = None
         self._over: asyncio.Event | None = None
         self._ownership: Ownership | None = None
-        self._ended = self._joined = False
+        self._ended = False
         self.gone = False
         self.tty = ""
         self.on_request: Callable[[ChannelRequest], bool] | None = None
@@ -192,22 +192,6 @@ class RawSession(Facts):
         self._sock = theirs
         self.host.call(self._control.attach, Streams.of_socket(ours, typed=self.terminal is not None))
         return theirs
-
-    def join(self, sock: Socket) -> None:
-        """Serve the session by a connected stream socket that leads elsewhere, which the server then owns.
-
-        Each direction ends by itself, and the channel with the last of them; there is no exit status.
-
-        Raises:
-            LocalProtocolError: the session is served already.
-        """
-        try:
-            self._check_free()
-        except BaseException:
-            sock.close()
-            raise
-        self._joined = True
-        self.host.call(self._control.attach, Streams.of_socket(sock, joined=True))
 
     def stderr_socket(self) -> Socket:
         """Give a second local socket, whose written bytes go to the client's stderr; after `socket`, and once.
@@ -362,7 +346,7 @@ class RawSession(Facts):
     def _check_free(self) -> None:
         if self._ended or self.gone:
             raise ConnectionClosed("the session has ended")
-        if self._joined or self._sock is not None or self._program is not None:
+        if self._sock is not None or self._program is not None:
             raise LocalProtocolError("something serves this session already")
 
     def _end(self, how: ExitStatus | ExitSignal, text: str) -> None:

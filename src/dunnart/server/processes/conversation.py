@@ -28,7 +28,7 @@ from dunnart.protocol.requests import (
 from dunnart.runtime.logs import clean
 from dunnart.server.config import may_set
 from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, Terminal
-from dunnart.server.host import Opening
+from dunnart.server.forwarding import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
 from dunnart.server.processes.link import Link
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from dunnart.runtime.streams import Streams
     from dunnart.server.authentication import Attempt
+    from dunnart.server.forwarding import Tunnel
     from dunnart.server.host import Host
     from dunnart.server.raw import RawSession
 
@@ -335,10 +336,10 @@ class Conversation:
 
         task.add_done_callback(done)
 
-    def _answer(self, make: Callable[[], frames.Frame], instead: frames.Frame) -> None:
+    def _answer(self, make: Callable[[], frames.Frame], instead: frames.Frame, tunnel: Tunnel | None = None) -> None:
         """Send an answer; if the application's is none, another in its place: who asked must not wait for ever."""
         try:
-            self.send(make())
+            _send(self._link, make(), tunnel)
         except Exception as error:  # noqa: BLE001 - whatever the application has answered
             self._host.counters["failures"] += 1
             _LOG.error("an answer cannot be told: %r", error)
@@ -432,15 +433,24 @@ class Conversation:
         try:
             reply = await self._host.open(asked, self._control(frame.connection, connection))
         finally:
-            opened, refusal = (Opening(0), reply) if isinstance(reply, Refusal) else (reply, Refusal())
-            if opened.number and self._connections.get(frame.connection) is connection:
-                connection.openings.add(opened.number)
-            elif opened.number:  # it has ended meanwhile
-                self._host.abandon(opened.number)
-                opened = Opening(0)
+            if isinstance(reply, Refusal):
+                opened, refusal = Opening(0), reply
+            elif self._connections.get(frame.connection) is not connection:  # it has ended meanwhile
+                self._host.abandon(reply.number)
+                opened, refusal = Opening(0), failed
+            else:
+                opened, refusal = reply, Refusal()
+                if opened.tunnel is None:
+                    connection.openings.add(opened.number)
+            number, detail, tunnel = opened
             self._answer(
-                lambda: frames.OpenAnswered(frame.token, *opened, refusal.reason_code, refusal.description),
-                frames.OpenAnswered(frame.token, 0, "", failed.reason_code, failed.description),
+                lambda: frames.OpenAnswered(
+                    frame.token, number, detail, tunnel is not None, refusal.reason_code, refusal.description
+                ),
+                frames.OpenAnswered(
+                    frame.token, 0, "", tunnel=False, reason_code=failed.reason_code, description=failed.description
+                ),
+                tunnel,
             )
 
     def _control(self, number: int, connection: _Connection) -> _Control:
@@ -560,14 +570,20 @@ class _Control:
         """The connection is over."""
         return self._connection.gone
 
-    def open_channel(self, channel_type: str, data: bytes, opening: int, detail: str) -> None:
+    def open_channel(self, channel_type: str, data: bytes, opening: Opening) -> None:
         """Ask the client for a channel."""
-        if len(self._connection.openings) >= self._host.config.limits.channels:
-            self._host.settled(self._number, opening, Refusal(Refusal.RESOURCE_SHORTAGE, "too many channels"))
+        number, detail, tunnel = opening
+        if len(self._connection.openings | self._connection.wanted) >= self._host.config.limits.channels:
+            self._host.settled(self._number, number, Refusal(Refusal.RESOURCE_SHORTAGE, "too many channels"))
             return
-        self._connection.openings.add(opening)
-        self._connection.wanted.add(opening)
-        self._link.send(frames.OpenWanted(self._number, channel_type, opening, detail, data))
+        self._connection.wanted.add(number)
+        if tunnel is None:
+            self._connection.openings.add(number)
+        _send(
+            self._link,
+            frames.OpenWanted(self._number, channel_type, number, detail, tunnel is not None, data),
+            tunnel,
+        )
 
 
 class _Channel:
@@ -579,7 +595,7 @@ class _Channel:
 
     def attach(self, streams: Streams) -> None:
         """Join the channel with descriptors."""
-        frame = frames.Attach(*self._key, streams.terminal is not None, streams.typed, streams.joined)
+        frame = frames.Attach(*self._key, streams.terminal is not None, streams.typed)
         self._link.send(frame, streams.detach())
 
     def add_stderr(self, fd: int) -> None:
@@ -590,3 +606,7 @@ class _Channel:
         """Close the channel once all output is sent."""
         status, signal = (how.status, "") if isinstance(how, ExitStatus) else (0, how.signal)
         self._link.send(frames.End(*self._key, status, signal, text))
+
+
+def _send(link: Link, frame: frames.Frame, tunnel: Tunnel | None) -> None:
+    link.send(frame, () if tunnel is None else (tunnel.detach().detach(),))

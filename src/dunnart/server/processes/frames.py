@@ -299,11 +299,12 @@ class Signed(Frame):
 
 @structure
 class OpenAnswered(Frame):
-    """`opening` and `detail` are those of `SessionFacts`; `opening` 0 refuses for the reason that follows."""
+    """An `Opening`; `opening` 0 refuses for the reason that follows. The socket of a tunnel travels beside this."""
 
     token: UInt32
     opening: UInt32
     detail: Text
+    tunnel: Boolean
     reason_code: UInt32
     description: Text
 
@@ -319,12 +320,13 @@ class Prepared(Frame):
 
 @structure
 class OpenWanted(Frame):
-    """Ask the client for a channel: `Settled` follows."""
+    """Ask the client for a channel, an `Opening`: `Settled` follows. The socket of a tunnel travels beside this."""
 
     connection: UInt64
     channel_type: Text
     opening: UInt32
     detail: Text
+    tunnel: Boolean
     data: Rest
 
 
@@ -354,7 +356,6 @@ class Attach(Frame):
     channel: UInt32
     terminal: Boolean
     typed: Boolean
-    joined: Boolean
 
 
 @structure
@@ -432,7 +433,7 @@ FRAMES: tuple[type[Frame], ...] = (
 """In the order of their numbers, which begin with 1."""
 for _number, _frame in enumerate(FRAMES, 1):
     _frame.number = _number
-for _frame in (AddStderr, Peer, Dealt):
+for _frame in (AddStderr, Peer, Dealt, OpenAnswered, OpenWanted):
     _frame.most_descriptors = 1
 Attach.most_descriptors = MOST_DESCRIPTORS
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dunnart.errors import LocalProtocolError
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.server.authentication import takes
-from dunnart.server.host import Opening, contained
+from dunnart.server.host import contained
 from dunnart.server.processes import decisions, frames
 from dunnart.wire.encoding import uint32
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
-    from dunnart.server.forwarding import ConnectionControl
+    from dunnart.server.forwarding import ConnectionControl, Opening
     from dunnart.server.interfaces import AuditEvent
     from dunnart.server.processes.link import Link
 
@@ -116,11 +116,9 @@ class RemoteHost:
     async def open(self, asked: Asked, _control: ConnectionControl) -> Opening | Refusal:
         """May a channel that is no session be opened?"""
         self._introduce(asked.connection)
-        answer: frames.OpenAnswered = await self._ask(lambda token: frames.OpenAsked(
+        answer: Opening | Refusal = await self._ask(lambda token: frames.OpenAsked(
             token, asked.connection.id, asked.name, asked.data))  # fmt: skip
-        if answer.opening:
-            return Opening(answer.opening, answer.detail)
-        return Refusal(answer.reason_code, answer.description)
+        return answer
 
     def abandon(self, opening: int) -> None:
         """Nothing came of a channel that was to be opened."""

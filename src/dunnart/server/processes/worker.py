@@ -22,9 +22,10 @@ from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import AuthReply, Refusal
 from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
-from dunnart.runtime.streams import Streams, is_scarce
+from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
+from dunnart.server.forwarding import Opening, Tunnel
 from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
 from dunnart.server.processes.loading import load_what_is_offered
@@ -88,10 +89,13 @@ class Worker:
             case frames.Answered():
                 self._settle(frame.token, frame.yes)
             case (
-                frames.MethodsAnswered() | frames.AuthAnswered() | frames.OpenAnswered() | frames.RequestAnswered()
-                | frames.Prepared() | frames.Signed()
+                frames.MethodsAnswered() | frames.AuthAnswered() | frames.RequestAnswered() | frames.Prepared()
+                | frames.Signed()
             ):  # fmt: skip
                 self._settle(frame.token, frame)
+            case frames.OpenAnswered():
+                refusal = Refusal(frame.reason_code, frame.description)
+                self._settle(frame.token, _opening(frame, descriptors) if frame.opening else refusal)
             case frames.Begun():
                 then = self._host.begun.pop((frame.connection, frame.channel), None)
                 if then is not None:
@@ -107,7 +111,7 @@ class Worker:
                         frame.status)  # fmt: skip
                     session.control.end(how, frame.text)
             case frames.OpenWanted():
-                self._open(frame)
+                self._open(frame, descriptors)
             case frames.Call():
                 task = self._loop.create_task(self._call(frame))
                 self._server.keep(task)
@@ -118,13 +122,18 @@ class Worker:
         future = self._host.waiting.get(token)
         if future is not None and not future.done():
             future.set_result(answer)
-        elif isinstance(answer, frames.OpenAnswered) and answer.opening:  # who asked is gone
-            self._host.abandon(answer.opening)
+        elif isinstance(answer, Opening) and answer.tunnel is None:  # who asked is gone
+            self._host.abandon(answer.number)
 
-    def _open(self, frame: frames.OpenWanted) -> None:
+    def _open(self, frame: frames.OpenWanted, descriptors: list[int]) -> None:
         connection = self._server.connection(frame.connection)
-        if connection is not None:  # else the other side will hear that it is gone
-            connection.open_channel(frame.channel_type, frame.data, frame.opening, frame.detail)
+        opening = _opening(frame, descriptors)
+        if connection is None:
+            return  # the other side will hear that it is gone
+        if isinstance(opening, Refusal):
+            self._host.settled(frame.connection, frame.opening, opening)
+        else:
+            connection.open_channel(frame.channel_type, frame.data, opening)
 
     def _add_stderr(self, frame: frames.AddStderr, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
@@ -137,7 +146,7 @@ class Worker:
 
     def _attach(self, frame: frames.Attach, descriptors: list[int]) -> None:
         session = self._host.sessions.get((frame.connection, frame.channel))
-        if len(descriptors) not in _ATTACHED or (frame.joined and is_scarce(descriptors[0])):
+        if len(descriptors) not in _ATTACHED:
             for fd in descriptors:
                 os.close(fd)
             if session is not None:
@@ -151,7 +160,7 @@ class Worker:
             streams = Streams.of_terminal(Terminal(descriptors[0]))
         elif len(descriptors) == 1:
             sock = socket.socket(fileno=descriptors[0])
-            streams = Streams.of_socket(sock, typed=frame.typed, joined=frame.joined)
+            streams = Streams.of_socket(sock, typed=frame.typed)
         else:
             streams = Streams(*descriptors)  # type: ignore[arg-type] # three numbers
         if session is None:
@@ -223,6 +232,16 @@ class Worker:
         """Tell the acceptor that a dealt connection has ended."""
         if self._acceptor is not None:
             self._acceptor.send(frames.Left(address, outcome))
+
+
+def _opening(frame: frames.OpenAnswered | frames.OpenWanted, descriptors: list[int]) -> Opening | Refusal:
+    """What a channel is to be opened for."""
+    if not frame.tunnel:
+        return Opening(frame.opening, frame.detail)
+    tunnel = Tunnel(socket.socket(fileno=descriptors[0]), frame.detail) if descriptors else None
+    if tunnel is None or tunnel.scarce:
+        return Refusal(Refusal.RESOURCE_SHORTAGE, "the server is short of descriptors")
+    return Opening(frame.opening, frame.detail, tunnel)
 
 
 class _Dealer:
