@@ -10,6 +10,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.plugins import argon2id
+from dunnart.plugins.hashing import HASHING
 from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential, clean
 from dunnart.server.plugins import plugin
@@ -81,8 +82,8 @@ class PasswordFile:
         """Compare the password with the user's hash, in a thread."""
         if not isinstance(attempt.credential, PasswordCredential):
             return Deny("not a password")
-        reply: AuthReply = await attempt.run(self._decide, attempt.user, attempt.credential.password)
-        return reply
+        password = attempt.credential.password
+        return await HASHING.run(lambda: self._decide(attempt.user, password))
 
     def _decide(self, user: str, password: str) -> AuthReply:
         known = self._current()

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account
+from dunnart.plugins.hashing import HASHING
 from dunnart.records import dataclass
 from dunnart.server import Allow, AuthReply, Deny, PasswordCredential
 from dunnart.server.plugins import plugin
 
 if TYPE_CHECKING:
+    from dunnart.plugins.os_account import Account
     from dunnart.server.authentication import Attempt
     from dunnart.server.plugins import Context
 
@@ -109,15 +111,10 @@ class Shadow:
         """Compare the password with the user's hash, in a thread."""
         if not isinstance(attempt.credential, PasswordCredential):
             return Deny("not a password")
-        reply: AuthReply = await attempt.run(self._decide, attempt.user, attempt.credential.password)
-        return reply
-
-    def _decide(self, user: str, password: str) -> AuthReply:
-        account = os_account.find(user)
-        entry = None if account is None else entry_of(account.name)
-        data = password.encode(errors="surrogateescape")
+        data = attempt.credential.password.encode(errors="surrogateescape")
+        account, entry = await attempt.run(_look_up, attempt.user)
         usable = entry is not None and entry.hashed[:1] not in {"", "!", "*"}
-        right = self._matches(data, entry.hashed if entry is not None and usable else None)
+        right = await HASHING.run(lambda: self._matches(data, entry.hashed if usable else None))
         if account is None:
             return Deny("no such user here", unknown_user=True)
         if entry is None:
@@ -156,6 +153,11 @@ class Shadow:
             return None if made is None or made.startswith(b"*") else bytes(made)
         finally:
             ctypes.memset(data, 0, _DATA_BYTES)  # parts of the password may stand there
+
+
+def _look_up(user: str) -> tuple[Account | None, Entry | None]:
+    account = os_account.find(user)
+    return account, None if account is None else entry_of(account.name)
 
 
 class ShadowAccounts:

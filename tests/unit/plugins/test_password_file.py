@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
 
 from dunnart.errors import ConfigError
 from dunnart.plugins import password_file
+from dunnart.plugins.hashing import HASHING
 from dunnart.plugins.password_file import Options, PasswordFile
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, NoneCredential, PasswordCredential
 from dunnart.server import Attempt
@@ -173,17 +178,29 @@ async def test_the_work_is_the_same_for_everybody(write: Callable[..., Path], mo
     assert not any(compare(word, f"$2b$04${password_file._NOBODY}".encode()) for word in (b"", b"x"))
 
 
-async def test_hashing_is_left_to_whom_the_server_names(write: Callable[..., Path]) -> None:
+async def test_no_more_is_hashed_at_a_time_than_memory_is_there_for(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     passwords = made(write(f"ada:{hashed('x')}"))
-    ran: list[object] = []
+    running, most, lock = 0, 0, threading.Lock()
+    compare = password_file._is_right
 
-    async def run(function: Callable[..., object], *arguments: object) -> object:
-        ran.append(function)
-        return function(*arguments)
+    def counted(*arguments: Any) -> bool:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        found = compare(*arguments)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+        return found
 
-    reply = await passwords.authenticate(Attempt("ada", PasswordCredential("x"), "", run=run))
-    assert isinstance(reply, Allow)
-    assert len(ran) == 1
+    monkeypatch.setattr(password_file, "_is_right", counted)
+    attempt = Attempt("ada", PasswordCredential("x"), "", run=asyncio.to_thread)
+    replies = await asyncio.gather(*(passwords.authenticate(attempt) for _ in range(30)))
+    assert all(isinstance(reply, Allow) for reply in replies)
+    assert most <= HASHING.size <= 4
     assert passwords.on_any_loop
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -111,6 +112,22 @@ async def test_the_work_is_the_same_for_everybody(made: Shadow, monkeypatch: pyt
             await ask(made, password, user)
             assert [setting[:14] for setting in settings] == ["$6$saltstring$"], (user, entry)
     assert await ask(made, "x", "eve") == Deny("no such user here", unknown_user=True)
+
+
+@needs_root
+async def test_hashes_are_made_where_only_few_are_at_a_time(made: Shadow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes 16 MiB, if it is yescrypt's, and needs no right password."""
+    threads: set[str] = set()
+    hashed = made.hashed
+
+    def seen(password: bytes, setting: str) -> bytes | None:
+        threads.add(threading.current_thread().name)
+        return hashed(password, setting)
+
+    monkeypatch.setattr(made, "hashed", seen)
+    has(monkeypatch, Entry(HASH))
+    assert await ask(made, KNOWN[HASH]) == Allow(ANN)
+    assert threads == {"dunnart-hashing"}
 
 
 @needs_root
