@@ -45,7 +45,7 @@ def serve(prepared: Prepared, start: Start, separation: Separation | None = None
     """Serve what was prepared until the end; gives the exit status."""
     # What is there now stays: the collector need not look at it again and again, and connections, which hold cycles,
     # can wait a little for it.
-    gc.collect()
+    gc.collect(1)  # what is old is hardly ever garbage, and takes long
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     asyncio.run(Daemon(prepared, start, separation).run())

@@ -77,7 +77,7 @@ class Separation:
         for each in (*PRELOADED, module):
             import_module(each)
         run = getattr(import_module(module), name)
-        gc.collect()
+        gc.collect(1)  # what is old is hardly ever garbage, and takes long
         gc.freeze()  # the collector would touch, and so copy, what is shared
         for _ in range(count):
             sys.stdout.flush()
