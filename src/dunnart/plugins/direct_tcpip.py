@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 from dunnart.errors import DecodeError
+from dunnart.plugins.owned_sockets import owned
 from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.runtime.pool import ThreadPool
@@ -82,7 +83,8 @@ class DirectTcpip:
             if not await opening.client.allows(Forward(opening.connection, "connect", host, port, "", str(address[0]))):
                 failure = _Forbidden("not allowed")
                 continue
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            with owned(opening.connection):
+                sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)  # noqa: FBT003 - the name says it
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from dunnart.errors import DecodeError, LimitExceeded
 from dunnart.plugins import os_account
 from dunnart.plugins.direct_tcpip import LONGEST_HOST
+from dunnart.plugins.owned_sockets import owned
 from dunnart.records import dataclass
 from dunnart.runtime.logs import clean
 from dunnart.runtime.pool import ThreadPool
@@ -132,7 +133,8 @@ class TcpipForward:
         failure = OSError(errno.EADDRNOTAVAIL, "no such address")
         for _ in range(1 if port else _TRIES):
             try:
-                return _listeners(addresses, port)
+                with owned(request.connection):
+                    return _listeners(addresses, port)
             except OSError as error:
                 failure = error
         raise failure
