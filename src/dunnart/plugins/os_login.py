@@ -115,7 +115,8 @@ def _home(path: str) -> tuple[str, bool]:
 
 def greeting(account: Account, options: Options, said: str = "") -> str:
     """Give what a shell on a terminal shows first, unless the user wants it quiet."""
-    if os.path.exists(f"{account.home}/{_HUSH}"):
+    # A link there is not followed: what root finds behind it, its user may not be able to see.
+    if os.path.lexists(f"{account.home}/{_HUSH}"):
         return ""
     text = f"{said}\n" if said else ""
     text += _last_login(account.uid) if options.print_last_log else ""
