@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,6 +28,8 @@ def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: Tex
     if prepared.way_in:
         config = prepared.config
         known = not config.authenticators or {"authorized-keys", ONE_TIME_PASSWORD} & {*config.authenticators}
+        if sys.platform != "win32" and os.geteuid() == 0:  # root's server is there for others
+            known = prepared.one_time_password is not None
         user = prepared.user if known else "USER"  # other plug-ins need not know who runs the server
         files = config.shell == OFF and config.subsystem.get("sftp") != OFF
         lines += [f"log in with: {login_command(user, address, files=files)}" for address in addresses]

@@ -171,6 +171,15 @@ def test_what_is_printed(config: ServeConfig) -> None:
     ]
 
 
+@pytest.mark.parametrize(("number", "shown"), [(0, "USER"), (1000, USER)])
+def test_root_serves_others(number: int, shown: str, config: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = replace(prepare(config), one_time_password=None, way_in=True)  # somebody's key lets him in
+    monkeypatch.setattr(os, "geteuid", lambda: number)
+    stream = io.StringIO()
+    announce(prepared, [ListenAddress("127.0.0.1", 4321)], stream)
+    assert stream.getvalue().splitlines()[-1] == f"log in with: ssh -p 4321 {shown}@127.0.0.1"
+
+
 def test_no_login_command_where_nobody_can_log_in(config: ServeConfig) -> None:
     stream = io.StringIO()
     announce(prepare(replace(config, password="off")), [ListenAddress("127.0.0.1", 4321)], stream)
