@@ -27,7 +27,8 @@ def announce(prepared: Prepared, addresses: Sequence[ListenAddress], stream: Tex
     ]  # fmt: skip
     if prepared.way_in:
         config = prepared.config
-        known = not config.authenticators or {"authorized-keys", ONE_TIME_PASSWORD} & {*config.authenticators}
+        theirs = {"authorized-keys", ONE_TIME_PASSWORD}
+        known = not config.authenticators or not theirs.isdisjoint(config.authenticators)
         if sys.platform != "win32" and os.geteuid() == 0:  # root's server is there for others
             known = prepared.one_time_password is not None
         user = prepared.user if known else "USER"  # other plug-ins need not know who runs the server
