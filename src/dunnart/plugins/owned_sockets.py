@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dunnart.plugins import os_account
+from dunnart.plugins.os_account import Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def owned(connection: ConnectionFacts) -> Iterator[None]:
     """Have the sockets that this thread makes meanwhile belong to a connection's user, where the server is root."""
-    try:
-        account = os_account.to_act_as(connection.user, connection.grants)
-    except PermissionError:  # a user that only the application knows
-        account = None
+    granted = [each for each in connection.grants if isinstance(each, Account)]
+    account = os_account.to_act_as("", granted) if granted else _looked_up(connection.id, connection.user)
     if account is None or sys.platform != "linux":
         yield
         return
@@ -38,6 +37,15 @@ def owned(connection: ConnectionFacts) -> Iterator[None]:
     finally:
         libc.setfsuid(0)
         libc.setfsgid(0)
+
+
+@functools.lru_cache(maxsize=256)
+def _looked_up(_connection: int, user: str) -> Account | None:
+    """Ask the system once for a connection: a directory may take its time, and many sockets may be wanted."""
+    try:
+        return os_account.to_act_as(user, ())
+    except PermissionError:  # a user that only the application knows
+        return None
 
 
 @functools.cache
