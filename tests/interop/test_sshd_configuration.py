@@ -346,7 +346,7 @@ def test_what_is_wrong_ends_both_alike(both: Both) -> None:
         assert bool(ours.errors) == bool(real.errors), (flags, real.errors, ours.errors)
 
 
-def test_checking_alone(both: Both) -> None:
+def test_checking_alone(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     file = both.write("UsePAM yes\n")
     assert both.ours("-t", *file) == both.real("-t", *file) == Done(0, "", "")
     assert both.ours("-V")[:2] == (0, "")
@@ -361,6 +361,8 @@ def test_checking_alone(both: Both) -> None:
     assert both.ours("-t", *missing).status == both.real("-t", *missing).status == 0
     quiet = both.write("Foo\n")
     assert both.ours("-t", "-q", *quiet) == both.real("-t", "-q", *quiet) == Done(255, "", "")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for whoever is not root
+    assert ": Permission denied\nsshd: no hostkeys" in both.ours("-t", *both.write("")).errors
 
 
 def test_what_is_reported_can_be_read_again(both: Both) -> None:

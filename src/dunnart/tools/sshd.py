@@ -250,10 +250,15 @@ def _host_keys(config: ServeConfig, flags: Flags) -> tuple[str, ...]:
     from dunnart.daemon.sshd_config.reading import Unusable
 
     usable = tuple(path for path in config.host_key if os.access(path, os.R_OK))
-    flags.say([f"Unable to load host key: {path}" for path in config.host_key if path not in usable])
+    missing = [path for path in config.host_key if path not in usable]
+    flags.say([f"Unable to load host key: {path}{_hidden(path)}" for path in missing])
     if not usable:
         raise Unusable(["sshd: no hostkeys available -- exiting."], 1)
     return usable
+
+
+def _hidden(path: str) -> str:
+    return ": Permission denied" if os.path.exists(path) else ""
 
 
 def _starting(flags: Flags) -> dict[str, Any]:
