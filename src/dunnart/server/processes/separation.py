@@ -34,7 +34,7 @@ PRELOADED = (
     "dunnart.server.processes.worker", "dunnart.server.processes.placement", "dunnart.server.operations",
     "dunnart.server.forwarded", "dunnart.runtime.fork_server", "dunnart.runtime.terminal", "dunnart.keys.certificate",
     "dunnart.keys.parts",
-    "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "ctypes", "fcntl", "ipaddress",
+    "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "ctypes", "fcntl",
     "resource", "termios", "traceback",
 )  # fmt: skip
 """What a protocol process loads sooner or later, whatever is configured."""
