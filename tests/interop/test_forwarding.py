@@ -373,13 +373,19 @@ def run_many(count: int, addresses: Sequence[Any]) -> None:
             assert exchange(sock, b"x" * 100) == b"x" * 100 + b"bye"
 
 
+@contextlib.contextmanager
+def four_ways(folder: Path) -> Iterator[tuple[list[str], list[Any]]]:
+    """TCP and unix sockets, in both directions: the flags for ssh, and the addresses that lead to echoes then."""
+    port, back = free_port(), free_port()
+    with echoing() as echo, echoing(folder / "far") as far:
+        flags = ["-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "-R", f"{back}:127.0.0.1:{echo.port}"]
+        flags += ["-L", f"{folder}/near:{far.address}", "-R", f"{folder}/back:{far.address}"]
+        yield flags, [("127.0.0.1", port), ("127.0.0.1", back), f"{folder}/near", f"{folder}/back"]
+
+
 def test_many_connections_leave_nothing(start: Serve, tmp_path: Path) -> None:
     server = start()
-    port, back = free_port(), free_port()
-    with echoing() as echo, echoing(tmp_path / "far") as far:
-        flags = ["-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "-R", f"{back}:127.0.0.1:{echo.port}"]
-        flags += ["-L", f"{tmp_path}/near:{far.address}", "-R", f"{tmp_path}/back:{far.address}"]
-        addresses = [("127.0.0.1", port), ("127.0.0.1", back), f"{tmp_path}/near", f"{tmp_path}/back"]
+    with four_ways(tmp_path) as (flags, addresses):
         idle = open_descriptors(server)
         with connected(server, "OpenSSH", *flags):
             run_many(8, addresses)
@@ -437,11 +443,7 @@ def test_a_server_that_ends_leaves_nothing(start: Serve, agent: dict[str, str], 
 
 def test_everything_through_protocol_processes(start: Serve, agent: dict[str, str], tmp_path: Path) -> None:
     server = start("--workers", "2")
-    port, back = free_port(), free_port()
-    with echoing() as echo, echoing(tmp_path / "far") as far:
-        flags = ["-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "-R", f"{back}:127.0.0.1:{echo.port}"]
-        flags += ["-L", f"{tmp_path}/near:{far.address}", "-R", f"{tmp_path}/back:{far.address}"]
-        addresses = [("127.0.0.1", port), ("127.0.0.1", back), f"{tmp_path}/near", f"{tmp_path}/back"]
+    with four_ways(tmp_path) as (flags, addresses):
         idle = open_descriptors(server)
         line, env = OpenSsh().command(server, *AGENT, *flags)
         with started([*line, "ssh-add -l; exec sleep 1000"], env | agent) as process:
