@@ -26,6 +26,7 @@ from dunnart.records import dataclass
 Chain = tuple[Condition, ...]
 _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddress": "local_address",
              "localport": "local_port", "host": "address"}  # fmt: skip
+_KEYTAB, _KRB5 = "/etc/krb5.keytab", "/etc/krb5.conf"
 _NO_WAY_IN = "cannot be satisfied by enabled authentication methods"
 _COSMETIC = frozenset({"log_level", "banner"})
 """Options that no login has for itself, and that are no reason to stop."""
@@ -95,10 +96,24 @@ class Block(Match):
 
 def this_machine() -> Machine:
     """Look what is here: sshd's host keys, and what this server can do."""
+    there = [path for path in HOST_KEYS if os.path.exists(path)]
+    return Machine(there, os.geteuid() == 0, _no_kerberos())
+
+
+def _no_kerberos() -> str:
+    """Say why there are no logins by Kerberos, or "". Fedora's sshd_config asks for them on every machine."""
     from importlib.util import find_spec
 
-    there = [path for path in HOST_KEYS if os.path.exists(path)]
-    return Machine(there, os.geteuid() == 0, find_spec("gssapi") is not None)
+    if find_spec("gssapi") is None:
+        return "it needs dunnart[gssapi]"
+    if os.path.exists(_KEYTAB) or "KRB5_KTNAME" in os.environ:
+        return ""
+    try:
+        with open(_KRB5, encoding="utf-8", errors="replace") as file:
+            elsewhere = "default_keytab_name" in file.read()
+    except OSError:
+        elsewhere = False
+    return "" if elsewhere else f"there is no {_KEYTAB}"
 
 
 def configuration(directives: Sequence[Directive], there: Machine) -> Made:

@@ -28,6 +28,11 @@ _PENALTIES = {
     "noauth": "no_auth_seconds", "grace-exceeded": "grace_exceeded_seconds", "max": "max_seconds",
     "min": "min_seconds", "max-sources4": "sources", "max-sources6": "sources",
 }  # fmt: skip
+_METHODS = (
+    "gssapiauthentication", "gssapikeyexchange", "kbdinteractiveauthentication", "passwordauthentication",
+    "pubkeyauthentication",
+)  # fmt: skip
+"""What turns methods on and off; the first that a file has is where errors of authenticators are told."""
 _SFTP_SERVER = re.compile(r"(/\S*/)?sftp-server")
 
 
@@ -117,12 +122,12 @@ class Machine(NamedTuple):
     Attributes:
         host_keys: those that are used where none is named.
         root: the server runs as root, and can check the passwords of the system's users without PAM.
-        kerberos: the extra gssapi is installed.
+        no_kerberos: why there are no logins by Kerberos; "": there are.
     """
 
     host_keys: Sequence[str]
     root: bool
-    kerberos: bool = True
+    no_kerberos: str = ""
 
 
 def options_of(settings: Settings, machine: Machine) -> Options:
@@ -226,7 +231,8 @@ def _authentication(made: Options, machine: Machine) -> None:
         for option in ("authorized_keys_command", "authorized_principals_file", "authorized_principals_command"):
             made.values.pop(option, None)
             made.values.pop(f"{option}_user", None)
-    made.put("authenticators", [*methods.values()] or ["authorized-keys"], "pubkeyauthentication")
+    said = next((keyword for keyword in _METHODS if made.says(keyword)), "pubkeyauthentication")
+    made.put("authenticators", [*methods.values()] or ["authorized-keys"], said)
     made.put("password", "off", "passwordauthentication")
     made.put("permit_empty_passwords", made.yes("permitemptypasswords"), "permitemptypasswords")
     if made.yes("usepam"):
@@ -260,9 +266,7 @@ def _methods(made: Options, machine: Machine) -> dict[str, str]:
     missing = {
         "shadow": "" if machine.root else "only root can check passwords; with UsePAM yes PAM does it",
         "pam": "" if pam else "without PAM there is nothing that asks",
-        **dict.fromkeys(
-            ("gssapi", "gssapi-keyex"), "" if machine.kerberos else "left out, for it needs dunnart[gssapi]"
-        ),
+        **dict.fromkeys(("gssapi", "gssapi-keyex"), machine.no_kerberos and f"left out, for {machine.no_kerberos}"),
     }
     found = {}
     for method, (keyword, plugin) in wanted.items():

@@ -9,6 +9,7 @@ import pytest
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.loading import effective, load
 from dunnart.daemon.matching import Login
+from dunnart.daemon.sshd_config import configuration as translated
 from dunnart.daemon.sshd_config.configuration import Made, configuration
 from dunnart.daemon.sshd_config.importing import imported, plain
 from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, KEYWORDS
@@ -21,7 +22,7 @@ def made(folder: Path, text: str, *, root: bool = True, kerberos: bool = True) -
     (folder / "sshd_config").write_text(text)
     directives = Directives()
     directives.add_file(str(folder / "sshd_config"))
-    return configuration(directives.found, Machine(["/etc/ssh/key"], root, kerberos))
+    return configuration(directives.found, Machine(["/etc/ssh/key"], root, "" if kerberos else "it needs x"))
 
 
 def toml(config: ServeConfig) -> set[str]:
@@ -123,6 +124,20 @@ def test_kerberos_is_left_out_where_its_library_is_missing(tmp_path: Path) -> No
     assert config.plugin["gssapi"] == {"delegation": True, "acceptor": ""}
     found = made(tmp_path, text, kerberos=False)
     assert (found.config.authenticators, len(found.notes)) == (("authorized-keys", "shadow"), 2)
+
+
+def test_kerberos_is_left_out_where_this_machine_has_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most that have Fedora's file, which asks for it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    monkeypatch.delenv("KRB5_KTNAME", raising=False)
+    monkeypatch.setattr(translated, "_KEYTAB", str(tmp_path / "keytab"))
+    monkeypatch.setattr(translated, "_KRB5", str(tmp_path / "krb5.conf"))
+    assert translated.this_machine().no_kerberos == f"there is no {tmp_path}/keytab"
+    (tmp_path / "krb5.conf").write_text("[libdefaults]\n default_keytab_name = FILE:/x\n")
+    assert not translated.this_machine().no_kerberos
+    (tmp_path / "krb5.conf").unlink()
+    (tmp_path / "keytab").touch()
+    assert not translated.this_machine().no_kerberos
 
 
 FEDORA = """\
