@@ -16,6 +16,7 @@ from dataclasses import asdict
 from dunnart.plugins import login_records, os_login
 from dunnart.plugins.login_records import Files, Login
 from dunnart.records import dataclass
+from dunnart.runtime.session_keys import share_no_keys
 from dunnart.runtime.terminal import give, take_terminal
 
 _FAILED = 1
@@ -86,6 +87,7 @@ def main(arguments: list[str]) -> int:
     if wanted.uid != os.geteuid():
         if not wanted.keep_groups:
             os.initgroups(wanted.user, wanted.gid)
+            share_no_keys()
         os.setgid(wanted.gid)
         os.setuid(wanted.uid)
     if wanted.umask != _KEEP:

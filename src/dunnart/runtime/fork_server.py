@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.runtime.forked import LENGTH_BYTES, MOST_DESCRIPTORS, ORDER_BYTES
 from dunnart.runtime.process import Spawned, unspared
+from dunnart.runtime.session_keys import share_no_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +134,8 @@ class ForkServer:
         numbers = (str(theirs.fileno()), str(self._idle_seconds))
         with theirs:
             try:
+                if os.geteuid() == 0:  # who has started programs for users, and has the last one's keys
+                    share_no_keys()
                 with unspared():
                     process = subprocess.Popen(
                         ("dunnart-fork-server", "-I", "-S", "-c", _BOOT, path, *numbers),  # noqa: S607 - as lists show it

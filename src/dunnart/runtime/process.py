@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dunnart.protocol.requests import ExitSignal, ExitStatus, SignalRequest
 from dunnart.records import dataclass
+from dunnart.runtime.session_keys import share_no_keys
 from dunnart.runtime.streams import Streams
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ def _popen(
     command: Command, stdin: int, stdout: int, stderr: int, in_child: Callable[[], None] | None = None
 ) -> subprocess.Popen[bytes]:
     uid, gid, groups = command.user if command.user is not None else (None, None, None)
+    if command.user is not None:
+        share_no_keys()
     with unspared():
         return subprocess.Popen(
             command.argv,
