@@ -20,7 +20,7 @@ class Channel:
     Attributes:
         number: ours.
         remote: the peer's number, -1 until it is known.
-        packet_bytes: largest data the peer takes in one packet.
+        packet_bytes: how much data goes into one packet: what the peer takes, and no more than we put into one.
         answers: replies to the peer's requests, in order: None while a question is open. `wanted` ones only are sent.
         expected: how many of our own requests wait for the peer's answer.
         holds_close: the peer's CLOSE is answered when we have said all, not at once.

@@ -181,7 +181,7 @@ class Connection:
         self._core.emit(DataReceived(number, self._chunks, stream))
 
     def break_run(self) -> None:
-        """Something else than data comes now, or the events were taken: begin a new DataReceived."""
+        """Something else than data comes now, or the events may be taken: begin a new DataReceived."""
         self._run = None
 
     def receive_window_adjust(self, payload: memoryview) -> None:
@@ -203,20 +203,18 @@ class Connection:
         """Views to put data into, as window and packet size allow; none while nothing may be sent."""
         if self._core.blocked or not channel.sendable:
             return []
-        chunk = min(channel.packet_bytes, self._core.config.limits.channel_packet_bytes)
         limit = min(limit, channel.send_window.available)
         if limit <= 0:
             channel.starved = True
             return []
-        return self._core.outbound.data_slots(channel.header(stream), chunk, limit, run)
+        return self._core.outbound.data_slots(channel.header(stream), channel.packet_bytes, limit, run)
 
     def commit_data(self, channel: Channel, stream: int, count: int, run: memoryview | None = None) -> None:
         """Seal the `count` bytes that were put into the slots."""
-        chunk = min(channel.packet_bytes, self._core.config.limits.channel_packet_bytes)
         channel.send_window.available -= count
         outbound = self._core.outbound
         seal = outbound.seal_run if outbound.compressor is None else outbound.compress_run
-        seal(channel.header(stream), chunk, count, run)
+        seal(channel.header(stream), channel.packet_bytes, count, run)
 
     def consumed(self, number: int, count: int) -> None:
         """The owner took `count` received bytes of a channel: the peer may send as many again."""
@@ -302,7 +300,7 @@ class Connection:
             self._refuse_open(message.sender, refusal.reason_code, refusal.description)
             return
         limits = self._core.config.limits
-        channel.connect(message.sender, message.window, message.packet)
+        channel.connect(message.sender, message.window, min(message.packet, limits.channel_packet_bytes))
         self._core.send(ChannelOpenConfirmation(
             message.sender, channel.number, limits.window_bytes, limits.channel_packet_bytes).encode())  # fmt: skip
         self._core.emit(ChannelOpened(channel.number, channel.channel_type))
@@ -332,7 +330,8 @@ class Connection:
         channel = self._awaited(message.recipient)
         if message.packet == 0:
             raise LimitExceeded("a maximum packet of 0 bytes")
-        channel.connect(message.sender, message.window, message.packet)
+        packet_bytes = min(message.packet, self._core.config.limits.channel_packet_bytes)
+        channel.connect(message.sender, message.window, packet_bytes)
         self._core.emit(ChannelOpened(channel.number, channel.channel_type))
 
     def _receive_refusal(self, message: ChannelOpenFailure) -> None:

@@ -275,8 +275,6 @@ class Engine(Core):
         pending = self._pending
         if pending:
             self._pending = []
-            if self._connection is not None:
-                self._connection.break_run()
         return pending
 
     def data_to_send(self) -> list[Buffer]:

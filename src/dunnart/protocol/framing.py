@@ -115,30 +115,29 @@ class Inbound:
             LimitExceeded: the packet, or what it inflates to, is too large.
         """
         position = self._position
-        available = self._end - position
         opener = self.opener
         length = self._length
         if length < 0:
-            header_bytes = opener.header_bytes
-            if available < header_bytes:
+            end = position + opener.header_bytes
+            if end > self._end:
                 return None
-            length = opener.packet_length(self._received[position : position + header_bytes], self.sequence)
+            length = opener.packet_length(self._received[position:end], self.sequence)
             if length > self.packet_bytes:
                 # Under encryption a wrong length is more likely a damaged packet, and says nothing to an attacker.
                 raise IntegrityError(f"packet length {length} is over {self.packet_bytes}")
             if length < 6 or (length + 4 - opener.aad_bytes) % opener.block_bytes:
                 raise IntegrityError(f"packet length {length} is impossible")
-        size = 4 + length + opener.tag_bytes
-        if available < size:
+        end = position + 4 + length + opener.tag_bytes
+        if end > self._end:
             self._length = length
             return None
         self._length = -1
-        packet = self._received[position : position + size]
+        packet = self._received[position:end]
         opener.open(packet, self.sequence)
         padding = packet[4]
         if padding < 4 or padding + 1 >= length:
             raise IntegrityError(f"padding of {padding} bytes in a packet of {length}")
-        self._position = position + size
+        self._position = end
         self.sequence = (self.sequence + 1) & _SEQUENCE_MASK
         self.packets += 1
         payload = packet[5 : 4 + length - padding]
@@ -198,7 +197,9 @@ class Outbound:
         packet[5:end] = payload
         packet[end : end + padding] = self._arena.padding[:padding]
         sealer.seal(memoryview(packet), self.sequence)
-        self._count(len(packet))
+        self.sequence = (self.sequence + 1) & _SEQUENCE_MASK
+        self.packets += 1
+        self.bytes += len(packet)
         self.queue.append(packet)
 
     def data_slots(self, header: bytes, chunk: int, limit: int, run: memoryview | None = None) -> list[memoryview]:
@@ -212,10 +213,12 @@ class Outbound:
         """
         run = self._arena.run if run is None else run
         offset = 5 + len(header) + 4
-        stride = offset + chunk
-        stride += self._padding(stride) + self.sealer.tag_bytes
         # The last packet may be shorter than the others, and its padding longer.
         room = len(run) - 2 * self.sealer.block_bytes - self.sealer.tag_bytes
+        if limit <= chunk and offset + limit <= room:
+            return [run[offset : offset + limit]]
+        stride = offset + chunk
+        stride += self._padding(stride) + self.sealer.tag_bytes
         slots = []
         position = offset
         while limit > 0:
@@ -229,11 +232,11 @@ class Outbound:
 
     def seal_run(self, header: bytes, chunk: int, count: int, run: memoryview | None = None) -> None:
         """Seal the packets whose slots hold `count` data bytes; arguments as for `data_slots`."""
-        run = self._arena.run if run is None else run
-        sealer = self.sealer
-        header_size = len(header)
-        data_start = 5 + header_size + 4
-        position = 0
+        arena, sealer = self._arena, self.sealer
+        run = arena.run if run is None else run
+        data_start = 5 + len(header) + 4
+        sequence = self.sequence
+        position = packets = 0
         while count > 0:
             size = min(count, chunk)
             count -= size
@@ -242,12 +245,15 @@ class Outbound:
             total = end + padding + sealer.tag_bytes
             packet = run[position : position + total]
             _HEADER.pack_into(packet, 0, end - 4 + padding, padding)
-            packet[5 : 5 + header_size] = header
-            packet[5 + header_size : data_start] = size.to_bytes(4, "big")
-            packet[end : end + padding] = self._arena.padding[:padding]
-            sealer.seal(packet, self.sequence)
-            self._count(total)
+            packet[5:data_start] = header + size.to_bytes(4, "big")
+            packet[end : end + padding] = arena.padding[:padding]
+            sealer.seal(packet, sequence)
+            sequence = (sequence + 1) & _SEQUENCE_MASK
+            packets += 1
             position += total
+        self.sequence = sequence
+        self.packets += packets
+        self.bytes += position
         self.queue.append(run[:position])
 
     def compress_run(self, header: bytes, chunk: int, count: int, run: memoryview | None = None) -> None:
@@ -269,8 +275,3 @@ class Outbound:
         block = sealer.block_bytes
         padding = block - (end - sealer.aad_bytes) % block
         return padding if padding >= 4 else padding + block
-
-    def _count(self, size: int) -> None:
-        self.sequence = (self.sequence + 1) & _SEQUENCE_MASK
-        self.packets += 1
-        self.bytes += size

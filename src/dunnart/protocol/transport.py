@@ -9,6 +9,7 @@ A key exchange, from the server's side (the client's mirrors it):
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +82,14 @@ class Transport:
     __slots__ = (
         "_compression_in", "_compression_out", "_core", "_expected", "_gex", "_greeted", "_group", "_gssapi", "_method",
         "_negotiated", "_next_opener", "_next_sealer", "_own_kexinit", "_own_share", "_peer_kexinit",
-        "_peer_wants_ext_info", "_skip_guess", "_started_at", "extensions", "keys_since", "peer_version", "rekeys",
+        "_peer_wants_ext_info", "_rekey_at", "_skip_guess", "_started_at", "extensions", "peer_version", "rekeys",
     )  # fmt: skip
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.peer_version = b""
         self.extensions: dict[str, bytes] = {}
-        self.keys_since = core.now
+        self._rekey_at = math.inf
         self.rekeys = 0
         self._started_at = core.now
         self._peer_wants_ext_info = False
@@ -115,32 +116,24 @@ class Transport:
     def deadline(self) -> float | None:
         """When the running exchange, or the next rekeying, is due."""
         core = self._core
-        limits = core.config.limits
+        if core.stage is not Stage.CONNECTION:
+            return None
         if core.kex is not Kex.IDLE:
-            return self._started_at + limits.rekey_deadline_seconds if core.stage is Stage.CONNECTION else None
-        if limits.rekey_seconds and core.stage is Stage.CONNECTION:
-            return self.keys_since + limits.rekey_seconds
-        return None
+            return self._started_at + core.config.limits.rekey_deadline_seconds
+        return None if self._rekey_at == math.inf else self._rekey_at
 
     def rekey_due(self) -> bool:
         """Whether either direction's key has protected enough (RFC 4253 §9, 4344 §3), or for long enough."""
         core = self._core
-        if core.kex is not Kex.IDLE or core.stage is not Stage.CONNECTION:
-            return False
-        limits = core.config.limits
         inbound, outbound = core.inbound, core.outbound
-        bound = limits.rekey_bytes
+        packets = core.config.limits.rekey_packets
         return (
-            (bound and (inbound.bytes >= bound or outbound.bytes >= bound))
-            or inbound.packets >= limits.rekey_packets
-            or outbound.packets >= limits.rekey_packets
-            or self._beyond_cipher()
-            or bool(limits.rekey_seconds and core.now >= self.keys_since + limits.rekey_seconds)
-        )
-
-    def _beyond_cipher(self) -> bool:
-        core = self._core
-        return core.inbound.bytes >= core.inbound.rekey_bytes or core.outbound.bytes >= core.outbound.rekey_bytes
+            inbound.bytes >= inbound.rekey_bytes
+            or outbound.bytes >= outbound.rekey_bytes
+            or inbound.packets >= packets
+            or outbound.packets >= packets
+            or core.now >= self._rekey_at
+        ) and (core.kex is Kex.IDLE and core.stage is Stage.CONNECTION)
 
     def start(self) -> None:
         """Send our version line and, without waiting, our KEXINIT."""
@@ -163,15 +156,12 @@ class Transport:
 
     def check_deadline(self) -> None:
         """End a key exchange that takes too long, begin one that is due."""
-        core = self._core
-        if core.kex is not Kex.IDLE:
-            if (
-                core.stage is Stage.CONNECTION
-                and core.now >= self._started_at + core.config.limits.rekey_deadline_seconds
-            ):
-                raise NegotiationError("the key exchange took too long")
-        elif self.rekey_due():
-            self.rekey()
+        deadline = self.deadline
+        if deadline is None or self._core.now < deadline:
+            return
+        if self._core.kex is not Kex.IDLE:
+            raise NegotiationError("the key exchange took too long")
+        self.rekey()
 
     # What comes in. The phase table has let it through.
 
@@ -398,10 +388,11 @@ class Transport:
                 derive(mac_key, session_id, mac.key_bytes) if mac is not None else b"",
             )
 
+        bound = core.config.limits.rekey_bytes
         cipher, keys = direction(server)
-        self._next_opener = (cipher.opener(*keys), cipher.rekey_bytes)
+        self._next_opener = (cipher.opener(*keys), min(cipher.rekey_bytes, bound or cipher.rekey_bytes))
         cipher, keys = direction(not server)
-        self._next_sealer = (cipher.sealer(*keys), cipher.rekey_bytes)
+        self._next_sealer = (cipher.sealer(*keys), min(cipher.rekey_bytes, bound or cipher.rekey_bytes))
         names = (chosen.compression_to_client, chosen.compression_to_server)
         self._compression_out, self._compression_in = names if server else reversed(names)
         core.kex = Kex.NEWKEYS
@@ -436,7 +427,7 @@ class Transport:
         else:
             self.rekeys += 1
         core.kex = Kex.IDLE
-        self.keys_since = core.now
+        self._rekey_at = core.now + (core.config.limits.rekey_seconds or math.inf)
         core.emit(KeysExchanged(self._negotiated, first))
         self._forget()
 

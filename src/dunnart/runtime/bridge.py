@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TURN_BYTES = 4096  # a pty has no more at once
 _BULK_BYTES = 64 * 1024  # a pipe's size: a read or write of so much means bulk
+_FEW_BYTES = 32 * 1024  # one packet has room for so much
 _CHUNKS = 512  # in one call; well under IOV_MAX
 _UNLESS_GONE = contextlib.suppress(LocalProtocolError)
 """The peer may have ended the channel or the connection by a message whose event is not handled yet."""
@@ -47,9 +48,9 @@ class Bridge:
     """
 
     __slots__ = (
-        "_closed", "_counterpart", "_eof_wanted", "_exit", "_joined", "_loop", "_number", "_paused", "_pending",
-        "_pump", "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide", "bytes_received",
-        "bytes_sent",
+        "_closed", "_counterpart", "_eof_wanted", "_exit", "_joined", "_loop", "_much", "_number", "_paused",
+        "_pending", "_pump", "_sock", "_stderr", "_stdin", "_stdout", "_terminal", "_typed", "_waits", "_wide",
+        "bytes_received", "bytes_sent",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,7 @@ class Bridge:
         self._pending: bytearray | None = None
         self._paused = False
         self._eof_wanted = False
+        self._much = False
         self._wide = 0
         self._exit: ExitStatus | ExitSignal | None = None
         self._closed = False
@@ -102,10 +104,15 @@ class Bridge:
         turn = pump.turn_bytes
         if not turn and not self._typed:
             return True  # a keystroke's echo comes first; the loop asks again
+        limit = turn or _TURN_BYTES
+        if limit > _FEW_BYTES and not self._much:
+            limit = _FEW_BYTES  # to lay out more packets than will be filled takes time
         slots: list[memoryview] = []
-        if not pump.congested:
-            with _UNLESS_GONE:
-                slots = pump.engine.data_slots(self._number, stream, turn or _TURN_BYTES)
+        try:
+            if not pump.congested:
+                slots = pump.engine.data_slots(self._number, stream, limit)
+        except LocalProtocolError:  # as _UNLESS_GONE, which takes more time
+            pass
         if not slots:
             self._paused = True
             self._loop.remove_reader(fd)
@@ -122,6 +129,7 @@ class Bridge:
         if self._typed:
             pump.echoed()
         self.bytes_sent += count
+        self._much = count >= _FEW_BYTES
         pump.send_slots(self._number, count, stream)
         if count >= _BULK_BYTES and not self._wide & 1 << stream:
             self._wide |= 1 << stream

@@ -158,6 +158,8 @@ class Pump:
     def _readable(self) -> None:
         turn = self.turn_bytes or _TURN_BYTES
         count = self._read(turn)
+        if count < _BULK_READ:
+            return
         for _ in range(_READS_PER_TURN - 1):
             if count < READ_BYTES or not self._reading or self._closing:
                 break
@@ -207,13 +209,7 @@ class Pump:
         self._ticking = True
         bulk = True
         try:
-            while True:
-                events = engine.events()
-                if not events:
-                    self.flush()
-                    events = engine.events()  # a failed send ends the connection, which the owner must hear
-                    if not events:
-                        break
+            while (events := engine.events()) or not self.flush():
                 for item in events:
                     if type(item) is not DataReceived:
                         bulk = False
@@ -250,30 +246,31 @@ class Pump:
         if engine.blocked:
             self._schedule()  # it began a key exchange, which has a deadline
 
-    def flush(self) -> None:
-        """Send what the engine has ready; what the socket does not take is kept."""
+    def flush(self) -> bool:
+        """Send what the engine has ready; what the socket does not take is kept.
+
+        Returns:
+            False if that failed: the connection has ended, of which the engine's events tell.
+        """
         queue = self.engine.data_to_send()
         if not queue or self._fd < 0:
-            return
+            return True
         if self._backlog is not None:
             self._keep(queue, 0)
-            return
+            return True
+        if len(queue) > _BUFFERS_PER_WRITE:
+            queue = [b"".join(queue)]
         try:
-            if len(queue) == 1:
-                sent = self._sock.send(queue[0])
-            elif len(queue) <= _BUFFERS_PER_WRITE:
-                sent = self._sock.sendmsg(queue)
-            else:
-                queue = [b"".join(queue)]
-                sent = self._sock.send(queue[0])
+            sent = self._sock.send(queue[0]) if len(queue) == 1 else self._sock.sendmsg(queue)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             self._abort()
-            return
+            return False
         self.bytes_sent += sent
         if sent < sum(map(len, queue)):
             self._keep(queue, sent)
+        return True
 
     def _keep(self, queue: list[Buffer], sent: int) -> None:
         # The engine's buffers are used again: what is left must be copied.

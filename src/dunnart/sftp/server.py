@@ -133,18 +133,19 @@ class SftpServer:
 
     def go_on(self) -> bool:
         """Do what was received and not done yet, until too many answers wait; whether there may be more to do."""
-        received, end = self._input, self._end
-        while end - self._start >= _LENGTH:
-            begin = self._start + _LENGTH
-            size = _SIZE.unpack_from(received, self._start)[0]
+        received, start, end = self._input, self._start, self._end
+        while end - start >= _LENGTH:
+            begin = start + _LENGTH
+            size = _SIZE.unpack_from(received, start)[0]
             if not 1 <= size <= PACKET_BYTES:
                 raise LimitExceeded(f"an SFTP packet of {size} bytes")
-            if end - begin < size:
+            start = begin + size
+            if start > end:
                 break
             if self._answered >= ANSWER_BYTES:
                 return True
-            self._start = begin + size
-            self._packet(received[begin : begin + size])
+            self._start = start
+            self._packet(received[begin:start])
         return False
 
     @property

@@ -12,6 +12,7 @@ from dunnart.errors import DecodeError
 
 _UINT32 = struct.Struct(">I")
 _UINT64 = struct.Struct(">Q")
+_unpack_uint32, _unpack_uint64 = _UINT32.unpack_from, _UINT64.unpack_from
 
 
 class Reader:
@@ -53,19 +54,21 @@ class Reader:
     def uint32(self) -> int:
         """Take a 32-bit unsigned number."""
         position = self._position
-        if position + 4 > len(self._data):
-            raise DecodeError(f"uint32 wanted at offset {position}, {self.remaining} bytes left")
+        try:
+            value: int = _unpack_uint32(self._data, position)[0]
+        except struct.error:
+            raise DecodeError(f"uint32 wanted at offset {position}, {self.remaining} bytes left") from None
         self._position = position + 4
-        value: int = _UINT32.unpack_from(self._data, position)[0]
         return value
 
     def uint64(self) -> int:
         """Take a 64-bit unsigned number."""
         position = self._position
-        if position + 8 > len(self._data):
-            raise DecodeError(f"uint64 wanted at offset {position}, {self.remaining} bytes left")
+        try:
+            value: int = _unpack_uint64(self._data, position)[0]
+        except struct.error:
+            raise DecodeError(f"uint64 wanted at offset {position}, {self.remaining} bytes left") from None
         self._position = position + 8
-        value: int = _UINT64.unpack_from(self._data, position)[0]
         return value
 
     def string(self) -> bytes:
