@@ -23,6 +23,7 @@ from dunnart.daemon.control import open_control, socket_path
 from dunnart.daemon.preparing import prepare
 from dunnart.daemon.serve import fitting, start_log
 from dunnart.errors import ConfigError, DunnartError
+from dunnart.runtime.event_loop import new_event_loop
 from dunnart.runtime.footprint import release_files
 from dunnart.runtime.logs import clean
 from dunnart.runtime.process import default_signals
@@ -48,7 +49,8 @@ def serve(prepared: Prepared, start: Start, separation: Separation | None = None
     gc.collect(1)  # what is old is hardly ever garbage, and takes long
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    asyncio.run(Daemon(prepared, start, separation).run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # with one process and no separation it serves, too
+        runner.run(Daemon(prepared, start, separation).run())
     return 0
 
 

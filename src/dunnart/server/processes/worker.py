@@ -22,6 +22,7 @@ from dunnart.keys.public import PublicKey
 from dunnart.protocol.questions import AuthReply, Refusal
 from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
+from dunnart.runtime.event_loop import new_event_loop
 from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
@@ -429,4 +430,5 @@ def main(control: int, confine: Confine | None = None) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
