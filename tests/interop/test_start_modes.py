@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -395,6 +396,13 @@ def test_systemd_finds_nothing_wrong_with_its_units(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
+def _names_another(path: Path, process: int) -> bool:
+    try:
+        return int(path.read_text()) != process
+    except (OSError, ValueError):  # there is none at the moment
+        return False
+
+
 def test_sysvinit_starts_reloads_and_stops(world: World) -> None:
     for name in ("openrc", "sysvinit"):
         subprocess.run(["sh", "-n", str(PACKAGING / name / "dunnart")], check=True)
@@ -420,6 +428,15 @@ def test_sysvinit_starts_reloads_and_stops(world: World) -> None:
         assert int(pid_file.read_text()) == number
         assert init("reload") == 0
         assert eventually(lambda: "the configuration was read again" in world.logged())
+        # In a session of the server's own. With the second word that ends, and the script must not end with it.
+        for word in ("restart", "force-restart"):
+            number = int(pid_file.read_text())
+            port = world.logged().rpartition("Server listening on 127.0.0.1:")[2].split()[0]
+            subprocess.run(world.ssh("-p", port, "127.0.0.1", f"sh {script} {word}"), env=world.env, timeout=SECONDS,
+                           stdin=subprocess.DEVNULL, check=word == "restart")  # fmt: skip
+            assert eventually(partial(_names_another, pid_file, number)), world.logged()
+            assert init("status") == 0
+        number = int(pid_file.read_text())
         assert init("stop") == 0
         assert not alive(number)
         assert init("status") == 3
