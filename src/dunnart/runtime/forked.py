@@ -167,9 +167,14 @@ def _loaded(target: str, preload: list[str]) -> object:
     """Give a function by its name, or the exception that it cannot be loaded for."""
     from importlib import import_module
 
-    for each in preload:
+    new = [each for each in preload if each not in sys.modules]
+    for each in new:
         with contextlib.suppress(Exception):  # whoever needs it will see why
             import_module(each)
+    if new and "ctypes" in sys.modules:  # which would weigh as much as it gives back
+        from dunnart.runtime.footprint import release_files
+
+        release_files()
     module, _, name = target.partition(":")
     try:
         return getattr(import_module(module), name)
