@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dunnart.protocol.requests import PtyRequest
 from dunnart.server import Allow, Attempt, AuthReply, Deny
 from dunnart.server.interfaces import SessionRequest
 from dunnart.server.processes import conversation
@@ -23,6 +24,7 @@ from dunnart.server.processes.frames import (
     PrepareAsked,
     Prepared,
     Returned,
+    SessionAsked,
     join_texts,
 )
 from tests.runtime.driver import USER, eventually
@@ -136,3 +138,19 @@ async def test_what_an_operator_is_shown_is_printable() -> None:
     )
     assert await asking == [{"user": "\\x1b[2Jü", "\\x07": ["\\x0a"], "id": 3}]
     await fake.close()
+
+
+async def test_what_a_session_keeps_is_what_a_client_can_have_asked_for() -> None:
+    terminal = PtyRequest("x" * 2000, 80, 24, 0, 0, b"").encode()
+    for lie in (
+        SessionAsked(1, 0, "exec", bytes(10), "", b"", b"", 0),
+        SessionAsked(1, 0, "exec", b"x" * (1 << 20), "", b"", b"", 0),
+        SessionAsked(1, 0, "subsystem", b"", "x" * (1 << 20), b"", b"", 0),
+        replace(session(), terminal=terminal),
+    ):
+        fake = Fake()
+        await fake.log_in()
+        fake.process.send(lie)
+        await eventually(lambda fake=fake: fake.link.closed)  # type: ignore[misc]
+        assert not fake.begun
+        await fake.close()

@@ -444,11 +444,10 @@ class ServerConnection:
                              terminal=channel.terminal)  # fmt: skip
         if isinstance(request, ExecRequest):
             facts.command = shown = request.command
-            possible = b"\0" not in shown and len(shown) <= self.server.config.limits.command_bytes
         else:
             facts.subsystem = request.subsystem if isinstance(request, SubsystemRequest) else None
             shown = (facts.subsystem or "").encode()
-            possible = True
+        possible = b"\0" not in shown and len(shown) <= self.server.config.limits.command_bytes
         if not possible or channel.counterpart is not None:  # RFC 4254 §6.5: one program a channel
             self._answer_request(question, done=False)
             return

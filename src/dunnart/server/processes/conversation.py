@@ -49,6 +49,7 @@ _LOG = logging.getLogger("dunnart.server")
 _KINDS = ("shell", "exec", "subsystem")
 _MOST_QUESTIONS = 4096
 _MOST_CONNECTIONS = 1_000_000
+_BESIDE_MODES, _LONGEST_NAME = 256, 256
 _CLOSING = 1000  # connections whose descriptor is closed already
 _MOST_OF_A_BYTE = 7  # JSON makes six of some, and there is a little beside a client's text
 
@@ -274,6 +275,11 @@ class Conversation:
             raise DecodeError(f"{clean(frame.kind)!r} is no kind of session")
         if frame.channel in connection.sessions or len(connection.sessions) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
+        limits, subsystem = self._host.config.limits, frame.subsystem.encode()
+        if any(b"\0" in each or len(each) > limits.command_bytes for each in (frame.command, subsystem)):
+            raise DecodeError("a command that is none")  # the session would keep it
+        if len(frame.terminal) > limits.pty_modes_bytes + _BESIDE_MODES or len(frame.kind) > _LONGEST_NAME:
+            raise DecodeError("more of a terminal, or of a channel's type, than there is")
         if frame.terminal and not connection.whose.rights.pty:
             raise DecodeError("a terminal for a login that may not have one")
         terminal = Terminal.of(PtyRequest.decode(frame.terminal)) if frame.terminal else None
