@@ -5,7 +5,7 @@ encrypts the length field. The nonce of both is the sequence number; block 0 of 
 the packet starts at block 1. The tag covers the encrypted length and the encrypted packet.
 
 Building a cipher costs more than running it on a keystroke, so each direction keeps its two contexts and sets their
-nonce for each packet.
+nonce for each packet. That, and the Poly1305 key, need the packet's number alone: they can be had before it is there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # 64 bits of block counter (little-endian, zero), 64 bits of sequence number.
 _nonce = struct.Struct(">QQ").pack
-_generate_tag = Poly1305.generate_tag
-_verify_tag = Poly1305.verify_tag
 _ZERO_BLOCK = bytes(64)
 
 
@@ -35,9 +33,9 @@ def _stream(key: bytes) -> CipherContext:
 
 
 class _ChaCha:
-    """What both directions have in common: the two streams."""
+    """What both directions have in common: the two streams and the MAC, for the packet that they are prepared for."""
 
-    __slots__ = ("_length", "_main")
+    __slots__ = ("_length", "_mac", "_main", "_prepared")
 
     block_bytes = 8
     tag_bytes = 16
@@ -47,6 +45,23 @@ class _ChaCha:
     def __init__(self, key: bytes) -> None:
         self._main = _stream(key[:32])
         self._length = _stream(key[32:])
+        self._mac: Poly1305 | None = None
+        self._prepared = -1
+
+    def prepare(self, sequence: int) -> None:
+        """Set both streams up for a packet, and its MAC."""
+        if self._prepared == sequence:
+            return
+        nonce = _nonce(0, sequence)
+        self._length.reset_nonce(nonce)
+        self._main.reset_nonce(nonce)
+        self._mac = Poly1305(self._main.update(_ZERO_BLOCK)[:32])
+        self._prepared = sequence
+
+    def _taken_mac(self) -> Poly1305:
+        mac, self._mac, self._prepared = self._mac, None, -1
+        assert mac is not None
+        return mac
 
 
 class ChaChaSealer(_ChaCha):
@@ -56,17 +71,13 @@ class ChaChaSealer(_ChaCha):
 
     def seal(self, packet: memoryview, sequence: int) -> None:
         """Encrypt and authenticate the packet in place."""
-        nonce = _nonce(0, sequence)
-        main = self._main
-        length = self._length
-        length.reset_nonce(nonce)
-        header = packet[:4]
-        length.update_into(header, header)
-        main.reset_nonce(nonce)
-        key = main.update(_ZERO_BLOCK)[:32]
-        body = packet[4:-16]
-        main.update_into(body, body)
-        packet[-16:] = _generate_tag(key, packet[:-16])
+        self.prepare(sequence)
+        header, body = packet[:4], packet[4:-16]
+        self._length.update_into(header, header)
+        self._main.update_into(body, body)
+        mac = self._taken_mac()
+        mac.update(packet[:-16])
+        packet[-16:] = mac.finalize()
 
 
 class ChaChaOpener(_ChaCha):
@@ -76,18 +87,17 @@ class ChaChaOpener(_ChaCha):
 
     def packet_length(self, packet: memoryview, sequence: int) -> int:
         """Decrypt the length field; the packet stays as it is, for the tag covers its encrypted form."""
-        length = self._length
-        length.reset_nonce(_nonce(0, sequence))
-        return int.from_bytes(length.update(packet), "big")
+        self.prepare(sequence)
+        return int.from_bytes(self._length.update(packet), "big")
 
     def open(self, packet: memoryview, sequence: int) -> None:
         """Verify the packet, then decrypt it in place behind its length field."""
-        main = self._main
-        main.reset_nonce(_nonce(0, sequence))
-        key = main.update(_ZERO_BLOCK)[:32]
+        self.prepare(sequence)
+        mac = self._taken_mac()
+        mac.update(packet[:-16])
         try:
-            _verify_tag(key, packet[:-16], packet[-16:].tobytes())
+            mac.verify(packet[-16:].tobytes())
         except InvalidSignature:
             raise IntegrityError("wrong Poly1305 tag") from None
         body = packet[4:-16]
-        main.update_into(body, body)
+        self._main.update_into(body, body)

@@ -31,6 +31,13 @@ class Sealer(Protocol):
     def aad_bytes(self) -> int:
         """4 when the length field is left out of the padding's alignment, else 0."""
 
+    def prepare(self, sequence: int) -> None:
+        """Do what can be done before the next packet is there; without it, that is done with the packet.
+
+        Args:
+            sequence: its sequence number.
+        """
+
     def seal(self, packet: memoryview, sequence: int) -> None:
         """Encrypt and authenticate in place.
 
@@ -58,6 +65,13 @@ class Opener(Protocol):
     @property
     def header_bytes(self) -> int:
         """How many bytes of a packet `packet_length` needs."""
+
+    def prepare(self, sequence: int) -> None:
+        """Do what can be done before the next packet is there; without it, that is done with the packet.
+
+        Args:
+            sequence: its sequence number.
+        """
 
     def packet_length(self, header: memoryview, sequence: int) -> int:
         """Read the length field from a packet's first `header_bytes` bytes; to be called once for each packet.
@@ -138,6 +152,9 @@ class PlainSealer:
     tag_bytes = 0
     aad_bytes = 0
 
+    def prepare(self, sequence: int) -> None:
+        """There is nothing to prepare."""
+
     def seal(self, packet: memoryview, sequence: int) -> None:
         """Leave the packet as it is."""
 
@@ -151,6 +168,9 @@ class PlainOpener:
     tag_bytes = 0
     aad_bytes = 0
     header_bytes = 4
+
+    def prepare(self, sequence: int) -> None:
+        """There is nothing to prepare."""
 
     def packet_length(self, packet: memoryview, sequence: int) -> int:  # not encrypted
         """Read the length field."""

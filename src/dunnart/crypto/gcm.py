@@ -29,6 +29,9 @@ class _Gcm:
         self._fixed = iv[:4]
         self._counter = int.from_bytes(iv[4:], "big")
 
+    def prepare(self, sequence: int) -> None:
+        """There is nothing to prepare."""
+
 
 class GcmSealer(_Gcm):
     """The outgoing direction; `key` is 16 or 32 bytes, `iv` 12."""

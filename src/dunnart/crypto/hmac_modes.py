@@ -51,6 +51,9 @@ class _Authenticated:
         self.block_bytes = block_bytes
         self.tag_bytes = self._mac.algorithm.digest_size
 
+    def prepare(self, sequence: int) -> None:
+        """There is nothing to prepare."""
+
 
 class EtmSealer(_Authenticated):
     """The outgoing direction, encrypt-then-MAC."""

@@ -289,6 +289,11 @@ class Engine(Core):
         """Whether `data_to_send` would return anything."""
         return bool(self.outbound.queue)
 
+    def prepare(self) -> None:
+        """Do what the next packet each way needs and does not have to wait for; when there is nothing else to do."""
+        self.inbound.opener.prepare(self.inbound.sequence)
+        self.outbound.sealer.prepare(self.outbound.sequence)
+
     # Time.
 
     def next_deadline(self) -> float | None:

@@ -207,12 +207,14 @@ class Pump:
             return
         engine = self.engine
         self._ticking = True
-        bulk = True
+        data = other = False
         try:
             while (events := engine.events()) or not self.flush():
                 for item in events:
-                    if type(item) is not DataReceived:
-                        bulk = False
+                    if type(item) is DataReceived:
+                        data = True
+                    else:
+                        other = True
                     try:
                         self._owner.handle(item)
                     except Exception as error:  # noqa: BLE001 - the other connections must not feel it
@@ -225,8 +227,10 @@ class Pump:
             self._ticking = False
         if engine.ended:
             self._end()
-        elif not bulk or self._bucket < 0 or engine.blocked:
+        elif other or self._bucket < 0 or engine.blocked:
             self._schedule()
+        elif data:
+            engine.prepare()  # more of it will come, and what is prepared takes memory: not for who is idle
 
     @property
     def _acknowledge(self) -> bool:
@@ -245,6 +249,7 @@ class Pump:
         self.flush()
         if engine.blocked:
             self._schedule()  # it began a key exchange, which has a deadline
+        engine.prepare()
 
     def flush(self) -> bool:
         """Send what the engine has ready; what the socket does not take is kept.

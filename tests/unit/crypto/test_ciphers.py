@@ -100,6 +100,25 @@ def test_round_trip_of_many_packets(suite: Suite) -> None:
 
 
 @every_suite
+def test_what_is_done_beforehand_changes_no_packet(suite: Suite) -> None:
+    sealer, opener, unprepared = suite.sealer(), suite.opener(), suite.sealer()
+    for sequence in (0, 1, 2):
+        packet = plain_packet(sealer, 2)
+        original, expected = bytes(packet), packet.copy()
+        unprepared.seal(memoryview(expected), sequence)
+        for direction in (sealer, opener):
+            direction.prepare(sequence + 5)  # as before new keys, which begin to count anew
+            direction.prepare(sequence)
+        sealer.seal(memoryview(packet), sequence)
+        assert packet == expected
+        view = memoryview(packet)
+        opener.packet_length(view[: opener.header_bytes], sequence)
+        opener.prepare(sequence)  # while the rest of the packet is on its way
+        opener.open(view, sequence)
+        assert view[4 : -sealer.tag_bytes] == original[4 : -sealer.tag_bytes]
+
+
+@every_suite
 def test_every_changed_byte_is_detected(suite: Suite) -> None:
     sealer = suite.sealer()
     packet = plain_packet(sealer, 2)
