@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -15,7 +16,7 @@ from dunnart.protocol.requests import EnvironmentRequest, ExecRequest, Subsystem
 from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.logs import JsonFormatter, TextFormatter
 from dunnart.server import Attempt, AuthReply, Deny
-from tests.runtime.driver import PASSWORD, USER, Serving, eventually, serving
+from tests.runtime.driver import PASSWORD, USER, Client, Serving, eventually, serving
 
 EVIL = "\x1b[2J\r\nAccepted password for root from 192.0.2.1 port 1 ssh2\n\x9b31m\u202e\0"
 
@@ -108,16 +109,25 @@ class _Nobody:
         return Deny("no such user here", unknown_user=True)
 
 
+def _was_refused(client: Client) -> bool:
+    return any(isinstance(event, AuthRefused) for event in client.events)
+
+
 async def test_unknown_users_are_named_so_and_penalised(caplog: pytest.LogCaptureFixture) -> None:
     """As sshd does, for fail2ban's filter and PerSourcePenalties; the client sees no difference (THREATS R15, R18)."""
     caplog.set_level(logging.INFO, "dunnart")
     admission = Admission(startups=StartupLimit(), per_source=0, random=lambda: 0.5)
     async with serving(authenticators=(_Nobody(),), admission=admission) as server:
-        stranger = server.begin(password="a secret guess")
-        await stranger.until(lambda: any(isinstance(event, AuthRefused) for event in stranger.events))
-        stranger.engine.disconnect("bye")
-        stranger.move()
-        await eventually(lambda: server.server.connections == 0)
+        for says in (True, False):
+            stranger = server.begin(password="a secret guess")
+            await stranger.until(partial(_was_refused, stranger))
+            if says:
+                stranger.engine.disconnect("bye")
+                stranger.move()
+            else:
+                stranger.close()
+            await eventually(lambda: server.server.connections == 0)
     assert any(line.startswith(f"Invalid user {USER} from 127.0.0.1 port ") for line in caplog.messages)
     assert any(line.startswith(f"Failed password for invalid user {USER} from") for line in caplog.messages)
-    assert admission.counters["penalty_invalid_user"] == 1
+    assert any(line.startswith(f"Connection closed by invalid user {USER} 127.0.0.1 port ") for line in caplog.messages)
+    assert admission.counters["penalty_invalid_user"] == 2

@@ -257,7 +257,8 @@ class ServerConnection:
             report(_TRANSPORT, level, self, "Unable to negotiate with %s port %d: %s", address or "UNKNOWN", port,
                    clean(str(event.error)))  # fmt: skip
         elif event.error is not None and event.reason_code == _TOO_MANY_FAILURES:
-            report(_AUTH, level, self, "%s", logs.too_many_failures(self.user, address, port))
+            report(_AUTH, level, self, "%s", logs.too_many_failures(
+                self.user, address, port, invalid=self._unknown_user))  # fmt: skip
         elif event.error is not None:
             report(logger, level, self, "disconnected from %s port %d: %s (%s)", address or "UNKNOWN", port,
                    clean(str(event.error)), type(event.error).__name__)  # fmt: skip
@@ -268,18 +269,23 @@ class ServerConnection:
             report(_AUTH, level, self, "%s", logs.no_identification(address, port))
         else:
             how: Any = "Connection closed" if event.by_peer else "Disconnected"
-            report(logger, level, self, "%s", logs.ended(address, port, how=how, user=self.user, before_login=before))
+            report(logger, level, self, "%s", logs.ended(
+                address, port, how=how, user=self.user, invalid=self._unknown_user, before_login=before))  # fmt: skip
         if event.error is not None:
             self.server.count(f"disconnect_{type(event.error).__name__}")
         if before:
             self.server.login_failed(self, self._outcome(event))
+
+    @property
+    def _unknown_user(self) -> bool:
+        return self._login is not None and self._login.unknown_user
 
     def _outcome(self, event: ConnectionEnded) -> Outcome:
         if self._crashed:
             return Outcome.CRASH
         if isinstance(event.error, LoginTimeout):
             return Outcome.GRACE_EXCEEDED
-        if self._login is not None and self._login.unknown_user:
+        if self._unknown_user:
             return Outcome.INVALID_USER
         if self.pump.engine.auth_failures:
             return Outcome.AUTH_FAILURE
