@@ -357,6 +357,8 @@ class _Blame:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ConfigError) and self._use.plugin == AUTHORIZED_KEYS and error.key == "authorities":
+            raise self._source.error(str(error).replace("authorities: ", "", 1), "trusted_user_ca_keys") from error
         if isinstance(error, ConfigError) and error.key in self._options:
             message = str(error).removeprefix(f"{error.key}: ")
             raise self._source.error(message, "plugin", f"{self._use.plugin}.{error.key}") from error

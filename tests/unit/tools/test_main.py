@@ -69,6 +69,10 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             'authenticators = ["one-time-password"]\ntrusted_user_ca_keys = ["/nowhere"]\n',
             ":2: trusted_user_ca_keys: it is not asked: authenticators names no authorized-keys",
         ),
+        (
+            'trusted_user_ca_keys = ["/nowhere"]\n',
+            ":1: trusted_user_ca_keys: /nowhere: cannot be read: No such file or directory\n",
+        ),
     ],
 )
 def test_check_finds_what_is_missing(text: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
