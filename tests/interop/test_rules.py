@@ -103,7 +103,7 @@ def test_who_is_not_listed_is_refused_and_the_log_says_why(
     done = run(server)
     assert (done.returncode, done.stdout) == (255, "")
     assert "Permission denied (publickey)" in done.stderr
-    assert reason in server.log
+    assert server.logs(reason)
     assert reason not in done.stderr
 
 
