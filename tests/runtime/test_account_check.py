@@ -10,7 +10,6 @@ from tests.runtime.driver import PASSWORD, USER, eventually
 from tests.runtime.test_methods_of_users import ANSWERS, tried
 from tests.runtime.test_placements import every_placement, placed
 from tests.runtime.test_rights import Granting
-from tests.security.test_hostile_worker import HASH as EXCHANGE
 from tests.security.test_hostile_worker import STRANGER, Asking, sign, signed
 
 
@@ -56,7 +55,7 @@ async def test_it_keeps_out_who_has_proved_who_he_is(where: tuple[str, int]) -> 
 async def test_a_key_is_asked_about_only_with_its_signature_and_no_process_goes_round_it() -> None:
     check = LastWord(Deny())
     worker = Asking(account=check)
-    await worker.ask(sign(EXCHANGE))
+    await worker.ask(sign())
     assert await worker.offers(signed(STRANGER)) == 0
     assert check.asked == []
     assert await worker.offers(signed()) == 0
@@ -68,7 +67,7 @@ async def test_a_key_is_asked_about_only_with_its_signature_and_no_process_goes_
 async def test_a_processs_word_does_not_end_a_chain() -> None:
     check = LastWord()
     worker = Asking(account=check, methods=["publickey,password"])
-    await worker.ask(sign(EXCHANGE))
+    await worker.ask(sign())
     assert await worker.offers(signed()) == 1
     assert check.asked == []
     assert await worker.offers(PasswordCredential(PASSWORD)) == 1
