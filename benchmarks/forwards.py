@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from benchmarks.clients import TIMEOUT_SECONDS, ClientError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.peers import Running
 
 _CHUNK = bytes(MIB)
+_AT_ONCE = 8
 
 
 class _Destination:
@@ -136,6 +138,12 @@ def _connections(bench: Bench, servers: list[Running], kind: str, destination: i
             bench.add(f"forward.-{kind} connections.per second", server.name, count / (time.monotonic() - start))
             bench.add(f"forward.-{kind} connections.CPU-ms", server.name,
                       (server.cpu_seconds() - before) / count * 1000)  # fmt: skip
+            start = time.monotonic()
+            with ThreadPoolExecutor(_AT_ONCE) as callers:
+                for done in [callers.submit(_once, port) for _ in range(count)]:
+                    done.result()
+            bench.add(f"forward.-{kind} connections.per second, {_AT_ONCE} at once", server.name,
+                      count / (time.monotonic() - start))  # fmt: skip
             time.sleep(0.5)
             bench.add(f"forward.-{kind} connections.descriptors left", server.name, _descriptors(server) - descriptors)
             bench.add(f"forward.-{kind} connections.KiB left", server.name, (server.pss_bytes() - bytes_before) / KIB)

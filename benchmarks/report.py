@@ -70,7 +70,10 @@ TARGETS += [
         Target(f"forward.{kind} {direction}.MB/s", least=1.0), Target(f"forward.{kind} {direction}.CPU-s/GB", most=0.9),
     )
 ]  # fmt: skip
-TARGETS += [Target(f"forward.{kind} connections.per second", least=500, absolute=True) for kind in ("-L", "-R")]
+TARGETS += [
+    Target(f"forward.{kind} connections.per second{how}", least=500, absolute=True)
+    for kind in ("-L", "-R") for how in ("", ", 8 at once")
+]  # fmt: skip
 TARGETS += [Target(f"files.2000 of 4 KiB {direction}.seconds", most=1.5) for direction in ("up", "down")]
 TARGETS += [
     Target("weight.0 sessions.pss MB", most=20, absolute=True),
