@@ -5,7 +5,7 @@
     control loop Host ◄── Conversation ◄── Link ──────────────►  worker 1 …
                  sessions' sockets, pipes and ptys are handed over and go straight to the application or its programs
 
-`placement` keeps the processes, `process` is the life of one of them, `conversation` answers what it asks. On the other
-side `worker` is what runs there, and `remote` asks. Both talk in `frames` over a `link`; `decisions` puts logins into
-frames and back.
+`placement` keeps the processes, `process` is the life of one of them, `conversation` answers what it asks, about
+`connections`. On the other side `worker` is what runs there, and `remote` asks. Both talk in `frames` over a `link`;
+`decisions` puts logins into frames and back.
 """

@@ -18,8 +18,6 @@ from dunnart.keys.rights import Rights
 from dunnart.protocol.questions import Allow, AuthReply, Deny, GssapiKeyExchange, Refusal, SignQuestion
 from dunnart.protocol.requests import (
     BreakRequest,
-    ExitSignal,
-    ExitStatus,
     PtyRequest,
     SignalRequest,
     WindowChange,
@@ -31,6 +29,7 @@ from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, Ses
 from dunnart.server.forwarding import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
+from dunnart.server.processes.connections import ChannelHandle, ConnectionHandle, KnownConnection, send
 from dunnart.server.processes.link import Link
 from dunnart.server.processes.order import cookie
 from dunnart.server.processes.verified import Terms, Verified, check_address
@@ -39,11 +38,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dunnart.runtime.streams import Streams
     from dunnart.server.authentication import Attempt
     from dunnart.server.forwarding import Tunnel
     from dunnart.server.host import Host
-    from dunnart.server.raw import RawSession
 
 _LOG = logging.getLogger("dunnart.server")
 _KINDS = ("shell", "exec", "subsystem")
@@ -60,38 +57,6 @@ class _Whose(NamedTuple):
     id: int
     user: str
     peer: str
-
-
-class _Connection:
-    """A connection that the process has spoken of.
-
-    Attributes:
-        verified: what was seen of it here.
-        facts: once a user is in.
-        sessions: those that run, by channel.
-        openings: channels that may be opened, but are not yet.
-        wanted: those of them that the client was asked for.
-        prepared: sessions for which requests were answered, with the variables that this gave them.
-        gone: it is over.
-    """
-
-    __slots__ = ("facts", "gone", "openings", "prepared", "sessions", "verified", "wanted")
-
-    def __init__(self, verified: Verified) -> None:
-        self.verified = verified
-        self.facts: ConnectionFacts | None = None
-        self.sessions: dict[int, RawSession] = {}
-        self.openings: set[int] = set()
-        self.wanted: set[int] = set()
-        self.prepared: dict[int, dict[str, str]] = {}
-        self.gone = False
-
-    @property
-    def whose(self) -> ConnectionFacts:
-        """Who has logged in."""
-        if self.facts is None:
-            raise DecodeError("nobody has logged in on this connection")
-        return self.facts
 
 
 class Conversation:
@@ -116,7 +81,7 @@ class Conversation:
         self._lost = lost
         self._calls: dict[int, asyncio.Future[Any]] = {0: host.loop.create_future()}
         self._next_token = 1
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, KnownConnection] = {}
         self._questions: set[asyncio.Task[None]] = set()
         self._most_connections = _most_connections()
         self._terms = Terms.of(host.config, host.config.decided_elsewhere)
@@ -174,7 +139,7 @@ class Conversation:
         self._next_number += self._host.config.workers * (1 + len(connections))
         self._lost()
 
-    def _forget(self, number: int, connection: _Connection) -> None:
+    def _forget(self, number: int, connection: KnownConnection) -> None:
         connection.gone = True
         for session in tuple(connection.sessions.values()):
             session.hung_up()
@@ -195,7 +160,7 @@ class Conversation:
             raise DecodeError(f"a protocol process does not send {type(frame).__name__}")
         handler(self, frame)
 
-    def _known(self, number: int) -> _Connection:
+    def _known(self, number: int) -> KnownConnection:
         connection = self._connections.get(number)
         if connection is None:
             raise DecodeError(f"there is no connection {number}")
@@ -208,7 +173,7 @@ class Conversation:
         if len(self._connections) >= self._most_connections:
             raise DecodeError("more connections than a process can have")
         verified = Verified(self._terms, cookie(self._cookies, frame.connection), self._host.loop.time())
-        self._connections[frame.connection] = _Connection(verified)
+        self._connections[frame.connection] = KnownConnection(verified)
         self._next_number += self._host.config.workers
 
     def _gone(self, frame: frames.Gone) -> None:
@@ -290,11 +255,11 @@ class Conversation:
             variables, terminal, frame.opening,
         )  # fmt: skip
         key = (frame.connection, frame.channel)
-        session = self._host.session(facts, _Channel(self._link, key))
+        session = self._host.session(facts, ChannelHandle(self._link, key))
         connection.sessions[frame.channel] = session
         self._host.begin(session, lambda yes: self.send(frames.Begun(*key, yes)))
 
-    def _variables(self, frame: frames.SessionAsked, connection: _Connection) -> dict[str, str]:
+    def _variables(self, frame: frames.SessionAsked, connection: KnownConnection) -> dict[str, str]:
         """The session's variables: those that a client may set, and those that its requests were answered with."""
         texts = frames.split_texts(frame.environment)
         variables = dict(zip(texts[::2], texts[1::2], strict=False))
@@ -345,7 +310,7 @@ class Conversation:
     def _answer(self, make: Callable[[], frames.Frame], instead: frames.Frame, tunnel: Tunnel | None = None) -> None:
         """Send an answer; if the application's is none, another in its place: who asked must not wait for ever."""
         try:
-            _send(self._link, make(), tunnel)
+            send(self._link, make(), tunnel)
         except Exception as error:  # noqa: BLE001 - whatever the application has answered
             self._host.counters["failures"] += 1
             _LOG.error("an answer cannot be told: %r", error)
@@ -373,7 +338,9 @@ class Conversation:
         candidate = Candidate(frame.user, peer, local, frame.connection)
         self._ask(self._find_methods(frame, candidate, connection))
 
-    async def _find_methods(self, frame: frames.MethodsAsked, candidate: Candidate, connection: _Connection) -> None:
+    async def _find_methods(
+        self, frame: frames.MethodsAsked, candidate: Candidate, connection: KnownConnection
+    ) -> None:
         chains: tuple[str, ...] = ()
         try:
             chains = await self._host.methods(candidate)
@@ -395,7 +362,7 @@ class Conversation:
         else:
             self._ask(self._authenticate(frame, attempt, connection))
 
-    async def _authenticate(self, frame: frames.AuthAsked, attempt: Attempt, connection: _Connection) -> None:
+    async def _authenticate(self, frame: frames.AuthAsked, attempt: Attempt, connection: KnownConnection) -> None:
         reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
         try:
             reply = await self._host.authenticate(attempt)
@@ -407,7 +374,7 @@ class Conversation:
             self._answer(lambda: self._decided(frame, attempt, reply, connection), instead)
 
     def _decided(
-        self, frame: frames.AuthAsked, attempt: Attempt, reply: AuthReply, connection: _Connection
+        self, frame: frames.AuthAsked, attempt: Attempt, reply: AuthReply, connection: KnownConnection
     ) -> frames.AuthAnswered:
         return decisions.answered(frame.token, *connection.verified.decided(attempt, reply))
 
@@ -433,7 +400,7 @@ class Conversation:
         asked = Asked(connection.whose, frame.channel_type, frame.data)
         self._ask(self._open(frame, asked, connection))
 
-    async def _open(self, frame: frames.OpenAsked, asked: Asked, connection: _Connection) -> None:
+    async def _open(self, frame: frames.OpenAsked, asked: Asked, connection: KnownConnection) -> None:
         failed = Refusal(Refusal.CONNECT_FAILED, "the server cannot open this channel")
         reply: Opening | Refusal = failed
         try:
@@ -459,8 +426,8 @@ class Conversation:
                 tunnel,
             )
 
-    def _control(self, number: int, connection: _Connection) -> _Control:
-        return _Control(self._host, self._link, number, connection)
+    def _control(self, number: int, connection: KnownConnection) -> ConnectionHandle:
+        return ConnectionHandle(self._host, self._link, number, connection)
 
     def _settled(self, frame: frames.Settled) -> None:
         connection = self._known(frame.connection)
@@ -482,7 +449,7 @@ class Conversation:
         connection.prepared.setdefault(frame.channel, {})
         self._ask(self._prepare(frame, asked, connection))
 
-    async def _prepare(self, frame: frames.PrepareAsked, asked: Asked, connection: _Connection) -> None:
+    async def _prepare(self, frame: frames.PrepareAsked, asked: Asked, connection: KnownConnection) -> None:
         variables: Mapping[str, str] | None = None
         try:
             if frame.channel in connection.prepared:  # else it is gone already
@@ -509,7 +476,7 @@ class Conversation:
             raise DecodeError("a request of no name")
         self._ask(self._request(frame, Asked(whose, frame.name, frame.data), connection))
 
-    async def _request(self, frame: frames.RequestAsked, asked: Asked, connection: _Connection) -> None:
+    async def _request(self, frame: frames.RequestAsked, asked: Asked, connection: KnownConnection) -> None:
         answer: bool | bytes = False
         try:
             answer = await self._host.answer(asked, self._control(frame.connection, connection))
@@ -560,59 +527,3 @@ def _most_connections() -> int:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(soft + _CLOSING, _MOST_CONNECTIONS)
-
-
-class _Control:
-    """A connection in the process, for plug-ins: a `ConnectionControl`."""
-
-    def __init__(self, host: Host, link: Link, number: int, connection: _Connection) -> None:
-        self._host = host
-        self._link = link
-        self._number = number
-        self._connection = connection
-
-    @property
-    def gone(self) -> bool:
-        """The connection is over."""
-        return self._connection.gone
-
-    def open_channel(self, channel_type: str, data: bytes, opening: Opening) -> None:
-        """Ask the client for a channel."""
-        number, detail, tunnel = opening
-        if len(self._connection.openings | self._connection.wanted) >= self._host.config.limits.channels:
-            self._host.settled(self._number, number, Refusal(Refusal.RESOURCE_SHORTAGE, "too many channels"))
-            return
-        self._connection.wanted.add(number)
-        if tunnel is None:
-            self._connection.openings.add(number)
-        _send(
-            self._link,
-            frames.OpenWanted(self._number, channel_type, number, detail, tunnel is not None, data),
-            tunnel,
-        )
-
-
-class _Channel:
-    """A channel in the process, for the session that serves it: a `ChannelControl`."""
-
-    def __init__(self, link: Link, key: tuple[int, int]) -> None:
-        self._link = link
-        self._key = key
-
-    def attach(self, streams: Streams) -> None:
-        """Join the channel with descriptors."""
-        frame = frames.Attach(*self._key, streams.terminal is not None, streams.typed)
-        self._link.send(frame, streams.detach())
-
-    def add_stderr(self, fd: int) -> None:
-        """Join the channel's stderr with a descriptor."""
-        self._link.send(frames.AddStderr(*self._key), (fd,))
-
-    def end(self, how: ExitStatus | ExitSignal, text: str = "") -> None:
-        """Close the channel once all output is sent."""
-        status, signal = (how.status, "") if isinstance(how, ExitStatus) else (0, how.signal)
-        self._link.send(frames.End(*self._key, status, signal, text))
-
-
-def _send(link: Link, frame: frames.Frame, tunnel: Tunnel | None) -> None:
-    link.send(frame, () if tunnel is None else (tunnel.detach().detach(),))
