@@ -57,6 +57,16 @@ def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> bool:
     return True
 
 
+def terminal_of(session: Callable[[], str]) -> str:
+    """What a session says of its terminal, in the form of ``stat -c '%U %G %a'``.
+
+    Another test's sshd or Dropbear may make it root's with mode 666, which nothing of ours does: they give a terminal
+    back by its name, when its number is another session's already. Then the session is held again.
+    """
+    said = (session().strip() for _ in range(5))
+    return next(line for line in said if line != "root root 666")
+
+
 def free_port() -> int:
     """One that nobody listens at now, for servers that cannot choose for themselves; never the same again.
 

@@ -18,7 +18,17 @@ from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
 from tests.interop.pam_services import needs_pam
 from tests.interop.pam_services import program as script
-from tests.interop.support import SECONDS, Keys, Served, answering, eventually, free_port, program, write_key
+from tests.interop.support import (
+    SECONDS,
+    Keys,
+    Served,
+    answering,
+    eventually,
+    free_port,
+    program,
+    terminal_of,
+    write_key,
+)
 
 pytestmark = needs_pam
 PASSWORD = "correct horse"
@@ -161,8 +171,12 @@ def test_pam_has_the_last_word_on_keys(start: Serve, services: Path, user: str) 
     # On a terminal what modules say is shown, and the terminal is the user's.
     done = log_in(server, user, "", typed=b"exit\n")
     assert done.stdout.count(f"Mind the gap, {user}.\r\n".encode()) == 1, done.stdout
-    done = log_in(server, user, "stat -c '%U %G %a' $(tty); kill -KILL $$", typed=b"")
-    assert done.stdout == f"{user} tty 620\r\n".encode()
+
+    def on_a_terminal() -> str:
+        return log_in(server, user, "stat -c '%U %G %a' $(tty)", typed=b"").stdout.decode()
+
+    assert terminal_of(on_a_terminal) == f"{user} tty 620"
+    done = log_in(server, user, "kill -KILL $$", typed=b"")
     assert done.returncode == 255  # a signal has no status
     # Files are served within the session too, and who hangs up is followed by what still runs.
     line, env = OpenSsh().command(server, "-o", f"User={user}")

@@ -119,13 +119,19 @@ def test_dynamic_the_other_way_round(server: Served) -> None:
 
 
 def test_standard_input_and_output(server: Served) -> None:
+    ended = "ended after"
+    before = server.log.count(ended)
     with echoing() as echo:
         line, env = OpenSsh().command(server, "-W", f"127.0.0.1:{echo.port}")
         done = subprocess.run(line, env=env, input=DATA, capture_output=True, timeout=SECONDS, check=False)
         assert done.stdout == DATA + b"bye"
         line, env = Dropbear().command(server, "-B", f"127.0.0.1:{echo.port}")
-        done = subprocess.run(line, env=env, input=DATA, capture_output=True, timeout=SECONDS, check=False)
-        assert done.stdout == DATA + b"bye"
+        try:
+            came = subprocess.run(line, env=env, input=DATA, capture_output=True, timeout=SECONDS, check=False).stdout
+        except subprocess.TimeoutExpired as waiting:  # it may stay when the channel has ended, whosever the server
+            came = waiting.stdout or b""
+        assert came == DATA + b"bye"
+        assert server.logs(ended, before + 2)
 
 
 def configuration(server: Served, folder: Path, **more: str) -> str:

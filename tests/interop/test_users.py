@@ -10,7 +10,7 @@ import pytest
 
 from tests.interop.clients import OpenSsh
 from tests.interop.conftest import Serve
-from tests.interop.support import SECONDS, Served
+from tests.interop.support import SECONDS, Served, terminal_of
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve other users")
 OTHERS = [name for name in ("nobody", "daemon", "games") if any(name == entry.pw_name for entry in pwd.getpwall())]
@@ -42,11 +42,10 @@ def test_another_user(start: Serve, user: str) -> None:
 @needs_root
 @pytest.mark.parametrize("user", OTHERS)
 def test_another_user_owns_the_terminal(start: Serve, user: str) -> None:
-    done = log_in(start(shell="/bin/sh"), user, "stat -c '%U %a' $(tty); echo >/dev/tty ok", terminal=True)
-    assert done.returncode == 0
-    owner, mode = done.stdout.splitlines()[0].split()
-    assert (owner, mode) in {(user, "620"), (user, "600")}
-    assert "ok" in done.stdout
+    server = start(shell="/bin/sh")
+    assert log_in(server, user, "echo >/dev/tty ok", terminal=True).stdout == "ok\n"
+    said = terminal_of(lambda: log_in(server, user, "stat -c '%U %G %a' $(tty)", terminal=True).stdout)
+    assert said == f"{user} tty 620"
 
 
 @needs_root
