@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import logging
 import os
 import resource
 import signal
@@ -45,6 +46,12 @@ KINDS = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def silent(caplog: pytest.LogCaptureFixture) -> None:
+    """No log: pytest keeps a test's records, and each knows its connection."""
+    caplog.set_level(logging.CRITICAL, "dunnart")
+
+
 def objects() -> Counter[str]:
     """How many objects there are of the kinds that a connection is made of."""
     gc.collect()
@@ -78,6 +85,7 @@ async def _comes_and_goes(client: Client, number: int) -> None:
         client.close()
 
 
+@pytest.mark.usefixtures("silent")
 async def test_two_hundred_connections_leave_nothing() -> None:
     async def stream(session: Session) -> None:
         while data := await session.read():
@@ -120,6 +128,7 @@ async def test_two_hundred_connections_leave_nothing() -> None:
         assert server.server.counters["failures"] == 0
 
 
+@pytest.mark.usefixtures("silent")
 async def test_a_hundred_sessions_of_one_connection_leave_nothing() -> None:
     async with serving() as server:
         client = await server.login()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import syslog
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,7 @@ import pytest
 from dunnart.errors import ConfigError
 from dunnart.runtime import log_places, logs
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    for each in root.handlers:
-        if each not in before[0]:
-            each.close()
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+pytestmark = pytest.mark.usefixtures("restored")
 
 
 class Context:

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,22 +24,6 @@ class Connection(NamedTuple):
     id: int = 17
     user: str = "alice"
     peer: str = "192.0.2.1:50022"
-
-
-@pytest.fixture
-def restored() -> Iterator[None]:
-    """Undo what `setup` does to the process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
-    source = logging._srcfile
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, value in {**switches, "logAsyncioTasks": True, "_srcfile": source}.items():
-        setattr(logging, name, value)
-    for part in ("dunnart", *(f"dunnart.{part}" for part in logs.PARTS)):
-        logging.getLogger(part).setLevel(logging.NOTSET)
 
 
 @given(st.one_of(st.text(max_size=400), st.binary(max_size=900)), st.booleans())
