@@ -83,9 +83,10 @@ def configuration() -> str:
 
 Every option has one name: in the TOML file that `--config FILE` names, as a flag (with dashes), and in the API. Flags
 override the file. `dunnart config` prints the effective configuration, `dunnart config --check --config FILE` only says
-what is wrong; the exit status is then 2. It makes the plug-ins, which read their files, and reads the host keys that
-`host_key` names; so run it as who runs the server. It makes no host keys, and does not try whether `listen` can be
-listened on; an audit log that is not there it makes.
+what is wrong and would stop the start; the exit status is then 2. It makes the plug-ins, which read their files, and
+reads the host keys; as root it looks for `unprivileged_user` and at `empty_folder`, too: so run it as who runs the
+server. It makes no host keys, folders or log, and does not try whether `listen` can be listened on; an audit log that
+is not there it makes.
 
 ```toml
 listen = ["127.0.0.1:2222", "[::1]:2222"]

@@ -210,14 +210,23 @@ def _understood(console: Console, line: bytes) -> list[str]:
     return words
 
 
-def _listen(path: str) -> socket.socket:
+def check_path(path: str) -> None:
+    """See that the socket can be where a configuration has it, but for another server that is there.
+
+    Raises:
+        ConfigError: the path is too long, or others can write to its folder.
+    """
     try:
-        address = listen_address(f"unix:{path}")
+        listen_address(f"unix:{path}")
     except ValueError as error:
         raise ConfigError(str(error), key=_OPTION) from error
     _check_folder(os.path.dirname(path))
+
+
+def _listen(path: str) -> socket.socket:
+    check_path(path)
     try:
-        listener = listen(ListenAddress("", 0, address.path))[0]
+        listener = listen(ListenAddress("", 0, path))[0]
     except ConfigError as error:
         said = str(error).removeprefix("listen: ")
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
+from dunnart.daemon.unmade import could_make_folder, is_missing
 from dunnart.errors import ConfigError
 from dunnart.keys.files import read_certificate, read_or_make_private_key, read_private_key
 from dunnart.keys.private import PrivateKey
@@ -37,13 +38,16 @@ def default_state_folder() -> str:
         return os.path.join(base, "dunnart")
 
 
-def load_host_keys(files: Sequence[str], kinds: Sequence[str], state_folder: str = "") -> tuple[PrivateKey, ...]:
+def load_host_keys(
+    files: Sequence[str], kinds: Sequence[str], state_folder: str = "", *, make: bool = True
+) -> tuple[PrivateKey, ...]:
     """Read the host keys.
 
     Args:
         files: key files; each must exist.
         kinds: if there are no files: which keys of the state folder; a missing one is made.
         state_folder: "" for the platform's.
+        make: make what is missing there. If not, a key that no file holds stands for it.
 
     Raises:
         ConfigError: a file or the folder is missing, damaged, open to others, or cannot be used.
@@ -53,13 +57,23 @@ def load_host_keys(files: Sequence[str], kinds: Sequence[str], state_folder: str
     if not kinds:
         raise ConfigError("neither host_key nor host_key_types names a key", key="host_key_types")
     folder = state_folder or default_state_folder()
-    prepare_folder(folder)
+    prepare_folder(folder, make=make)
     return tuple(
-        read_or_make_private_key(
-            os.path.join(folder, f"ssh_host_{kind}_key"), cast("Literal['ed25519', 'rsa', 'ecdsa']", kind)
+        _host_key(
+            os.path.join(folder, f"ssh_host_{kind}_key"), cast("Literal['ed25519', 'rsa', 'ecdsa']", kind), make=make
         )
         for kind in kinds
     )
+
+
+def _host_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"], *, make: bool) -> PrivateKey:
+    if make or not is_missing(path):
+        return read_or_make_private_key(path, kind)
+    try:
+        could_make_folder(os.path.dirname(path))
+    except OSError as error:
+        raise ConfigError(f"the key cannot be made: {error.strerror}", path=path) from error
+    return PrivateKey.generate(kind)
 
 
 def load_host_certificates(files: Sequence[str], keys: Sequence[PrivateKey]) -> tuple[Certificate, ...]:
@@ -82,16 +96,24 @@ def load_host_certificates(files: Sequence[str], keys: Sequence[PrivateKey]) -> 
     return tuple(certificates)
 
 
-def prepare_folder(folder: str) -> None:
+def prepare_folder(folder: str, *, make: bool = True) -> None:
     """Make the state folder with mode 700, or check one that exists: who can write there can exchange the host key.
+
+    Args:
+        folder: its path.
+        make: else one that is missing is left so, but it is seen that it could be made.
 
     Raises:
         ConfigError: it cannot be made, or others can write to it.
     """
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
+        if make:
+            os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+        elif is_missing(folder):
+            could_make_folder(folder)
+            return
         found = os.stat(folder)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", path=folder, key="state_folder") from error

@@ -46,12 +46,13 @@ class Prepared:
     banner: str = ""
 
 
-def prepare(config: ServeConfig, before: Prepared | None = None) -> Prepared:
+def prepare(config: ServeConfig, before: Prepared | None = None, *, make: bool = True) -> Prepared:
     """Read and make everything that the server needs before it listens.
 
     Args:
         config: the configuration.
         before: what a server that runs has; its password for this run, and what it knows of clients, stay.
+        make: make host keys that are missing in the state folder.
 
     Raises:
         ConfigError: something configured cannot be used.
@@ -59,7 +60,7 @@ def prepare(config: ServeConfig, before: Prepared | None = None) -> Prepared:
     if not config.listen:
         raise ConfigError("there is no address to listen on", key="listen")
     algorithms = rules.algorithms_of_all(config)
-    host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder)
+    host_keys = load_host_keys(config.host_key, config.host_key_types, config.state_folder, make=make)
     for key in host_keys:
         if 0 < key.public.rsa_bits < config.required_rsa_size:
             raise config.source.error(f"a host key has {key.public.rsa_bits} bits", "required_rsa_size")
@@ -112,29 +113,6 @@ def read_banner(config: ServeConfig) -> str:
         return read_regular(config.banner, _LARGEST_BANNER)[1].decode(errors="replace")
     except OSError as error:
         raise config.source.error(f"cannot be read: {error.strerror}", "banner") from error
-
-
-def check(config: ServeConfig) -> None:
-    """Find what is wrong with a configuration before it is served: make its plug-ins, and read the keys it names.
-
-    No key is made and no address listened on. An audit log that is not there is made, as the server would.
-
-    Raises:
-        ConfigError: something configured cannot be used.
-    """
-    from dunnart.daemon.running import described
-    from dunnart.keys.private import PrivateKey
-    from dunnart.server import ServerConfig
-
-    host_keys = load_host_keys(config.host_key, ()) if config.host_key else ()
-    certificates = load_host_certificates(config.host_certificate, host_keys) if host_keys else ()
-    user = this_user().name
-    password, way_in = _way_in(config, root=sys.platform != "win32" and os.geteuid() == 0)
-    prepared = Prepared(
-        config, rules.algorithms_of_all(config), host_keys or (PrivateKey.generate("ed25519"),), certificates,
-        _admission(config), user, password, way_in, plugins.make(config, user, password), read_banner(config),
-    )  # fmt: skip
-    ServerConfig(**described(prepared, config.listen))
 
 
 def _way_in(config: ServeConfig, *, root: bool) -> tuple[str | None, bool]:

@@ -38,11 +38,11 @@ def separate(config: ServeConfig) -> Separation | None:
     from dunnart.daemon.confinement import Confinement
     from dunnart.server.processes.separation import Separation
 
-    uid, gid, user = _user(config.unprivileged_user)
+    uid, gid, user = worker_user(config.unprivileged_user)
     folder = ""
     if config.sandbox:
         folder = config.empty_folder
-        _prepare(folder)
+        prepare_empty_folder(folder)
     confinement = Confinement(user, uid, gid, folder)
     _load(config)
     return Separation.begin(
@@ -65,7 +65,12 @@ def _load(config: ServeConfig) -> None:
     have_found()
 
 
-def _user(name: str) -> tuple[int, int, str]:
+def worker_user(name: str) -> tuple[int, int, str]:
+    """Give number, group and name of the user whom workers run as; `name`: as the configuration has it.
+
+    Raises:
+        ConfigError: there is nobody, or it is root.
+    """
     import pwd
 
     for each in (name,) if name else USERS:
@@ -79,7 +84,12 @@ def _user(name: str) -> tuple[int, int, str]:
     raise ConfigError(f"there is no user {name or ', '.join(USERS)}", key="unprivileged_user")
 
 
-def _prepare(folder: str) -> None:
+def prepare_empty_folder(folder: str) -> None:
+    """Make the folder that workers are locked in, or see that nobody else can put something into the one there is.
+
+    Raises:
+        ConfigError: it cannot be made, or is not empty and root's alone.
+    """
     try:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         found = os.stat(folder)

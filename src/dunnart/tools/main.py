@@ -161,7 +161,7 @@ def config(arguments: Sequence[str]) -> int:
 
         configuration = effective(configuration, login)
     if check:
-        from dunnart.daemon.preparing import check as check_all
+        from dunnart.daemon.checking import check as check_all
 
         check_all(configuration)
         print("the configuration is good")

@@ -193,9 +193,11 @@ def _serve_or_test(flags: Flags, handed: Handed | None) -> int:
     if flags.report:
         return _report(flags, directives)
     if flags.test:
-        from dunnart.daemon.preparing import check
+        from dataclasses import replace
 
-        check(config)
+        from dunnart.daemon.checking import check
+
+        check(replace(config, pid_file=""))  # sshd's -t does not look where that would be
         return 0
     return _serve(config, flags, handed)
 

@@ -102,7 +102,7 @@ def test_root_with_no_login_gets_no_password(
     config: ServeConfig, monkeypatch: pytest.MonkeyPatch, permit: str, made: bool
 ) -> None:
     monkeypatch.setattr(preparing, "anyone_has_key", lambda _patterns, **_: False)
-    monkeypatch.setattr(preparing, "load_host_keys", lambda *_: (PrivateKey.generate("ed25519"),))
+    monkeypatch.setattr(preparing, "load_host_keys", lambda *_, **__: (PrivateKey.generate("ed25519"),))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert (prepare(replace(config, permit_root_login=permit)).one_time_password is not None) is made
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
