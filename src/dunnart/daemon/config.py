@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
 
 _SUBSYSTEMS = {"sftp": "sftp"}
+_MOST_WORKERS = 256  # a slip of the finger is not to fork until the memory is gone
 _EDIT = "a,b replaces the profile's list, +a,b adds to it, -a,b* removes from it, ^a,b moves to its front"
 
 
@@ -261,8 +262,9 @@ class ServeConfig:
         "Connections without a login: from BEGIN on RATE % of new ones are refused, rising to all at FULL.",
     )  # fmt: skip
     workers: int = option(
-        1, at_least(1), "COUNT",
-        "Processes that serve the protocol. With one it is served by the main process itself, but not as root.",
+        1, at_least(1, _MOST_WORKERS, "one for each processor is all that they can use"), "COUNT",
+        "Processes that serve the protocol, at most 256. With one it is served by the main process itself, but not "
+        "as root.",
     )  # fmt: skip
     unprivileged_user: str = option(
         "", text, "USER",

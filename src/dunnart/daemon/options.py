@@ -142,13 +142,15 @@ def count(value: object) -> int:
     return value
 
 
-def at_least(least: int) -> Reader[int]:
-    """Make a reader of a number of things of which there are some."""
+def at_least(least: int, most: float = math.inf, why: str = "") -> Reader[int]:
+    """Make a reader of a number of things of which there are some; `why` there cannot be more than `most`."""
 
     def read(value: object) -> int:
         number = count(value)
         if number < least:
             raise BadValue(f"{value!r} is less than {least}")
+        if number > most:
+            raise BadValue(f"{value!r} is more than {most}; {why}")
         return number
 
     return read

@@ -283,6 +283,7 @@ def test_flags_and_file_give_a_plugins_options_together(tmp_path: Path) -> None:
         ('max_startups = "10:30"', 1, "max_startups", "not of the form BEGIN:RATE:FULL"),
         ('max_startups = "10:30:5"', 1, "max_startups", "begin must be 1 to full"),
         ("workers = 0", 1, "workers", "0 is less than 1"),
+        ("workers = 257", 1, "workers", "257 is more than 256; one for each processor is all that they can use"),
         ("max_startups_per_source = -1", 1, "max_startups_per_source", "no whole number from 0"),
         ('source_bits = "33:64"', 1, "source_bits", "at most 32"),
         ('penalty_exempt = ["192.0.2.1/24"]', 1, "penalty_exempt", "beyond its prefix"),
