@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dunnart.daemon import rules
 from dunnart.daemon.config import ServeConfig
+from dunnart.daemon.in_vain import in_vain
 from dunnart.daemon.loading import with_matches
 from dunnart.daemon.options import BadValue, field_types, table, unknown_name
 from dunnart.daemon.uses import AUTHORIZED_KEYS, ONE_TIME_PASSWORD, OS_LOGINS, Use, uses
@@ -128,8 +129,6 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
     Raises:
         ConfigError: a plug-in cannot be found, loaded or made, or its options cannot be used.
     """
-    for option in sorted({each for variant in _variants(config) for each in _unheard(variant)}):
-        _LOG.warning('%s does nothing, for audit names nobody to tell; audit = ["log"] writes a log', option)
     made_before: list[_Made] = []
 
     def make_for(variant: ServeConfig) -> Plugins:
@@ -137,22 +136,16 @@ def make(config: ServeConfig, user: str, one_time_password: str | None) -> Plugi
         maker.check()
         return maker.make()
 
-    if not rules.wanted(config):
-        return make_for(config)
-    return rules.ruled(config, _variants(config), make_for)
+    variants = _variants(config)
+    made = rules.ruled(config, variants, make_for) if rules.wanted(config) else make_for(config)
+    for each in in_vain(variants):
+        _LOG.warning("%s", each)
+    return made
 
 
 def _variants(config: ServeConfig) -> list[ServeConfig]:
     """Give the configuration without match tables, and with each of them."""
     return [with_matches(config, []), *(with_matches(config, [match]) for match in config.match)]
-
-
-def _unheard(config: ServeConfig) -> list[str]:
-    """Name what was asked to be told of files, if nobody hears it. Of the default of `events` nothing is said."""
-    return [] if config.audit else [
-        f"plugin.{name}.{option}" for name in ("sftp", "scp") for option in ("digest", "events")
-        if config.plugin.get(name, {}).get(option, False) not in {"off", False}
-    ]  # fmt: skip
 
 
 def _given(config: ServeConfig, user: str, one_time_password: str | None) -> dict[str, dict[str, object]]:

@@ -57,6 +57,7 @@ class _Rule(NamedTuple):
     kind: str
     fits: Callable[[Forward], bool]
     forbids: bool
+    everything: bool
 
 
 @plugin(Options)
@@ -74,6 +75,15 @@ class AllowList:
         return bool(fitting) and not any(rule.forbids for rule in fitting)
 
 
+def allowed(options: Options) -> frozenset[str]:
+    """Give the kinds of forwards of which somebody may have some."""
+    lists = [[_read("rules", rule) for rule in options.rules], *map(_several, options.users.values())]
+    return frozenset(
+        each.kind for rules in lists for each in rules
+        if not each.forbids and not any(rule.forbids and rule.everything and rule.kind == each.kind for rule in rules)
+    )  # fmt: skip
+
+
 def _several(rules: str) -> tuple[_Rule, ...]:
     return tuple(_read("users", rule) for rule in rules.split(";") if rule.strip())
 
@@ -84,11 +94,11 @@ def _read(option: str, rule: str) -> _Rule:
     where = where.strip()
     forbids = rule.strip().startswith("!")
     if kind in _PROGRAMS and not where:
-        return _Rule(kind, lambda _: True, forbids)
+        return _Rule(kind, lambda _: True, forbids, everything=True)
     if kind in _UNIX and where:
         if not where.startswith(("/", "*", "?")):
             raise ValueError(f"{option} holds {rule!r}, whose path is not absolute")
-        return _Rule(kind, lambda forward: fnmatchcase(forward.path, where), forbids)
+        return _Rule(kind, lambda forward: fnmatchcase(forward.path, where), forbids, where == "*")
     host, colon, ports = where.rpartition(":")
     if kind not in _TCP or not colon or not host:
         raise ValueError(
@@ -100,7 +110,7 @@ def _read(option: str, rule: str) -> _Rule:
         is_there = _host(host.removeprefix("[").removesuffix("]").lower())
     except ValueError as error:
         raise ValueError(f"{option} holds {rule!r}: {error}") from None
-    return _Rule(kind, lambda forward: first <= forward.port <= last and is_there(forward), forbids)
+    return _Rule(kind, lambda forward: first <= forward.port <= last and is_there(forward), forbids, where == "*:*")
 
 
 def _ports(option: str, ports: str) -> tuple[int, int]:
