@@ -32,8 +32,9 @@ bench: .venv/installed-dev ## side by side with real servers; ARGS="--quick --on
 soak: .venv/installed-dev ## a day of a small server in ten minutes, as root; ARGS="--hours 6 --minutes 2"
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: .venv/installed-dev ## the documentation, in build/docs/html; a warning is an error
+docs: .venv/installed-dev ## the documentation, in build/docs; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -n -q -d build/docs/doctrees docs build/docs/html
+	$(BIN)/python -m sphinx --fail-on-warning -n -q -b man -d build/docs/doctrees docs build/docs/man
 	@echo build/docs/html/index.html
 
 dist: .venv/installed-dev ## sdist, wheel, one executable file and a Debian package in dist/

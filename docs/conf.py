@@ -29,6 +29,17 @@ html_copy_source = False
 html_show_sphinx = False
 smartquotes = False
 
+man_pages = [
+    ("reference/commands", "dunnart", "SSH server, client, and what belongs to them", "", 1),
+    ("reference/ssh", "dunnart-ssh", "log in at another machine, or run a command there", "", 1),
+    ("reference/transfer-programs", "dunnart-scp", "copy files to and from other machines", "", 1),
+    ("reference/transfer-programs", "dunnart-sftp", "fetch, send and look after files at another machine", "", 1),
+    ("reference/authorized-keys", "dunnart-authorized_keys", "the keys that let a user in", "", 5),
+    ("reference/sshd-config", "dunnart-sshd_config", "what dunnart makes of sshd's configuration", "", 5),
+    ("reference/configuration", "dunnart.toml", "configuration of the SSH server dunnart", "", 5),
+]
+man_make_section_directory = True
+
 # Nothing is fetched, while building or reading: no other projects' indices, no fonts, no scripts.
 myst_heading_anchors = 4
 nitpicky = True
@@ -154,6 +165,43 @@ def outside_the_client(_app: Sphinx, doctree: nodes.document) -> None:
                 node.replace_self(nodes.Text(name))
 
 
+def for_manual(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Make a page one of the manual: lists in the place of tables, which terminals are too narrow for."""
+    if app.builder.name != "man":
+        return
+    for table in list(page.findall(nodes.table)):
+        table.replace_self(as_list(table))
+    for reference in list(page.findall(nodes.reference)):
+        if reference.get("internal"):  # a title, that leads nowhere now
+            reference.replace_self(nodes.emphasis("", reference.astext()))
+    top = next(page.findall(nodes.section))
+    first = top.first_child_matching_class(nodes.section) or len(top)
+    whole = nodes.raw("", ".nr HY 0\n.nh\n.ad l\n", format="manpage")  # names, which are long, get no hyphens
+    top[1:first] = [nodes.section("", nodes.title("", "Description"), whole, *top[1:first])]
+    others = ", ".join(f"{other}({section})" for start, other, _, _, section in man_pages if start != name)
+    explained = [nodes.Text("Titles "), nodes.emphasis("", "like this"), nodes.Text(" are those of the documentation.")]
+    seen = [nodes.paragraph("", others), nodes.paragraph("", "", *explained)]
+    top += nodes.section("", nodes.title("", "See also"), *seen)
+
+
+def as_list(table: nodes.table) -> nodes.definition_list:
+    """Make a table a list: a row's first cell is a term; what has a heading follows what has none, each on a line."""
+    (head,) = table.findall(nodes.thead)
+    (body,) = table.findall(nodes.tbody)
+    headings = [entry.astext() for entry in head.findall(nodes.entry)]
+    made = nodes.definition_list()
+    for row in body:
+        term, *cells = row
+        lines: list[nodes.Node] = []
+        for heading, cell in sorted(zip(headings[1:], cells, strict=True), key=lambda each: each[0] != ""):
+            if cell.astext():
+                label = f"{heading}: " if heading else ""
+                lines += [nodes.raw("", "\n.br\n", format="manpage"), nodes.Text(label), *cell[0].children]
+        text = [nodes.definition("", nodes.paragraph("", "", *lines[1:]))] if lines else []
+        made += nodes.definition_list_item("", nodes.term("", "", *term[0].children), *text)
+    return made
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx's way in."""
     for name in _LAZY:
@@ -164,3 +212,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", process_signature)
     app.connect("missing-reference", public_name)
     app.connect("doctree-read", outside_the_client)
+    app.connect("doctree-resolved", for_manual)

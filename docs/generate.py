@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
 import inspect
+import io
 import re
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
+from unittest import mock
 
 from dunnart.crypto.profiles import PROFILES
+from dunnart.daemon.config import OPTIONS
 from dunnart.daemon.matching import MAY_MATCH
 from dunnart.daemon.plugins import registry
 from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, KEYWORDS
@@ -18,8 +23,15 @@ from dunnart.daemon.writing import option_table, toml
 from dunnart.protocol.limits import Limits
 from dunnart.runtime.admission import Penalties
 from dunnart.server.plugins import Found, options_of
+from dunnart.tools.main import USAGE
+from dunnart.tools.main import main as run
 
 DOCS = Path(__file__).parent
+_DESCRIBED = (
+    "config", "config import", "plugins", "status", "top", "authorized-keys check", "keygen", "passwd", "totp", "sshd",
+    "sftp-server", "dropbear", "dropbearkey", "dropbearconvert",
+)  # fmt: skip
+"""The commands whose help is on the page about commands; serve's is the configuration, clients have their own pages."""
 _NAMES = {
     "kex": "key exchange", "host_key": "host keys", "user_key": "users' keys", "ciphers": "ciphers", "macs": "MACs",
     "compression": "compression",
@@ -82,11 +94,12 @@ def configuration() -> str:
     return f"""# Configuration
 
 Every option has one name: in the TOML file that `--config FILE` names, as a flag (with dashes), and in the API. Flags
-override the file. `dunnart config` prints the effective configuration, `dunnart config --check --config FILE` only says
-what is wrong and would stop the start; the exit status is then 2. It makes the plug-ins, which read their files, and
-reads the host keys; as root it looks for `unprivileged_user` and at `empty_folder`, too: so run it as who runs the
-server. It makes no host keys, folders or log, and does not try whether `listen` can be listened on; an audit log that
-is not there it makes.
+override the file. The units and scripts that come with dunnart name `/etc/dunnart/dunnart.toml`.
+
+`dunnart config` prints the effective configuration, `dunnart config --check --config FILE` only says what is wrong and
+would stop the start; the exit status is then 2. It makes the plug-ins, which read their files, and reads the host keys;
+as root it looks for `unprivileged_user` and at `empty_folder`, too: so run it as who runs the server. It makes no host
+keys, folders or log, and does not try whether `listen` can be listened on; an audit log that is not there it makes.
 
 ```toml
 listen = ["127.0.0.1:2222", "[::1]:2222"]
@@ -122,9 +135,9 @@ the rest.
 
 ## Plug-ins
 
-Every option with PLUGIN in its flag's column takes the name of a plug-in that an installed package advertises, or
-`module:attr`. A plug-in's own options stand in a table of its name, or come from `--plugin NAME.OPTION=VALUE`, which
-several times makes a list. `log_level` is an option that each plug-in has: the level of its own messages.
+Every option whose flag takes a PLUGIN is the name of a plug-in that an installed package advertises, or `module:attr`.
+A plug-in's own options stand in a table of its name, or come from `--plugin NAME.OPTION=VALUE`, which several times
+makes a list. `log_level` is an option that each plug-in has: the level of its own messages.
 
 ```toml
 authenticators = ["authorized-keys", "password-file"]
@@ -150,6 +163,56 @@ The table `[penalties]`, or `--penalties name=value`: for how long a source is r
 PerSourcePenalties.
 
 {field_table(Penalties)}"""
+
+
+def commands() -> str:
+    """The page about commands."""
+    rows = re.findall(r"^  (\S+) +(.*)", USAGE, re.MULTILINE)
+    table = [f"| `dunnart {name}` | {text} |" for name, text in rows]
+    sections = [f"## dunnart {each}\n\n{command_help(each)}" for each in _DESCRIBED]
+    return f"""# Commands
+
+`dunnart COMMAND [FLAGS]`
+
+| command | |
+|---|---|
+{_lines(table)}
+
+`serve`, `config` and `plugins` take `--config FILE`, which names a TOML file, and a flag for each option of the
+[configuration](configuration.md). [Start the server](../how-to/start.md) shows the ways to run `dunnart serve`.
+[dunnart ssh and dbclient](ssh.md), and [dunnart sftp and dunnart scp](transfer-programs.md), have pages of their own.
+
+The exit status is 0, 1 after a failure, and 2 for a wrong command line or configuration. Commands with the flags of
+other programs have theirs.
+
+{_lines(sections)}"""
+
+
+def command_help(command: str) -> str:
+    """What a command says about itself: a text as it is, a parser's arguments as a table."""
+    parsers: list[argparse.ArgumentParser] = []
+    said = io.TextIOWrapper(io.BytesIO(), "utf-8")  # programs set how it takes what it cannot write
+    with (
+        mock.patch.object(argparse.ArgumentParser, "print_help", autospec=True, side_effect=parsers.append),
+        contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit),
+    ):  # fmt: skip
+        run([*command.split(), "--help"])
+    if not parsers:
+        said.seek(0)
+        text = said.read()
+        return f"```text\n{text[text.index('usage:') :].rstrip()}\n```\n"
+    (parser,) = parsers
+    usage, description = (" ".join((text or "").split()) for text in (parser.format_usage(), parser.description))
+    shown = f"`{usage.removeprefix('usage: ')}`\n\n{description}\n"
+    rows = []
+    for each in parser._actions:  # noqa: SLF001 - there is no other way to them
+        value = "" if each.nargs == 0 else f" {each.metavar or each.dest.upper()}"
+        names = ", ".join(f"`{flag}{value}`" for flag in each.option_strings) or f"`{value.strip()}`"
+        if each.dest != "help" and each.help:
+            rows.append(f"| {names} | {' '.join(each.help.split())} |")
+    if not rows or len(rows) > len(OPTIONS):  # every option, which the page about the configuration has
+        return shown
+    return f"{shown}\n| argument | |\n|---|---|\n{_lines(rows)}\n"
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -223,6 +286,7 @@ def pages() -> dict[Path, str]:
     rest = rest[rest.index("Host certificates are offered") :]
     return {
         readme: f"{before}<!-- figures -->\n\n{figures()}\n{after}",
+        DOCS / "reference" / "commands.md": commands(),
         DOCS / "reference" / "configuration.md": configuration(),
         DOCS / "reference" / "sshd-config.md": sshd_keywords(),
         protocol: f"{head}<!-- profiles -->\n\n{profiles()}\n{rest}",

@@ -3,6 +3,7 @@
     python -m shipping.debian dist [--extra argon2 …] [--python 3.13 …]
 
 It touches no file of openssh's or dropbear's packages: its programs by their names are links in /usr/lib/dunnart/bin.
+Sphinx makes the pages of the manual, which docs/conf.py lists, of pages of the documentation.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _README = """\
 dunnart for Debian
 ==================
 
-The configuration is /etc/dunnart/dunnart.toml; `dunnart config` shows all options.
+The configuration is /etc/dunnart/dunnart.toml; dunnart.toml(5) has all options, dunnart(1) the commands.
 
     systemctl enable --now dunnart          start the server, now and with the system
     systemctl enable --now dunnart.socket   or have systemd listen, and nothing else in memory until somebody comes
@@ -127,6 +128,20 @@ def depends(extras: list[str], pythons: list[str]) -> str:
     )
 
 
+def manual(folder: Path) -> None:
+    """Lay the pages of the manual out; what the reference of the API would take to read is left out."""
+    options = ["include_patterns=reference/*.md,how-to/*.md", "root_doc=reference/commands"]
+    options += ["suppress_warnings=myst.xref_missing,toc.not_included"]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "sphinx", "-b", "man", "-q", "--fail-on-warning", "-d", f"{scratch}/doctrees"]
+        command += [part for each in options for part in ("-D", each)]
+        subprocess.run([*command, str(ROOT / "docs"), f"{scratch}/man"], check=True)
+        for page in Path(scratch, "man").glob("man*/*"):
+            target = folder / page.parent.name / f"{page.name}.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(gzip.compress(page.read_bytes(), 9, mtime=0))
+
+
 def tree(folder: Path, extras: list[str], pythons: list[str], architecture: str) -> None:
     """Lay the package's files out in a folder."""
     packages = folder / "usr/lib/dunnart/packages"
@@ -150,6 +165,7 @@ def tree(folder: Path, extras: list[str], pythons: list[str], architecture: str)
     (docs / "README.Debian").write_text(_README)
     (docs / "copyright").write_text((ROOT / "LICENSE").read_text())
     (docs / "changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), 9, mtime=0))
+    manual(folder / "usr/share/man")
     control = folder / "DEBIAN"
     control.mkdir()
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) >> 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dunnart.daemon.config import OPTIONS
 from dunnart.keys import PrivateKey
-from dunnart.tools.main import applets
+from dunnart.tools.main import USAGE, applets
 from shipping import debian, one_file
 from tests.interop.support import SECONDS, missing, program
 
@@ -171,3 +173,24 @@ def test_the_debian_package(tmp_path: Path) -> None:
         [installed / "bin/dropbear", "-V"], env={}, capture_output=True, text=True, timeout=SECONDS, check=True
     )  # fmt: skip
     assert "place of Dropbear" in done.stderr
+    manual = {page.name: shown(page) for page in (root / "usr/share/man").glob("man?/*")}
+    assert sorted(manual) == [
+        "dunnart-authorized_keys.5.gz", "dunnart-scp.1.gz", "dunnart-sftp.1.gz", "dunnart-ssh.1.gz",
+        "dunnart-sshd_config.5.gz", "dunnart.1.gz", "dunnart.toml.5.gz",
+    ]  # fmt: skip
+    commands = re.findall(r"^       dunnart (\S+)$", manual["dunnart.1.gz"], re.MULTILINE)
+    assert commands == re.findall(r"^  (\S+) ", USAGE, re.MULTILINE)
+    terms = re.findall(r"^       (\w+)(?: |$)", manual["dunnart.toml.5.gz"], re.MULTILINE)
+    assert {*OPTIONS} - {*terms} == set()
+
+
+def shown(page: Path) -> str:
+    """What `man` makes of a page, in which groff finds nothing wrong."""
+    done = subprocess.run(
+        [program("groff"), "-wmac", "-Wbreak", "-Kutf8", "-t", "-man", "-Tutf8", "-P-cbou", "-rLL=80n"],
+        input=gzip.decompress(page.read_bytes()), capture_output=True, timeout=SECONDS, check=True,
+    )  # fmt: skip
+    assert done.stderr == b"", page
+    text = done.stdout.decode()
+    assert f"\nNAME\n       {Path(page.stem).stem} - " in text
+    return text
