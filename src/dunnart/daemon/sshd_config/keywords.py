@@ -139,7 +139,6 @@ KEYWORDS = _listed(
     Keyword("ForceCommand", readers.text, NONE, "force_command"),
     Keyword("ChrootDirectory", readers.word, NONE, "plugin.sftp.root, with ForceCommand internal-sftp"),
     Keyword("TrustedUserCAKeys", readers.file, NONE, "trusted_user_ca_keys"),
-    Keyword("RevokedKeys", readers.files, (NONE,), "revoked_keys"),
     Keyword("SecurityKeyProvider", readers.word, "internal", ignored="security keys' signatures need none",
             harmless=("internal", NONE), match=False),
     Keyword("AuthorizedPrincipalsFile", readers.own_file, NONE, "authorized_principals_file"),
@@ -165,6 +164,7 @@ KEYWORDS = _listed(
             match=False),
     # Lists
     Keyword("AuthorizedKeysFile", readers.files, (".ssh/authorized_keys", ".ssh/authorized_keys2"), "authorized_keys"),
+    Keyword("RevokedKeys", readers.files, (NONE,), "revoked_keys"),
     Keyword("HostKey", readers.one_more_file, (), "host_key", match=False, keep="all", lines="each"),
     Keyword("HostCertificate", readers.one_more_file, (), "host_certificate", match=False, keep="all", lines="each"),
     Keyword("AllowUsers", readers.users, (), "allow_users", keep="all", lines="each"),

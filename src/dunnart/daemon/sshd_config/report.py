@@ -1,4 +1,7 @@
-"""Prints the effective configuration as `sshd -T` does: keyword and value in small letters, a line each."""
+"""Prints the effective configuration as `sshd -T` does: keyword and value, a line each.
+
+Keywords are in small letters, as sshd had them up to 10.4; what reads such lines knows these.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,8 @@ def _lines(settings: Settings, algorithms: Mapping[str, Sequence[str]]) -> Itera
             yield from (f"{name} {path}" for path in value or HOST_KEYS)  # type: ignore[union-attr] # a list
         elif name == "persourcepenalties":
             yield f"{name} {_penalties(value)}"  # type: ignore[arg-type] # a list
+        elif name == "revokedkeys" and not settings[name].given:
+            continue
         elif name == "unusedconnectiontimeout" and value == 0:
             yield f"{name} {NONE}"
         elif name == "subsystem":
@@ -79,6 +84,8 @@ def _penalties(written: Sequence[str]) -> str:
         found.setdefault(name, value)
     if enabled is False:
         return "no"
+    if "overflow" in found:
+        found.setdefault("overflow6", found["overflow"])
     from dunnart.daemon.sshd_config.lexer import seconds
 
     shown = []
