@@ -49,7 +49,7 @@ from dunnart.protocol.questions import (
 from dunnart.protocol.requests import ChannelRequest, ExecRequest, ExitSignal, ExitStatus
 from dunnart.runtime.process import Command
 from dunnart.server import PasswordCallback, RawSession, ServerConfig
-from dunnart.server.placement import OnLoop
+from dunnart.server.in_process import OnLoop
 from dunnart.server.protocol_server import ProtocolServer
 
 USER = this_user().name

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from dunnart.daemon.confinement import Confinement
 from dunnart.daemon.confinement import program as assembled
-from dunnart.daemon.separation import _prepare, _user
+from dunnart.daemon.separation import prepare_empty_folder, worker_user
 from tests.interop.clients import OpenSsh
 from tests.interop.support import SECONDS, Keys, Served, eventually, program, serve
 
@@ -139,8 +139,8 @@ def confinement(tmp_path_factory: pytest.TempPathFactory) -> Confinement:
     folder = tmp_path_factory.mktemp("empty")
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)
-    _prepare(str(folder))
-    uid, gid, name = _user("")
+    prepare_empty_folder(str(folder))
+    uid, gid, name = worker_user("")
     return Confinement(name, uid, gid, str(folder))
 
 
@@ -227,7 +227,7 @@ def memory(pid: int) -> Iterator[bytes]:
 def test_the_worker_of_a_daemon_is_confined_and_the_monitor_has_one_thread(daemon: Served) -> None:
     (worker,) = daemon.workers()
     found = status(worker)
-    uid, gid, name = _user("")
+    uid, gid, name = worker_user("")
     assert found["Uid"].split() == [str(uid)] * 4
     assert found["Gid"].split() == [str(gid)] * 4
     assert (found["Groups"], found["NoNewPrivs"], found["CapEff"]) == ("", "1", "0000000000000000")
@@ -282,6 +282,26 @@ def test_a_worker_that_ends_has_a_successor_as_confined_and_both_end_with_the_mo
         served.process.stdout.close()
 
 
+def test_nobody_meets_the_network_while_nobody_is_there(tmp_path: Path, keys: Keys) -> None:
+    served = serve(tmp_path, keys, "--rest-on-idle", "1", "--workers", "2")
+    line, env = OpenSsh().command(served)
+    try:
+        for _ in range(2):
+            assert eventually(lambda: not served.workers())
+            done = subprocess.run([*line, "echo in"], env=env, capture_output=True, timeout=SECONDS, check=False)
+            assert done.stdout == b"in\n", done.stderr
+            assert eventually(lambda: not served.workers())
+            os.kill(served.process.pid, signal.SIGHUP)
+            assert served.logs("the configuration was read again")
+        assert served.log.count("the protocol processes rest") >= 4
+        assert served.log.count("is confined: ") >= 8
+    finally:
+        served.process.terminate()
+        assert served.process.wait() == 0
+        assert served.process.stdout is not None
+        served.process.stdout.close()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -313,7 +333,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
 
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match="can write"):
-        _prepare(str(tmp_path))
+        prepare_empty_folder(str(tmp_path))
 
 
 EVERYTHING = (

@@ -114,8 +114,8 @@ def test_importing_dunnart_is_cheap() -> None:
 def test_a_server_loads_nothing_heavy_of_its_own_accord() -> None:
     statement = (
         "import sys; sys.modules['ssl'] = None; import dunnart.daemon.preparing, dunnart.daemon.running; "
-        "from dunnart.server.processes.separation import PRELOADED; "
-        "import importlib; any(map(importlib.import_module, PRELOADED))"
+        "from dunnart.server.processes import loading, worker; "
+        "import importlib; any(map(importlib.import_module, loading.LOADED))"
     )
     loaded = modules_loaded(statement)
     assert loaded >= {"asyncio", "dunnart.server.processes.worker"}

@@ -320,6 +320,11 @@ class ServeConfig:
         0, count, "SECONDS",
         "End when there has been no connection for so long; 0: never, but 60 with a listening socket from inetd.",
     )  # fmt: skip
+    rest_on_idle: int = option(
+        60, count, "SECONDS",
+        "As root, end the processes that meet the network when there has been no connection for so long; the next one "
+        "has them started, and waits for that. 0: they stay.",
+    )  # fmt: skip
     match: tuple[Match, ...] = ()
     """The tables [[match]]: options for some logins."""
     combined: Callable[[Sequence[Match]], Mapping[str, object]] | None = field(default=None, repr=False, compare=False)

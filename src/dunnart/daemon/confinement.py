@@ -253,13 +253,16 @@ def _seccomp(libc: _Libc) -> bool:
     return refused == 0
 
 
-def run_worker(arguments: list[str]) -> int:
-    """Run a protocol process whose link is descriptor 3; `arguments` are those of its confinement, as JSON."""
+def run_worker(control: int, arguments: str) -> None:
+    """Run a protocol process whose link is that descriptor; `arguments` are those of its confinement, as JSON."""
     import json
 
     from dunnart.server.processes.worker import main
 
     with suppress(OSError), open("/proc/self/comm", "wb") as file:  # as lists show it
         file.write(b"dunnart-worker")
-    main(3, Confinement(**json.loads(arguments[0])).enter)
-    return 0
+    null = os.open(os.devnull, os.O_RDWR)
+    for each in range(3):  # that it has come so far is all that it had to say there
+        os.dup2(null, each)
+    os.close(null)
+    main(control, Confinement(**json.loads(arguments)).enter)

@@ -200,6 +200,8 @@ class Daemon:
             try:
                 config = fitting(self._start.again(), self._start.handed)
                 prepared = prepare(config, before)
+                if self._separation is not None:
+                    self._separation.idle_seconds = config.rest_on_idle
                 await self._server.replace(ServerConfig(**self._described(prepared)))
                 start_log(config)
             except OSError as error:  # no process, no descriptor

@@ -1,8 +1,10 @@
-"""Privilege separation: root stays with the monitor, and who meets the network is forked, and confined.
+"""Privilege separation: root stays with the monitor, and who meets the network is another process, and confined.
 
     monitor (root)         reads keys, decides on logins, starts users' programs
      ├ workers             the protocol, as a user who owns nothing: `dunnart.daemon.confinement`
-     └ fork server (root)  only while it is needed: forks what serves files, as the users who have logged in
+     └ fork server (root)  forks what serves files, as the users who have logged in
+
+Workers and fork server are there while they are needed.
 
 Not root: there is one process, and the same code.
 """
@@ -13,8 +15,6 @@ import json
 import os
 import stat
 import sys
-from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dunnart.errors import ConfigError
@@ -28,7 +28,7 @@ USERS = ("dunnart", "sshd", "nobody")
 
 
 def separate(config: ServeConfig) -> Separation | None:
-    """Fork the workers, as root; to be called before keys are read and threads started. None: not root.
+    """Begin to start the workers, as root. None: not root.
 
     Raises:
         ConfigError: there is nobody to run workers as, or no folder for them.
@@ -43,26 +43,14 @@ def separate(config: ServeConfig) -> Separation | None:
     if config.sandbox:
         folder = config.empty_folder
         prepare_empty_folder(folder)
-    confinement = Confinement(user, uid, gid, folder)
-    _load(config)
-    return Separation.begin(
-        "dunnart.daemon.confinement:run_worker", (json.dumps(confinement.arguments()),), config.workers
-    )
-
-
-def _load(config: ServeConfig) -> None:
-    """Load what this process is about to need: what is there before it forks is shared, what comes later is not."""
-    from dunnart.daemon.uses import uses
-    from dunnart.plugins import BUILT_IN
-    from dunnart.server.processes.loading import have_found, load_what_is_offered
-
-    plugins = (BUILT_IN.get(use.group, {}).get(use.plugin, "") for use in uses(config))
-    names = {each.partition(":")[0] for each in plugins} - {""}
-    for name in ("dunnart.daemon.preparing", "dunnart.daemon.running", *sorted(names)):
-        with suppress(ImportError):  # who needs it will say why
-            import_module(name)
-    load_what_is_offered(config.algorithms())
-    have_found()
+    confinement = json.dumps(Confinement(user, uid, gid, folder).arguments())
+    separation = Separation("dunnart.daemon.confinement:run_worker", (confinement,), config.rest_on_idle)
+    try:
+        separation.begin(config.workers)
+    except OSError as error:
+        separation.close()
+        raise ConfigError(f"cannot be started: {error.strerror}", key="workers") from error
+    return separation
 
 
 def worker_user(name: str) -> tuple[int, int, str]:

@@ -261,6 +261,10 @@ class Admission:
         """How many sources are remembered for a penalty."""
         return len(self._penalised)
 
+    def remembers(self, now: float) -> bool:
+        """Tell whether anything that has been still has a consequence."""
+        return self._waiting > 0 or any(each.expires >= now for each in self._penalised.values())
+
     def admit(self, address: str, now: float) -> Refusal | None:
         """Let a new connection in, which counts it, or say why not.
 

@@ -14,9 +14,7 @@ from dunnart.crypto.profiles import PROFILES, Algorithms
 from dunnart.errors import ConfigError, KeyFormatError
 from dunnart.keys.certificate import Certificate
 from dunnart.keys.private import PrivateKey
-from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
-from dunnart.protocol.phases import Role
 from dunnart.records import dataclass
 from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
@@ -25,6 +23,7 @@ from dunnart.server.facts import Address, Candidate
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
+    from dunnart.protocol.core import EngineConfig
     from dunnart.server.authentication import Authenticator
     from dunnart.server.interfaces import (
         AccountCheck,
@@ -263,6 +262,9 @@ class ServerConfig:
 
     def engine_config(self) -> EngineConfig:
         """What the protocol needs of it."""
+        from dunnart.protocol.core import EngineConfig
+        from dunnart.protocol.phases import Role
+
         chains = self.methods or tuple(authenticator.method for authenticator in self.authenticators)
         return EngineConfig(
             role=Role.SERVER,

@@ -161,6 +161,14 @@ async def stop_listening(server: ProtocolServer) -> None:
     server.stop_listening()
 
 
+async def rest(server: ProtocolServer) -> dict[str, Any] | None:
+    """Accept no more connections and say what was counted, if nobody needs the process; None: somebody does."""
+    if server.needed:
+        return None
+    server.stop_listening()
+    return await status(server)
+
+
 async def notify(server: ProtocolServer, text: str) -> int:
     """Show a text at every terminal; gives how many there are."""
     count = 0
@@ -190,6 +198,7 @@ OPERATIONS: dict[str, Callable[..., Awaitable[object]]] = {
     "rekey": rekey,
     "levels": levels,
     "stop_listening": stop_listening,
+    "rest": rest,
     "notify": notify,
     "drained": drained,
     "emptied": emptied,

@@ -168,6 +168,13 @@ class ProtocolServer:
         """No channel is open."""
         return not any(connection.sessions for connection in self._connections.values())
 
+    @property
+    def needed(self) -> bool:
+        """There are connections, or what has to be remembered of those that were."""
+        admission = self.config.admission
+        remembers = admission is not None and admission.remembers(self.context.loop.time())
+        return remembers or bool(self._connections)
+
     def connection(self, number: int) -> ServerConnection | None:
         """The connection of that number."""
         return self._connections.get(number)

@@ -23,7 +23,7 @@ from dunnart.keys import PrivateKey
 from dunnart.keys.known_hosts import host_name
 from dunnart.server import Authenticator, Handler, PasswordCallback, PublicKeys, ServerConfig, Session
 from dunnart.server.applications import as_application
-from dunnart.server.placement import OnLoop
+from dunnart.server.in_process import OnLoop
 from dunnart.testing.background import BackgroundLoop
 from dunnart.testing.fake_shell import Answer, Reply, fake_shell
 from dunnart.testing.faults import Faults

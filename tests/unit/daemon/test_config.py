@@ -94,6 +94,7 @@ inetd = true
 background = true
 pid_file = "/run/dunnart.pid"
 exit_on_idle = 90
+rest_on_idle = 30
 
 [penalties]
 enabled = false

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
 
+LOADED = (
+    "dunnart.server.operations", "dunnart.server.forwarded", "dunnart.runtime.terminal", "dunnart.keys.certificate",
+    "dunnart.keys.parts",
+    "cryptography.hazmat.backends.openssl.backend", "concurrent.futures.thread", "ctypes", "fcntl",
+    "resource", "termios", "traceback",
+)  # fmt: skip
+"""What it loads sooner or later, whatever is configured."""
 _PRIMITIVES = "cryptography.hazmat.primitives"
 _ASYMMETRIC = f"{_PRIMITIVES}.asymmetric"
 _CURVES = (f"{_ASYMMETRIC}.ec", f"{_ASYMMETRIC}.utils")
@@ -27,20 +34,12 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 """By a part of an algorithm's name, the modules that are imported only when it is used."""
 
 
-def load_what_is_offered(algorithms: Algorithms) -> None:
-    """Import what any of the algorithms needs."""
+def load_all(algorithms: Algorithms) -> None:
+    """Import what it needs, with what any of the algorithms needs."""
     names = (*algorithms.kex, *algorithms.ciphers, *algorithms.compression, *algorithms.user_key, *algorithms.host_key)
     wanted = {module: None for part, modules in _NEEDED.items() for module in modules
               if any(part in name for name in names)}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the library will drop some day
-        for module in wanted:
+        for module in (*LOADED, *wanted):
             import_module(module)
-
-
-def have_found() -> None:
-    """Have OpenSSL find, for all that are forked, what it looks for when it is first used. No secret is involved."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    nobodys = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    nobodys.public_key().verify(nobodys.sign(b""), b"")

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError, DunnartError, PluginError
+from dunnart.runtime.footprint import release_files
 from dunnart.runtime.listeners import BACKLOG, bound_address, listens
 from dunnart.runtime.loop_thread import LoopThread, RunningLoop
 from dunnart.server.host import Host
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dunnart.server.config import ServerConfig
+    from dunnart.server.processes.separation import Separation
     from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.server")
@@ -60,6 +62,8 @@ class InProcesses:
         self._listeners: list[socket.socket] = []
         self._listening: list[socket.socket] = []
         self._closing = False
+        self._resting: asyncio.Task[None] | None = None
+        self._rested: dict[str, Counter[str]] = {"sums": Counter(), "counters": Counter(), "algorithms": Counter()}
 
     @property
     def host(self) -> Host:
@@ -94,17 +98,91 @@ class InProcesses:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
         for index in range(self._config.workers):
             self._workers.append(ProtocolProcess(self._host, index, self._listeners, self._first))
+        try:
+            await self._start_workers()
+        except PluginError as error:
+            raise ConfigError(str(error)) from error
+        if self._listening and self._config.separation is not None:
+            self._resting = self._thread.loop.create_task(self._rest(self._config.separation))
+
+    async def _start_workers(self) -> None:
         async with asyncio.timeout(_START_SECONDS):
-            try:
-                await asyncio.gather(*(worker.start() for worker in self._workers))
-            except PluginError as error:
-                raise ConfigError(str(error)) from error
+            await asyncio.gather(*(worker.start() for worker in self._workers))
         for worker in self._workers[1:]:
             self._introduce(worker)
         for worker in self._workers:
             worker.on_lost = self._restart
             if worker.lost:  # before anybody could be told
                 self._restart(worker)
+
+    # While nobody is there.
+
+    async def _rest(self, separation: Separation) -> None:
+        """End the processes each time that nobody has come for long, and start them for who comes then."""
+        while separation.idle_seconds:
+            come = self.next_number
+            await asyncio.sleep(separation.idle_seconds)
+            if self.connections or self.next_number != come or separation.outdated() or not await self._at_rest():
+                continue
+            _LOG.info(
+                "there has been no connection for %g seconds: the protocol processes rest", separation.idle_seconds
+            )
+            release_files()
+            await self._somebody_comes()
+            if separation.outdated():
+                _LOG.error("the program was changed on disk: have it taken over (`dunnart upgrade`) or started anew")
+            await self._wake()
+
+    async def _at_rest(self) -> bool:
+        """End the processes if nobody needs them, the acceptor first; False if somebody does."""
+        if any(worker.lost for worker in self._workers):  # which is about to be started again
+            return False
+        for worker in self._workers:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    last = await worker.call("rest")
+            except (DunnartError, TimeoutError):
+                last = None
+            if last is None and worker.index == 0:
+                return False
+            for kind, counts in self._rested.items():
+                counts.update(_counted(last, kind))
+        for worker in self._workers:
+            worker.on_lost = lambda _: None
+            await worker.end()
+        return True
+
+    async def _somebody_comes(self) -> None:
+        """Wait for a connection, which nobody accepts yet."""
+        self._listen_again()
+        comes = asyncio.Event()
+        for each in self._listening:
+            self._thread.loop.add_reader(each, comes.set)
+        try:
+            await comes.wait()
+        finally:
+            for each in self._listening:
+                self._thread.loop.remove_reader(each)
+
+    async def _wake(self) -> None:
+        while True:
+            try:
+                await self._start_workers()
+            except (OSError, TimeoutError, DunnartError) as error:  # no descriptors, no memory: who has come waits
+                _LOG.error("the protocol processes cannot be started: %r", error)
+            else:
+                return
+            for worker in self._workers:
+                await worker.end()
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _rest_no_more(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            await asyncio.wait([self._resting])
+            self._resting = None
+
+    # When one is lost.
 
     def _introduce(self, worker: ProtocolProcess) -> None:
         """Give a worker and the acceptor a link to each other."""
@@ -154,6 +232,7 @@ class InProcesses:
 
     async def _close(self, text: str, seconds: float) -> None:
         self._closing = True
+        await self._rest_no_more()
         for worker in self._workers:
             worker.on_lost = lambda _: None
         calls = [asyncio.ensure_future(worker.call("close", text, seconds)) for worker in self._workers]
@@ -188,12 +267,14 @@ class InProcesses:
             for worker, result in zip(self._workers, found, strict=True):
                 if isinstance(result, TimeoutError):
                     _LOG.warning("protocol process %d (%d) does not answer: %s", worker.index, worker.pid, name)
-            return [result for result in found if not isinstance(result, BaseException)]
+            results = [result for result in found if not isinstance(result, BaseException)]
+            return [*results, self._rested] if name == "status" else results
 
         return await self._thread.run(collect())
 
     async def stop_listening(self) -> None:
         """Accept no more connections."""
+        await self._thread.run(self._rest_no_more())
         await self.each("stop_listening")
 
         async def forget() -> None:
@@ -202,6 +283,12 @@ class InProcesses:
             self._listeners.clear()
 
         await self._thread.run(forget())
+
+
+def _counted(last: object, kind: str) -> dict[str, int]:
+    """What a process has counted, as far as it says so in the form that it should have."""
+    counts = last.get(kind) if isinstance(last, dict) else None
+    return {name: count for name, count in counts.items() if type(count) is int} if isinstance(counts, dict) else {}
 
 
 class _Switching:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConnectionClosed
 from dunnart.runtime.logs import PARTS, clean
-from dunnart.runtime.process import Spawned
 from dunnart.server.processes.conversation import Conversation
+from dunnart.server.processes.executed import executed
 from dunnart.server.processes.order import Order
 
 if TYPE_CHECKING:
@@ -30,13 +27,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dunnart.server")
 _END_SECONDS = 5.0
 _COOKIES_BYTES = 32
-_BOOT = """\
-import json, sys
-sys.modules.setdefault("ssl", None)  # asyncio can do without, and it is 4.5 MB
-sys.path[:] = json.loads(sys.argv[2])
-from dunnart.server.processes.worker import main
-main(int(sys.argv[1]))
-"""
+_WORKER = "dunnart.server.processes.worker:main"
 
 
 class ProtocolProcess:
@@ -70,7 +61,7 @@ class ProtocolProcess:
 
     @property
     def pid(self) -> int:
-        """Its number in the system; 0 before it was started."""
+        """Its number in the system; 0 while there is none."""
         return 0 if self._process is None else self._process.pid
 
     @property
@@ -97,7 +88,7 @@ class ProtocolProcess:
             PluginError: it cannot be confined.
         """
         separation = self._host.config.separation
-        self._process, ours = _executed() if separation is None else separation.start(self._host.forks())
+        self._process, ours = executed(_WORKER) if separation is None else separation.start()
         try:
             self._ended = ended = asyncio.Event()
             self._process.watch(self._host.loop, lambda _: ended.set())
@@ -156,16 +147,4 @@ class ProtocolProcess:
             if not self._ended.is_set():
                 self._process.signal(signal.SIGKILL)
                 await self._ended.wait()
-
-
-def _executed() -> tuple[Child, socket.socket]:
-    """Start an interpreter of its own for a protocol process; gives what leads to it too."""
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)]
-    try:
-        with theirs:
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0)
-    except BaseException:
-        ours.close()
-        raise
-    return Spawned(process), ours
+        self._process = None

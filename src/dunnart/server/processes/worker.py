@@ -23,13 +23,14 @@ from dunnart.protocol.questions import AuthReply, Refusal
 from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.runtime.admission import Outcome
 from dunnart.runtime.event_loop import new_event_loop
+from dunnart.runtime.footprint import release_files
 from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
 from dunnart.server.forwarding import Opening, Tunnel
 from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
-from dunnart.server.processes.loading import load_what_is_offered
+from dunnart.server.processes.loading import load_all
 from dunnart.server.processes.order import cookie
 from dunnart.server.processes.remote import RemoteHost
 from dunnart.server.protocol_server import ProtocolServer
@@ -71,7 +72,8 @@ class Worker:
         in_force: list[str] | None = None
         try:
             if confine is not None:
-                load_what_is_offered(self._server.engine_config.algorithms)
+                load_all(self._server.engine_config.algorithms)
+                release_files()
                 in_force = confine(self._server.start_computing)
         except OSError as error:  # one that is not confined must not serve
             self._link.send(
@@ -201,6 +203,11 @@ class Worker:
         else:
             _LOG.error("no descriptor is left for the connection from %s", frame.host)
             self.left(frame.host, Outcome.BLAMELESS.value)
+
+    @property
+    def has_dealt(self) -> bool:
+        """Other workers have connections of it, as far as is known here."""
+        return any(peer.connections for peer in self._peers.values())
 
     def forget(self, index: int) -> None:
         """Another worker is gone."""
@@ -347,6 +354,11 @@ class _WorkerServer(ProtocolServer):
     def cookie(self, number: int) -> bytes:
         """What the connection's first KEXINIT shows: the application's process wants to see it there."""
         return cookie(self._cookies, number)
+
+    @property
+    def needed(self) -> bool:
+        """Here or, of the acceptor's, in another worker."""
+        return super().needed or self._worker.has_dealt
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Keep a task until it is done."""
