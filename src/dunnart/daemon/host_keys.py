@@ -67,13 +67,13 @@ def load_host_keys(
 
 
 def _host_key(path: str, kind: Literal["ed25519", "rsa", "ecdsa"], *, make: bool) -> PrivateKey:
-    if make or not is_missing(path):
-        return read_or_make_private_key(path, kind)
     try:
-        could_make_folder(os.path.dirname(path))
+        if not make and is_missing(path):
+            could_make_folder(os.path.dirname(path))
+            return PrivateKey.generate(kind)
     except OSError as error:
         raise ConfigError(f"the key cannot be made: {error.strerror}", path=path) from error
-    return PrivateKey.generate(kind)
+    return read_or_make_private_key(path, kind)
 
 
 def load_host_certificates(files: Sequence[str], keys: Sequence[PrivateKey]) -> tuple[Certificate, ...]:

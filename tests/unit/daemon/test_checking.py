@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -94,6 +95,17 @@ def test_a_folder_in_which_nothing_can_be_made(folder: Path, monkeypatch: pytest
     ]:
         with pytest.raises(ConfigError, match=wrong):
             check(read(folder, text))
+
+
+def test_a_state_folder_of_somebody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: str) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (folder / "state" / "dunnart").mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr("dunnart.daemon.host_keys.could_make_folder", denied)
+    monkeypatch.setattr("dunnart.daemon.host_keys.is_missing", lambda path: path.endswith("_key") and denied(path))
+    with pytest.raises(ConfigError, match="ssh_host_ed25519_key: the key cannot be made: Permission denied"):
+        check(read(folder, ""))
 
 
 def test_a_log_that_nobody_reads_holds_nothing_up(folder: Path) -> None:
