@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from benchmarks.processes import Weight
 
 _OURS = "dunnart"
+_IDLE_SECONDS = 80
+"""Long enough that who does something when nobody comes for a minute has done it."""
 
 
 def weight(bench: Bench) -> None:
@@ -76,14 +78,21 @@ def _fill(bench: Bench, server: Running, counts: tuple[int, ...]) -> None:
                 held.append((login, login.typist("echo ready; exec $SHELL -i")))
             own = _steady(server)
             everything = weigh([process.pid for process in family(server.pid)[1:]])
-            for title, found in (("", own), (" with shells", everything)):
-                for kind, value in zip(found._fields, found, strict=True):
-                    bench.add(f"weight.{count} sessions{title}.{kind} MB", server.name, value / 1e6)
+            _add(bench, server.name, f"{count} sessions", own)
+            _add(bench, server.name, f"{count} sessions with shells", everything)
+            if count == 0 and not bench.quick:
+                time.sleep(_IDLE_SECONDS)
+                _add(bench, server.name, "nobody for a minute", _steady(server))
     finally:
         for login, _ in held:
             login.close()
         held.clear()
         gc.collect()
+
+
+def _add(bench: Bench, name: str, when: str, found: Weight) -> None:
+    for kind, value in zip(found._fields, found, strict=True):
+        bench.add(f"weight.{when}.{kind} MB", name, value / 1e6)
 
 
 def _steady(server: Running) -> Weight:

@@ -35,6 +35,8 @@ _START_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _END_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
+_LOOKS = 4
+"""How often it is looked whether somebody has come, before the processes rest."""
 _SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep Python's lock while the control loop's wants it. Python's own 5 ms would be
 waited for at every step of a login."""
@@ -119,11 +121,14 @@ class InProcesses:
 
     async def _rest(self, separation: Separation) -> None:
         """End the processes each time that nobody has come for long, and start them for who comes then."""
+        come, quiet = 0, 0
         while separation.idle_seconds:
+            await asyncio.sleep(separation.idle_seconds / _LOOKS)
+            quiet = 0 if self.connections or self.next_number != come else quiet + 1
             come = self.next_number
-            await asyncio.sleep(separation.idle_seconds)
-            if self.connections or self.next_number != come or separation.outdated() or not await self._at_rest():
+            if quiet < _LOOKS or separation.outdated() or not await self._at_rest():
                 continue
+            quiet = 0
             _LOG.info(
                 "there has been no connection for %g seconds: the protocol processes rest", separation.idle_seconds
             )
