@@ -20,7 +20,7 @@ from dunnart.daemon.plugins import registry
 from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, KEYWORDS
 from dunnart.daemon.uses import AUTHORIZED_KEYS, GROUPS, ONE_TIME_PASSWORD
 from dunnart.daemon.writing import option_table, toml
-from dunnart.protocol.limits import Limits
+from dunnart.protocol.limits import OF_USERS, Limits
 from dunnart.runtime.admission import Penalties
 from dunnart.server.plugins import Found, options_of
 from dunnart.tools.main import USAGE
@@ -129,6 +129,7 @@ an option that is a table count one by one. [Say who may log in, and how](../how
 
 A criterion is a list of patterns, or a string with commas between them. `*` and `?` may stand in patterns; a `!` before
 one forbids what it fits. These options may stand in such a table: {_listed(MAY_MATCH)}.
+Of `limits` these may: {_listed(OF_USERS)}.
 
 `dunnart config --user NAME --address ADDRESS` prints what a login would have; `--local-address` and `--local-port` say
 the rest.

@@ -199,6 +199,28 @@ def test_logins_for_files_alone_see_their_folder(machine: Machine) -> None:
         assert (done.returncode, done.stdout) == (255, ""), done
 
 
+def test_a_block_bounds_tries_and_sessions(machine: Machine) -> None:
+    machine.write(DEBIAN + "Match User USER\n    MaxSessions 1\n    MaxAuthTries 1\n")
+    path = f"{machine.folder}/master"
+    with machine.running("-D", "-e"):
+        master = [program("ssh"), *machine.options(f"ControlPath={path}", "ControlMaster=yes"), "127.0.0.1", "cat"]
+        with subprocess.Popen(
+            master, env=machine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"x\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"x\n"
+            done = machine.ssh("echo in", f"ControlPath={path}")
+            assert "Session open refused by peer" in done.stderr, done
+            assert done.stdout == "in\n", "by a connection of its own"
+            process.stdin.close()
+        done = machine.ssh("true", key="rsa")
+        assert "too many authentication failures" in done.stderr, done
+        assert eventually(lambda: "maximum authentication attempts exceeded for" in machine.log)
+
+
 def test_ways_to_start(machine: Machine) -> None:
     # Without -D: into the background, and the command ends when the server listens.
     log = machine.folder / "sshd.log"
@@ -227,7 +249,7 @@ def test_ways_to_start(machine: Machine) -> None:
 
 
 def test_what_cannot_be_had_stops_the_start(machine: Machine) -> None:
-    machine.write(DEBIAN + "PermitTunnel yes\nMatch User x\n    MaxAuthTries 2\n    ExposeAuthInfo yes\n")
+    machine.write(DEBIAN + "PermitTunnel yes\nMatch User x\n    RekeyLimit 1G\n    ExposeAuthInfo yes\n")
     done = subprocess.run(
         machine.command("-D", "-e"),
         env=machine.environment,
@@ -237,5 +259,5 @@ def test_what_cannot_be_had_stops_the_start(machine: Machine) -> None:
         check=False,
     )
     assert done.returncode == 255
-    for line, words in ((17, "PermitTunnel: yes is not"), (19, "MaxAuthTries: is supp"), (20, "ExposeAuthInfo: yes")):
+    for line, words in ((17, "PermitTunnel: yes is not"), (19, "RekeyLimit: is supp"), (20, "ExposeAuthInfo: yes")):
         assert f"{machine.folder}/sshd_config line {line}: {words}" in done.stderr, done.stderr

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from dunnart.errors import ConfigError
 from dunnart.protocol.events import AuthRefused, LoggedIn
+from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import CredentialQuestion, InteractiveCredential, PasswordCredential, PromptQuestion
-from dunnart.server import Candidate, login
-from tests.runtime.driver import PASSWORD, USER, Client, eventually
+from dunnart.server import Candidate, ServerConfig, login
+from tests.runtime.driver import HOST_KEY, PASSWORD, USER, Client, eventually
 from tests.runtime.test_placements import every_placement, placed
 from tests.runtime.test_rights import Granting
 
@@ -59,6 +61,37 @@ async def test_what_is_no_chain_lets_nobody_in(where: tuple[str, int], caplog: p
             assert not await tried(server.begin(answers=ANSWERS))
             await eventually(lambda: "failed" in caplog.text)
             del answers[0]
+
+
+@every_placement
+async def test_each_user_has_limits(where: tuple[str, int]) -> None:
+    given = [Limits(max_auth_tries=1), Limits(sessions=1), Limits(sessions=2, channels=1), Limits(idle_seconds=0.1)]
+
+    async def limits(_: Candidate) -> Limits:
+        return given[0]
+
+    async with placed(where, methods_for=lambda _: ("password",), limits_for=limits) as server:
+        client = server.begin(password="wrong")
+        await eventually(lambda: client.eof)
+        assert client.ended is not None
+        assert client.ended.reason_code == 14
+        for sessions in (1, 2):
+            del given[0]
+            client = await server.login()
+            assert [(await client.session()).opened for _ in range(3)].count(True) == sessions
+        del given[0]
+        client = await server.login()
+        await eventually(lambda: client.eof)
+
+
+@every_placement
+async def test_what_are_no_limits_lets_nobody_in(where: tuple[str, int], caplog: pytest.LogCaptureFixture) -> None:
+    options = {"methods_for": lambda _: ("password",), "limits_for": lambda _: 3}
+    async with placed(where, **options) as server:
+        assert not await tried(server.begin())
+        await eventually(lambda: "3 is no Limits" in caplog.text)
+    with pytest.raises(ConfigError, match="beside methods_for"):
+        ServerConfig(host_keys=[HOST_KEY], authenticators=[Granting(None)], limits_for=lambda _: Limits())
 
 
 async def test_how_long_it_took_to_find_out_is_not_seen() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from dunnart.protocol.limits import Limits
 from dunnart.protocol.requests import PtyRequest
-from dunnart.server import Allow, Attempt, AuthReply, Deny
+from dunnart.server import Allow, Attempt, AuthReply, Candidate, Deny, PasswordCallback
 from dunnart.server.interfaces import SessionRequest
 from dunnart.server.processes import conversation
 from dunnart.server.processes.frames import (
@@ -62,6 +63,28 @@ async def test_a_decision_about_one_user_lets_no_other_in() -> None:
         fake.process.send(lie)
     await eventually(lambda: fake.link.closed or bool(fake.begun))
     assert not fake.begun
+    await fake.close()
+
+
+async def test_a_user_has_no_more_tries_than_are_that_ones() -> None:
+    tried: list[str] = []
+
+    async def check(_: str, password: str) -> bool:
+        tried.append(password)
+        return password == "right"
+
+    def limits(candidate: Candidate) -> Limits:
+        return Limits(max_auth_tries=1 if candidate.user == USER else 3)
+
+    fake = Fake(authenticator=PasswordCallback(check), methods_for=lambda _: ["password"], limits_for=limits)
+    fake.process.send(opened())
+    for token, (user, password) in enumerate([(USER, "1"), (USER, "right"), (OTHER, "2"), (OTHER, "right")], 1):
+        fake.frames.clear()
+        fake.process.send(methods(user, token))
+        await fake.answered(MethodsAnswered)
+        fake.process.send(replace(asked(password=password, token=token), user=user))
+        await fake.answered(AuthAnswered)
+    assert tried == ["1", "2", "right"]
     await fake.close()
 
 

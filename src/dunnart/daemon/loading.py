@@ -13,6 +13,7 @@ from dunnart.daemon.source import Source
 from dunnart.daemon.uses import GROUPS, uses
 from dunnart.daemon.values import OFF
 from dunnart.errors import ConfigError
+from dunnart.protocol.limits import OF_USERS, Limits
 
 
 def load(path: str | None = None, flags: Mapping[str, object] | None = None) -> ServeConfig:
@@ -79,8 +80,7 @@ def _read_match(number: int, table: Mapping[str, object], source: Source) -> Mat
             if name in CRITERIA:
                 criteria[name] = criterion(name, value)
             else:
-                read = OPTIONS[name].read(value)
-                options[name] = {key: read[key] for key in value} if isinstance(value, Mapping) else read
+                options[name] = read_entries(name, value) if isinstance(value, Mapping) else OPTIONS[name].read(value)
         except BadValue as error:
             inner = "" if error.entry is None else f".{error.entry}"
             raise source.error(str(error), "match", f"{entry}{inner}", flag=False) from error
@@ -88,6 +88,21 @@ def _read_match(number: int, table: Mapping[str, object], source: Source) -> Mat
         message = f"says not which logins it is for: {', '.join(CRITERIA)}; all = true is for all"
         raise source.error(message, "match", str(number), flag=False)
     return Match(criteria, options)
+
+
+def read_entries(name: str, value: Mapping[str, object]) -> Mapping[str, object]:
+    """Read the entries of a table that stand in a match table.
+
+    Raises:
+        BadValue: one cannot have its value, or is none of single logins.
+    """
+    read = OPTIONS[name].read(value)
+    if name != "limits":
+        return {key: read[key] for key in value}
+    for key in value:
+        if key not in OF_USERS:
+            raise BadValue("this one is the same for all logins", key)
+    return {key: getattr(read, key) for key in value}
 
 
 def effective(config: ServeConfig, login: Login) -> ServeConfig:
@@ -111,6 +126,8 @@ def with_matches(config: ServeConfig, fitting: list[Match]) -> ServeConfig:
 
 
 def _merged(below: object, above: object) -> object:
+    if isinstance(below, Limits) and isinstance(above, Mapping):
+        return replace(below, **above)
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
     return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}

@@ -20,7 +20,7 @@ MAY_MATCH = (
     "ca_signature_algorithms", "methods", "authenticators", "key_sources", "permit_empty_passwords",
     "permit_root_login", "allow_users", "deny_users", "allow_groups", "deny_groups", "accept_env", "set_env",
     "permit_user_rc", "permit_tty", "force_command", "shell", "exec", "subsystem", "forwards", "forwarding",
-    "permit_open", "permit_listen", "plugin",
+    "permit_open", "permit_listen", "plugin", "limits",
 )  # fmt: skip
 """The options that may stand in a `[[match]]` table: those that concern a login and its sessions."""
 

@@ -29,6 +29,7 @@ from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Regis
 
 if TYPE_CHECKING:
     from dunnart.plugins.revoked_keys import RevokedKeysFile
+    from dunnart.protocol.limits import Limits
     from dunnart.server import (
         Application,
         Attempt,
@@ -77,6 +78,7 @@ class Plugins:
     methods: tuple[str, ...]
     accept_env: tuple[str, ...]
     methods_for: Callable[[Candidate], tuple[str, ...]] | None = None
+    limits_for: Callable[[Candidate], Limits] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.plugins import Plugins
     from dunnart.keys.rights import Permits
+    from dunnart.protocol.limits import Limits
     from dunnart.server import Application, Attempt, Authenticator, Candidate, ConnectionFacts, Forward, RawSession
     from dunnart.server.interfaces import ChannelOpening, ConnectionRequest, SessionRequest
 
@@ -175,13 +176,17 @@ class Rules:
 
     def methods_for(self, candidate: Candidate) -> tuple[str, ...]:
         """Settle which variant a client has that names a user, and give its chains. In a thread: it may block."""
-        login = self._login(candidate.user, candidate.peer.host, candidate.local.host, candidate.local.port)
-        settled = self._settle(login)
+        settled = self._settle(self._login_of(candidate))
         with self._lock:
             self._logins[candidate.connection] = candidate.user, settled
             while len(self._logins) > _MOST_LOGINS:
                 self._logins.popitem(last=False)
         return settled.variant.chains
+
+    def limits_for(self, candidate: Candidate) -> Limits:
+        """Give the limits of who was settled just now."""
+        settled = self.settled(candidate.connection, candidate.user) or self._settle(self._login_of(candidate))
+        return settled.variant.config.limits
 
     def settled(self, connection: int, user: str) -> _Settled | None:
         """Give what was settled for a login: of a connection, the last one."""
@@ -205,6 +210,9 @@ class Rules:
             login = self._login(connection.user, connection.peer.host, connection.local.host, connection.local.port)
             settled = self._settle(login)
         return settled.variant
+
+    def _login_of(self, candidate: Candidate) -> Login:
+        return self._login(candidate.user, candidate.peer.host, candidate.local.host, candidate.local.port)
 
     def _login(self, user: str, address: str, local_address: str, local_port: int) -> Login:
         return Login(user, address, local_address, local_port, groups_of(user) if self._by_group else ())
@@ -252,6 +260,7 @@ def ruled(config: ServeConfig, variants: Sequence[ServeConfig], make: Callable[[
                           for name, each in base.session_requests.items()},
         methods=(),
         methods_for=rules.methods_for,
+        limits_for=rules.limits_for if any("limits" in match.options for match in config.match) else None,
         accept_env=patterns,
     )  # fmt: skip
 

@@ -77,6 +77,7 @@ def described(
         "account": plugins.account,
         "methods": plugins.methods,
         "methods_for": plugins.methods_for,
+        "limits_for": plugins.limits_for,
         "accept_env": plugins.accept_env,
         "algorithms": prepared.algorithms,
         "limits": config.limits,

@@ -74,7 +74,8 @@ def toml(value: object) -> str:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return f"[{', '.join(toml(str(each)) if isinstance(each, Word) else toml(each) for each in value)}]"
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_toml_key(key)} = {toml(str(each))}' for key, each in value.items())} }}"
+        entries = ((key, each if isinstance(each, int | float) else str(each)) for key, each in value.items())
+        return f"{{ {', '.join(f'{_toml_key(key)} = {toml(each)}' for key, each in entries)} }}"
     return '"' + "".join(map(_toml_character, str(value))) + '"'
 
 

@@ -15,6 +15,7 @@ A fast driver reads into `engine.buffer()` and calls `received(count, now)` in t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunnart.errors import DunnartError, LimitExceeded, LocalProtocolError, RemoteProtocolError, UnexpectedMessage
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dunnart.protocol.channel import Channel
+    from dunnart.protocol.limits import Limits
     from dunnart.protocol.questions import Question
     from dunnart.protocol.requests import ChannelRequest, GlobalRequest
 
@@ -367,6 +369,11 @@ class Engine(Core):
             then(reply)
         except RemoteProtocolError as error:
             self._fail(error)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Bound the peer otherwise from now on, as by those of the user who wants to log in."""
+        if limits != self.config.limits:
+            self.config = replace(self.config, limits=limits)
 
     def open_channel(self, channel_type: str, data: bytes = b"") -> int:
         """Ask for a channel and return its number; ChannelOpened or ChannelRefused follows."""

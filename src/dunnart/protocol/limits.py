@@ -7,6 +7,10 @@ from dunnart.records import dataclass
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+OF_USERS = (
+    "max_auth_tries", "sessions", "idle_seconds", "connection_seconds", "keepalive_seconds", "keepalive_count_max",
+)  # fmt: skip
+"""The limits that can be a user's own: what nobody but the engine looks at, from when a user is named."""
 
 
 @dataclass(frozen=True, slots=True)

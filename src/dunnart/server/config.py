@@ -81,6 +81,9 @@ class ServerConfig:
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
         methods_for: asked whenever a client tries another user: gives that user's chains, in the place of `methods`. It
             may name no method without an authenticator; one that is late or fails lets nobody in.
+        limits_for: asked after `methods_for`, which it needs: gives that user's `max_auth_tries`, `sessions`,
+            `idle_seconds`, `connection_seconds`, `keepalive_seconds` and `keepalive_count_max`, in the place of those
+            in `limits`.
         accept_env: patterns of the variables that a client may set.
         algorithms: what is offered, in order of preference, or the name of a profile: "default", "strict", "fips",
             "legacy".
@@ -126,6 +129,7 @@ class ServerConfig:
     account: AccountCheck | None = None
     methods: Sequence[str] = ()
     methods_for: Callable[[Candidate], Sequence[str]] | Callable[[Candidate], Awaitable[Sequence[str]]] | None = None
+    limits_for: Callable[[Candidate], Limits] | Callable[[Candidate], Awaitable[Limits]] | None = None
     accept_env: Sequence[str] = ("LANG", "LC_*", "COLORTERM", "NO_COLOR")
     algorithms: Algorithms | str = "default"
     limits: Limits = field(default_factory=Limits)
@@ -380,5 +384,7 @@ def _check_types(config: ServerConfig) -> None:
         raise ConfigError(f"{config.accept!r} is no function accept(address)", key="accept")
     if config.methods_for is not None and not callable(config.methods_for):
         raise ConfigError(f"{config.methods_for!r} is no function methods_for(candidate)", key="methods_for")
+    if config.limits_for is not None and (config.methods_for is None or not callable(config.limits_for)):
+        raise ConfigError("limits_for is a function limits_for(candidate), beside methods_for", key="limits_for")
     if config.admission is not None and not isinstance(config.admission, Admission):
         raise ConfigError(f"{config.admission!r} is no Admission", key="admission")

@@ -12,7 +12,10 @@ from dunnart.records import dataclass
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
+    from dunnart.protocol.limits import Limits
 
+UserTerms = tuple[tuple[str, ...], "Limits | None"]
+"""The chains of methods by which a user may log in, and the limits of the connection if they are that user's own."""
 _NO_VARIABLES: Mapping[str, str] = {}
 
 

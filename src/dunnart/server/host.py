@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dunnart.errors import ConfigError
+from dunnart.protocol.limits import OF_USERS, Limits
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pool import ThreadPool
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
-    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, UserTerms
     from dunnart.server.forwarding import ConnectionControl
     from dunnart.server.interfaces import Forward
     from dunnart.server.raw import Application
@@ -62,8 +63,8 @@ class HostLink(Protocol):
     async def accepts(self, peer: Address) -> bool:
         """May this client connect?"""
 
-    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
-        """Which chains of methods does a user have to go through? May raise."""
+    async def methods(self, candidate: Candidate) -> UserTerms:
+        """Which chains of methods does a user have to go through, and within which limits? May raise."""
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request. May raise."""
@@ -161,7 +162,7 @@ class Host:
         accept = self.config.accept
         return accept is None or await self.callback(accept, peer)
 
-    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
+    async def methods(self, candidate: Candidate) -> UserTerms:
         """Ask the application how a user may log in."""
         assert self.config.methods_for is not None
         found: Sequence[Any] = await self.callback(self.config.methods_for, candidate)
@@ -169,7 +170,12 @@ class Host:
             methods = chain.split(",") if isinstance(chain, str) else []
             if not methods or not set(methods) <= self._authenticators.keys() or len(set(methods)) < len(methods):
                 raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="methods_for")
-        return tuple(found)
+        if self.config.limits_for is None:
+            return tuple(found), None
+        limits: Limits = await self.callback(self.config.limits_for, candidate)
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"{limits!r} is no Limits", key="limits_for")
+        return tuple(found), replace(self.config.limits, **{name: getattr(limits, name) for name in OF_USERS})
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask the authenticator of the attempt's method."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.events import Event
     from dunnart.protocol.questions import Credential, Question
     from dunnart.server.connection import ServerConnection
+    from dunnart.server.facts import UserTerms
 
 _T = TypeVar("_T")
 _AUTH = logging.getLogger("dunnart.auth")
@@ -65,8 +66,10 @@ class Login:
     async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
         connection = self._connection
         began = connection.loop.time()
-        chains = await self._asked(connection.server.host.methods(candidate), ())
+        nothing: UserTerms = ((), None)
+        chains, limits = await self._asked(connection.server.host.methods(candidate), nothing)
         await self._wait(began, _FAILURE_SECONDS)  # groups are looked up only for users who exist
+        connection.pump.engine.use_limits(limits or connection.server.config.limits)
         connection.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
 
     def _mechanism_asked(self, question: GssapiQuestion) -> None:

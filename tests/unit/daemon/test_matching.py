@@ -17,7 +17,18 @@ from dunnart.daemon.options import BadValue
 from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
 from dunnart.plugins import os_account, shadow
-from dunnart.server import Allow, Attempt, AuthReply, GssapiKeyExchange, GssapiStep, PasswordCredential, Rights
+from dunnart.protocol.limits import Limits
+from dunnart.server import (
+    Address,
+    Allow,
+    Attempt,
+    AuthReply,
+    Candidate,
+    GssapiKeyExchange,
+    GssapiStep,
+    PasswordCredential,
+    Rights,
+)
 
 
 def read(tmp_path: Path, text: str) -> ServeConfig:
@@ -145,6 +156,29 @@ def test_the_first_table_that_fits_counts_and_the_rest_is_as_outside(tmp_path: P
     assert ann.match == bob.match == ()
 
 
+def test_limits_of_a_login(tmp_path: Path) -> None:
+    text = "[limits]\nsessions = 5\n[[match]]\nuser = 'a*'\nlimits = { max_auth_tries = 2, idle_seconds = 1.5 }\n"
+    text += "[[match]]\nuser = '*b'\n[match.limits]\nmax_auth_tries = 3\nkeepalive_seconds = 7\n"
+    config = read(tmp_path, text)
+    (tmp_path / "again").mkdir()
+    again = read(tmp_path / "again", to_toml(config))
+    made = plugins.make(config, "ann", None)
+    assert made.methods_for is not None
+    assert made.limits_for is not None
+    for user, limits in {
+        "c": Limits(sessions=5),
+        "ac": Limits(sessions=5, max_auth_tries=2, idle_seconds=1.5),
+        "cb": Limits(sessions=5, max_auth_tries=3, keepalive_seconds=7),
+        "ab": Limits(sessions=5, max_auth_tries=2, idle_seconds=1.5, keepalive_seconds=7),
+    }.items():
+        assert effective(config, Login(user)).limits == effective(again, Login(user)).limits == limits
+        candidate = Candidate(user, Address("192.0.2.1", 9), Address("192.0.2.2", 22), 1)
+        assert made.methods_for(candidate) == ("publickey",)
+        assert made.limits_for(candidate) == limits
+    made = plugins.make(read(tmp_path, "[[match]]\nuser = 'a'\npermit_tty = false\n"), "ann", None)
+    assert (made.methods_for is None, made.limits_for) == (False, None), "nobody is asked for nothing"
+
+
 def test_what_is_printed_gives_the_same_again(tmp_path: Path) -> None:
     config = read(tmp_path, TEXT)
     (tmp_path / "again").mkdir()
@@ -167,6 +201,8 @@ def test_what_is_printed_gives_the_same_again(tmp_path: Path) -> None:
         ("[[match]]\nuser = 'a'\n\n[match.subsystem]\nsftp = 'a b'\n", 5, "neither a plug-in"),
         ("[[match]]\nuser = 'a'\n[match.plugin.nobody]\nx = 1\n", 3, "uses a plug-in of this name"),
         ("audit = ['log']\n[[match]]\nuser = 'a'\n[match.plugin.log]\nfile = '/x'\n", 4, "uses a plug-in of this name"),
+        ("[[match]]\nuser = 'a'\nlimits.rekey_bytes = 1\n", 3, "limits.rekey_bytes: this one is the same for all"),
+        ("[[match]]\nuser = 'a'\n[match.limits]\nsesions = 1\n", 4, "did you mean sessions"),
         ("match = 3\n", 1, "write [[match]]"),
         ("permit_open = ['x']\n", 1, "HOST:PORT"),
         ("allow_users = ['a@b.example.com']\n", 1, "not looked up"),

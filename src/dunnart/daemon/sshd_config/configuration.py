@@ -21,6 +21,7 @@ from dunnart.daemon.sshd_config.translate import HOST_KEYS, Machine, Options, op
 from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
 from dunnart.keys.patterns import AddressPatterns
+from dunnart.protocol.limits import OF_USERS
 from dunnart.records import dataclass
 
 Chain = tuple[Condition, ...]
@@ -28,6 +29,7 @@ _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddre
              "localport": "local_port", "host": "address"}  # fmt: skip
 _KEYTAB, _KRB5 = "/etc/krb5.keytab", "/etc/krb5.conf"
 _NO_WAY_IN = "cannot be satisfied by enabled authentication methods"
+_LIMITS = frozenset(f"limits.{name}" for name in OF_USERS)
 _COSMETIC = frozenset({"log_level", "banner"})
 """Options that no login has for itself, and that are no reason to stop."""
 
@@ -140,7 +142,10 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
             differing = _said_again(base, made, values) | _differing(base.values, values)
             others = tuple(Match(each, {}) for each in further)
             strangers = any(name == "invalid-user" for line in chain for name, _ in line.criteria)
-            blocks.append(Block(criteria, _read(differing, made), chain, SshdSource(made), others, strangers))
+            options = _read(differing, made)
+            if isinstance(limits := differing.get("limits"), Mapping):
+                options["limits"] = {entry: getattr(options["limits"], entry) for entry in limits}
+            blocks.append(Block(criteria, options, chain, SshdSource(made), others, strangers))
     if wrong:
         raise Unusable(list(wrong))
 
@@ -235,17 +240,17 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
 def _check_options(base: Options, made: Options, notes: dict[str, None], wrong: dict[str, None]) -> None:
     """See that a block sets only what single logins can have."""
     for name, value in _differing(base.values, made.values).items():
-        if name in MAY_MATCH:
+        if name in MAY_MATCH and name != "limits":
             continue
         for option, keyword in made.keywords.items():
             changed = option.startswith(f"{name}.") if isinstance(value, Mapping) else option == name
             setting = made.settings[keyword]
-            if not changed or setting == base.settings[keyword]:
+            if not changed or setting == base.settings[keyword] or option in _LIMITS:
                 continue
             where = f"{setting.file} line {setting.line}: {KEYWORDS[keyword].name}"
             if name in _COSMETIC:
                 notes[f"{where}: ignored: it is the same for all logins"] = None
-            elif keyword != "maxsessions" or made.number("maxsessions"):
+            else:
                 wrong[f"{where}: is supported outside Match blocks, not in them"] = None
 
 

@@ -12,6 +12,7 @@ from dunnart.daemon.matching import Match
 from dunnart.daemon.sshd_config.configuration import Block, configuration, this_machine, together
 from dunnart.daemon.sshd_config.reading import Directives, Unusable
 from dunnart.errors import ConfigError
+from dunnart.protocol.limits import OF_USERS
 
 if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
@@ -75,6 +76,8 @@ def plain(config: ServeConfig) -> ServeConfig:
         if criteria is not None:  # a table for those logins, before the others
             names = {name for table, of in tables if of <= numbers for name in table.options}
             options = {name: getattr(wanted, name) for name in OPTIONS if name in names}
+            if "limits" in names:
+                options["limits"] = {entry: getattr(wanted.limits, entry) for entry in OF_USERS}
             tables.insert(0, (Match(criteria, options), numbers))
         if differing := _differing(base, tables, numbers, wanted):
             what = ", ".join(differing)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
@@ -342,13 +343,16 @@ class Conversation:
         self, frame: frames.MethodsAsked, candidate: Candidate, connection: KnownConnection
     ) -> None:
         chains: tuple[str, ...] = ()
+        limits = None
         try:
-            chains = await self._host.methods(candidate)
+            chains, limits = await self._host.methods(candidate)
         finally:
             if connection.verified.user == frame.user:
                 connection.verified.chains = tuple(tuple(chain.split(",")) for chain in chains)
-            instead = frames.MethodsAnswered(frame.token, b"")
-            self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains)), instead)
+                connection.verified.limits = limits or self._terms.limits
+            told = "" if limits is None else json.dumps(asdict(limits))
+            instead = frames.MethodsAnswered(frame.token, b"", "")
+            self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains), told), instead)
 
     def _auth_asked(self, frame: frames.AuthAsked) -> None:
         connection = self._known(frame.connection)

@@ -269,10 +269,11 @@ class Answered(Frame):
 
 @structure
 class MethodsAnswered(Frame):
-    """The chains, as texts."""
+    """The chains, as texts, and the user's own limits as JSON, or ""."""
 
     token: UInt32
     chains: String
+    limits: Text
 
 
 @structure

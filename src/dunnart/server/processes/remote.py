@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import LocalProtocolError
+from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.server.authentication import takes
 from dunnart.server.host import contained
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
-    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, UserTerms
     from dunnart.server.forwarding import ConnectionControl, Opening
     from dunnart.server.interfaces import AuditEvent
     from dunnart.server.processes.link import Link
@@ -77,11 +78,12 @@ class RemoteHost:
         answer: bool = await self._ask(lambda token: frames.AcceptAsked(token, peer.host, peer.port))
         return answer
 
-    async def methods(self, candidate: Candidate) -> tuple[str, ...]:
-        """Which chains of methods does a user have to go through?"""
+    async def methods(self, candidate: Candidate) -> UserTerms:
+        """Which chains of methods does a user have to go through, and within which limits?"""
         answer: frames.MethodsAnswered = await self._ask(lambda token: frames.MethodsAsked(
             token, candidate.connection, candidate.user, *candidate.peer, *candidate.local))  # fmt: skip
-        return tuple(frames.split_texts(answer.chains))
+        limits = Limits(**json.loads(answer.limits)) if answer.limits else None
+        return tuple(frames.split_texts(answer.chains)), limits
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request."""

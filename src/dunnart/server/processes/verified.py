@@ -112,11 +112,12 @@ class Verified:
         session_id: the first exchange hash that was signed.
         user: who was decided on last.
         chains: how that one may log in.
+        limits: that one's.
         passed: the methods that have let that one in, in this order, each with what it granted.
     """
 
     __slots__ = ("_allowance", "_answers", "_asking", "_cookie", "_ends", "_failures", "_numbered", "_rounds",
-                 "_seen_at", "_terms", "chains", "passed", "session_id", "user")  # fmt: skip
+                 "_seen_at", "_terms", "chains", "limits", "passed", "session_id", "user")  # fmt: skip
 
     def __init__(self, terms: Terms, cookie: bytes, now: float) -> None:
         self._terms = terms
@@ -124,6 +125,7 @@ class Verified:
         self.session_id = b""
         self.user: str | None = None
         self.chains: tuple[tuple[str, ...], ...] = ()
+        self.limits = terms.limits
         self.passed: list[_Passed] = []
         self._numbered = 0
         self._failures = 0
@@ -274,7 +276,7 @@ class Verified:
         return self.session_id
 
     def _untimely(self, attempt: Attempt) -> str | None:
-        if self._failures >= self._terms.limits.max_auth_tries:
+        if self._failures >= self.limits.max_auth_tries:
             return "too many failures"
         method = attempt.credential.method
         turns = (self._ours(chain[: chain.index(method)]) for chain in self.chains if method in chain)

@@ -209,8 +209,6 @@ Subsystem sftp internal-sftp -x
 AuthorizedKeysCommand /bin/keys
 Match Host h.example.org
 Match RDomain x
-Match User a|MaxAuthTries 2
-Match User a|ClientAliveInterval 5
 Match User a|ChrootDirectory /srv
 Match User a|RekeyLimit 1G
 """
@@ -225,6 +223,7 @@ PubkeyAuthOptions none
 Match Host 192.0.2.*
 Match User a|MaxAuthTries 6
 Match User a|MaxSessions 0
+Match User a|MaxAuthTries 2|ClientAliveInterval 5|ClientAliveCountMax 0
 Match User a|CASignatureAlgorithms ssh-ed25519
 Match User a|PubkeyAcceptedAlgorithms +ssh-rsa
 Match User a|ChrootDirectory /srv|ForceCommand internal-sftp
@@ -389,6 +388,16 @@ def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: P
     for each in (config, plain(config)):
         assert effective(each, Login("x", groups=("a", "b"))).permit_tty
         assert not effective(each, Login("x", groups=("b",))).permit_tty
+
+
+def test_limits_of_logins(tmp_path: Path) -> None:
+    text = "MaxSessions 4\nMatch User a*\nMaxAuthTries 2\nMatch User *b\nMaxAuthTries 3\nMaxSessions 1\n"
+    config = made(tmp_path, f"{text}ClientAliveInterval 1m\nMatch User *\nMaxSessions 9\n").config
+    (tmp_path / "dunnart.toml").write_text(to_toml(plain(config), changed=True))
+    for each in (config, load(str(tmp_path / "dunnart.toml"))):
+        for user, *wanted in [("ac", 2, 9, 0), ("cb", 3, 1, 60), ("ab", 2, 1, 60), ("c", 6, 9, 0)]:
+            found = effective(each, Login(str(user))).limits
+            assert [found.max_auth_tries, found.sessions, found.keepalive_seconds] == wanted, user
 
 
 def test_blocks_for_users_whom_nobody_knows(tmp_path: Path) -> None:
