@@ -48,6 +48,7 @@ class Link:
     ) -> None:  # fmt: skip
         sock.setblocking(False)  # noqa: FBT003 - the name says it
         self._sock = sock
+        self._descriptor = sock.fileno()  # readers of numbers are called at once: see `dunnart.runtime.event_loop`
         self._loop = loop
         self._receive = receive
         self._lost = lost
@@ -58,7 +59,7 @@ class Link:
         self._due = False
         self.queued_bytes = 0
         self.closed = False
-        loop.add_reader(sock, self._readable)
+        loop.add_reader(self._descriptor, self._readable)
 
     def send(self, frame: Frame, descriptors: tuple[int, ...] = ()) -> None:
         """Send a frame, with copies of descriptors, which are closed here. On a closed link nothing but that.
@@ -95,7 +96,7 @@ class Link:
             self._write()
             self._due = False
         except (BlockingIOError, InterruptedError):
-            self._loop.add_writer(self._sock, self._writable)
+            self._loop.add_writer(self._descriptor, self._writable)
         except OSError:
             self.close()
 
@@ -119,20 +120,20 @@ class Link:
                 self._queue.popleft()
 
     def _writable(self) -> None:
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._descriptor)
         self._flush()
 
     def pause(self) -> None:
         """Read no more for now: the other end asks faster than it is answered."""
         self._paused = True
         if not self.closed:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._descriptor)
 
     def resume(self) -> None:
         """Read again."""
         if self._paused and not self.closed:
             self._paused = False
-            self._loop.add_reader(self._sock, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
             self._loop.call_soon(self._read_on)
 
     def _readable(self) -> None:
@@ -202,8 +203,8 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)
         with contextlib.suppress(OSError):
             self._write()
         self._sock.close()
