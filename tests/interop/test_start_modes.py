@@ -403,19 +403,57 @@ def _names_another(path: Path, process: int) -> bool:
         return False
 
 
-def test_sysvinit_starts_reloads_and_stops(world: World) -> None:
-    for name in ("openrc", "sysvinit"):
-        subprocess.run(["sh", "-n", str(PACKAGING / name / "dunnart")], check=True)
+def init_script(world: World, name: str, pid_file: Path) -> Path:
+    """One of ours, with this world's files in the place of the system's."""
     script = world.path / "init"
-    pid_file = world.path / "init.pid"
-    text = (PACKAGING / "sysvinit/dunnart").read_text()
+    text = (PACKAGING / name / "dunnart").read_text()
     for old, new in (
         ("/usr/bin/dunnart", world.program("dunnart")), ("/etc/dunnart/dunnart.toml", str(world.config)),
-        ("/run/dunnart.pid", str(pid_file)), ("/etc/default/dunnart", str(world.path / "default")),
+        ("/run/dunnart.pid", str(pid_file)),
     ):  # fmt: skip
         assert old in text
         text = text.replace(old, new)
-    script.write_text(text)
+    script.write_text(text.replace("/etc/default/dunnart", str(world.path / "default")))
+    return script
+
+
+def test_openrc_starts_reloads_and_stops(world: World) -> None:
+    """By a shell in the place of openrc-run, whose ebegin and eend only show."""
+    program("start-stop-daemon")
+    pid_file = world.path / "init.pid"
+    script = init_script(world, "openrc", pid_file)
+
+    def service(word: str, command: str = "") -> int:
+        steps = f"ebegin() {{ :; }}; eend() {{ return $1; }}; RC_CMD={command}; . {script}; {word}"
+        return subprocess.run(["sh", "-c", steps], env=world.env, timeout=SECONDS, check=False).returncode
+
+    try:
+        assert service("start") == 0
+        number = int(pid_file.read_text())
+        assert service("start") == 0, "it runs already"
+        assert int(pid_file.read_text()) == number
+        assert service("reload") == 0
+        assert eventually(lambda: "the configuration was read again" in world.logged())
+        assert service("stop && start", "restart") == 0
+        assert eventually(partial(_names_another, pid_file, number)), world.logged()
+        number = int(pid_file.read_text())
+        good = world.config.read_text()
+        world.write("nonsense = 1\n")
+        assert service("stop && start", "restart") == 1
+        assert service("reload") == 1
+        assert alive(number)
+        world.config.write_text(good)
+        assert service("stop") == 0
+        assert not alive(number)
+        assert service("reload") == 1
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_sysvinit_starts_reloads_and_stops(world: World) -> None:
+    pid_file = world.path / "init.pid"
+    script = init_script(world, "sysvinit", pid_file)
 
     def init(word: str) -> int:
         return subprocess.run(["sh", str(script), word], env=world.env, timeout=SECONDS, check=False).returncode
