@@ -20,10 +20,9 @@ import resource
 import signal
 import struct
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dunnart.records import dataclass
 
@@ -253,16 +252,12 @@ def _seccomp(libc: _Libc) -> bool:
     return refused == 0
 
 
-def run_worker(control: int, arguments: str) -> None:
-    """Run a protocol process whose link is that descriptor; `arguments` are those of its confinement, as JSON."""
-    import json
-
+def run_worker(control: int, confinement: dict[str, Any]) -> None:
+    """Run a protocol process whose link is that descriptor; `confinement` is what `Confinement.arguments` gave."""
     from dunnart.server.processes.worker import main
 
-    with suppress(OSError), open("/proc/self/comm", "wb") as file:  # as lists show it
-        file.write(b"dunnart-worker")
     null = os.open(os.devnull, os.O_RDWR)
     for each in range(3):  # that it has come so far is all that it had to say there
         os.dup2(null, each)
     os.close(null)
-    main(control, Confinement(**json.loads(arguments)).enter)
+    main(control, Confinement(**confinement).enter)

@@ -11,7 +11,6 @@ Not root: there is one process, and the same code.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
@@ -43,7 +42,7 @@ def separate(config: ServeConfig) -> Separation | None:
     if config.sandbox:
         folder = config.empty_folder
         prepare_empty_folder(folder)
-    confinement = json.dumps(Confinement(user, uid, gid, folder).arguments())
+    confinement = Confinement(user, uid, gid, folder).arguments()
     separation = Separation("dunnart.daemon.confinement:run_worker", (confinement,), config.rest_on_idle)
     try:
         separation.begin(config.workers)

@@ -15,26 +15,19 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from dunnart.runtime.executed import executed
 from dunnart.runtime.forked import LENGTH_BYTES, MOST_DESCRIPTORS, ORDER_BYTES
-from dunnart.runtime.process import Spawned, unspared
+from dunnart.runtime.process import unspared
 from dunnart.runtime.session_keys import share_no_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dunnart.runtime.process import Call
+    from dunnart.runtime.process import Call, Spawned
 
-_BOOT = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from dunnart.runtime.forked import main
-main(*map(int, sys.argv[2:]))
-"""
-_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # without which some interpreters do not start
+_TARGET = "dunnart.runtime.forked:main"
 _ANSWER_BYTES = 4
 _UNKNOWN_END = 255
 _END_SECONDS = 2.0
@@ -97,7 +90,7 @@ class ForkServer:
 
     async def close(self) -> None:
         """No more orders come: the fork server ends; its children go on."""
-        self._let_go()
+        self.hang_up()
         if self._process is not None and not self._ended.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_END_SECONDS):
@@ -107,10 +100,7 @@ class ForkServer:
                 await self._ended.wait()
 
     def hang_up(self) -> None:
-        """Give up a process that was given."""
-        self._let_go()
-
-    def _let_go(self) -> None:
+        """Give no more orders to the process that there is; one that was given is not replaced."""
         if self._control is not None:
             self._loop.remove_writer(self._control)
             self._rest = self._rest[:0]
@@ -126,31 +116,17 @@ class ForkServer:
         self._deliver(order, descriptors)
 
     def _begin(self) -> None:
-        self._let_go()
+        self.hang_up()
         if self._given:
             raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
-        ours, theirs = socket.socketpair()
-        path = json.dumps([os.path.abspath(entry) for entry in sys.path])
-        numbers = (str(theirs.fileno()), str(self._idle_seconds))
-        with theirs:
-            try:
-                if os.geteuid() == 0:  # who has started programs for users, and has the last one's keys
-                    share_no_keys()
-                with unspared():
-                    process = subprocess.Popen(
-                        ("dunnart-fork-server", "-I", "-S", "-c", _BOOT, path, *numbers),  # noqa: S607 - as lists show it
-                        executable=sys.executable, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/",
-                        env={name: os.environ[name] for name in _KEPT if name in os.environ},
-                        pass_fds=(theirs.fileno(),), start_new_session=True,
-                    )  # fmt: skip
-            except BaseException:
-                ours.close()
-                raise
+        if os.geteuid() == 0:  # who has started programs for users, and has the last one's keys
+            share_no_keys()
+        with unspared():
+            self._process, control = executed("dunnart-forks", _TARGET, self._idle_seconds, alone=True)
         self._ended = ended = asyncio.Event()
-        self._process = Spawned(process)
         self._process.watch(self._loop, lambda _: ended.set())
-        ours.setblocking(False)  # noqa: FBT003 - the name says it
-        self._control = ours
+        control.setblocking(False)  # noqa: FBT003 - the name says it
+        self._control = control
 
     def _deliver(self, order: dict[str, object], descriptors: tuple[int, ...]) -> None:
         assert self._control is not None
@@ -172,7 +148,7 @@ class ForkServer:
         except BlockingIOError:
             return
         except OSError:  # it has ended, and what was ordered with it, as each order's own pipe tells
-            self._let_go()
+            self.hang_up()
             return
         if not self._rest:
             self._loop.remove_writer(self._control)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dunnart.errors import ConnectionClosed
 from dunnart.runtime.logs import PARTS, clean
 from dunnart.server.processes.conversation import Conversation
-from dunnart.server.processes.executed import executed
 from dunnart.server.processes.order import Order
+from dunnart.server.processes.separation import protocol_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ class ProtocolProcess:
             PluginError: it cannot be confined.
         """
         separation = self._host.config.separation
-        self._process, ours = executed(_WORKER) if separation is None else separation.start()
+        self._process, ours = protocol_process(_WORKER) if separation is None else separation.start()
         try:
             self._ended = ended = asyncio.Event()
             self._process.watch(self._host.loop, lambda _: ended.set())

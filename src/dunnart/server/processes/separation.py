@@ -3,8 +3,7 @@
     monitor ──exec──► worker       an interpreter of its own: nothing of the monitor's memory is in it
        └── order, listeners ────►  is confined, and serves
 
-They need not be there while nobody is: `dunnart.server.processes.placement` lets them go, and the next connection has
-them started.
+They need not be there while nobody is: `dunnart.server.processes.resting`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from dunnart.records import dataclass
-from dunnart.server.processes.executed import executed
+from dunnart.runtime.executed import executed
 
 if TYPE_CHECKING:
     import socket
 
-    from dunnart.runtime.process import Child
+    from dunnart.runtime.process import Spawned
 
 
 def _code() -> tuple[int, int]:
@@ -38,14 +37,14 @@ class Separation:
 
     Attributes:
         target: "module:function" that confines such a process, and runs it: it gets the descriptor of its link.
-        arguments: what the function gets beside, texts.
+        arguments: what the function gets beside, of what JSON has.
         idle_seconds: they end when there has been no connection for so long; 0: never.
     """
 
     target: str
-    arguments: tuple[str, ...]
+    arguments: tuple[object, ...]
     idle_seconds: float = 0.0
-    _waiting: deque[tuple[Child, socket.socket]] = field(default_factory=deque, repr=False)
+    _waiting: deque[tuple[Spawned, socket.socket]] = field(default_factory=deque, repr=False)
     _code: tuple[int, int] = field(default_factory=_code, repr=False)
 
     def begin(self, count: int) -> None:
@@ -58,7 +57,7 @@ class Separation:
         while self._waiting:
             self._waiting.popleft()[1].close()
 
-    def start(self) -> tuple[Child, socket.socket]:
+    def start(self) -> tuple[Spawned, socket.socket]:
         """Give a protocol process, one that waits already or a new one, and what leads to it. Raises OSError."""
         return self._waiting.popleft() if self._waiting else self._executed()
 
@@ -66,5 +65,11 @@ class Separation:
         """The program was changed on disk: a process that is started now may not go with this one."""
         return _code() != self._code
 
-    def _executed(self) -> tuple[Child, socket.socket]:
-        return executed(self.target, *self.arguments, alone=True)
+    def _executed(self) -> tuple[Spawned, socket.socket]:
+        return protocol_process(self.target, *self.arguments, alone=True)
+
+
+def protocol_process(target: str, *arguments: object, alone: bool = False) -> tuple[Spawned, socket.socket]:
+    """Start a protocol process; `target`, `arguments` and `alone` are those of `executed`. Raises OSError."""
+    # asyncio can do without ssl, and it is 4.5 MB.
+    return executed("dunnart-worker", target, *arguments, alone=alone, without=("ssl",))
