@@ -89,7 +89,7 @@ class Placed(Clients):
 
     def workers(self) -> list[int]:
         """The protocol processes."""
-        return [worker.pid for worker in self.server._placement._workers]  # type: ignore[union-attr]
+        return [worker.pid for worker in self.server._placement.workers]  # type: ignore[union-attr]
 
 
 @asynccontextmanager
@@ -484,7 +484,7 @@ async def test_the_work_is_shared_out(where: tuple[Any, int]) -> None:
     async with placed(where) as server:
         for _ in range(8):
             await server.login()
-        shares = [worker.connections for worker in server.server._placement._workers]  # type: ignore[union-attr]
+        shares = [worker.connections for worker in server.server._placement.workers]  # type: ignore[union-attr]
         assert sum(shares) == 8
         assert max(shares) - min(shares) <= 1
 
@@ -590,7 +590,7 @@ async def test_lines_and_bytes_may_be_read_in_turn(where: tuple[Any, int]) -> No
 async def test_an_acceptor_that_is_replaced_knows_of_the_connections_that_live() -> None:
     admission = Admission(startups=StartupLimit(), per_source=0, random=_random)
     async with placed(("process", 2), admission=admission) as server:
-        workers = server.server._placement._workers  # type: ignore[union-attr]
+        workers = server.server._placement.workers  # type: ignore[union-attr]
         clients = [await server.login() for _ in range(4)]
         before = server.workers()
         waiting = [server.dial() for _ in range(2)]  # they have not logged in
@@ -611,7 +611,7 @@ async def test_an_acceptor_that_is_replaced_knows_of_the_connections_that_live()
 
 async def test_a_process_that_stops_listening_stops_only_itself() -> None:
     async with placed(("process", 1)) as server:
-        (worker,) = server.server._placement._workers  # type: ignore[union-attr]
+        (worker,) = server.server._placement.workers  # type: ignore[union-attr]
         (listener,) = server.server._placement._listeners  # type: ignore[union-attr]
         listener.shutdown(socket.SHUT_RDWR)  # which it can, for they share it
         os.kill(worker.pid, signal.SIGKILL)

@@ -12,7 +12,8 @@ import pytest
 from dunnart.runtime.admission import Admission, Outcome, Penalties, StartupLimit
 from dunnart.server.config import _random
 from dunnart.server.processes import separation
-from dunnart.server.processes.placement import InProcesses, _counted
+from dunnart.server.processes.placement import InProcesses
+from dunnart.server.processes.resting import _counted
 from dunnart.server.processes.separation import Separation
 from tests.runtime.driver import descriptors, eventually, exists
 from tests.runtime.test_placements import Placed, placed
@@ -121,7 +122,7 @@ async def test_a_start_that_fails_is_tried_again(
     async with placed(("process", 1), separation=unconfined()) as server:
         await eventually(lambda: at_rest(server))
         with monkeypatch.context() as patched:
-            patched.setattr("dunnart.server.processes.executed._BOOT", "raise SystemExit(1)")
+            patched.setattr("dunnart.runtime.executed._BOOT", "raise SystemExit(1)")
             client = server.begin()
             await eventually(lambda: "cannot be started" in caplog.text)
         await client.until(lambda: client.engine.peer_version)  # who has come has waited for it

@@ -15,19 +15,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConfigError, DunnartError, PluginError
-from dunnart.runtime.footprint import release_files
 from dunnart.runtime.listeners import BACKLOG, bound_address, listens
 from dunnart.runtime.loop_thread import LoopThread, RunningLoop
 from dunnart.server.host import Host
 from dunnart.server.placement import HANG_UP_SECONDS
 from dunnart.server.processes.frames import Peer
 from dunnart.server.processes.process import ProtocolProcess
+from dunnart.server.processes.resting import Resting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dunnart.server.config import ServerConfig
-    from dunnart.server.processes.separation import Separation
     from dunnart.server.server import Server
 
 _LOG = logging.getLogger("dunnart.server")
@@ -35,8 +34,6 @@ _START_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _END_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
-_LOOKS = 4
-"""How often it is looked whether somebody has come, before the processes rest."""
 _SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep Python's lock while the control loop's wants it. Python's own 5 ms would be
 waited for at every step of a login."""
@@ -59,13 +56,12 @@ class InProcesses:
         self._first = first
         # Who is separated does nothing that blocks, and has one thread as long as plug-ins need no others.
         self._thread = LoopThread("dunnart-control") if config.separation is None else RunningLoop()
-        self._workers: list[ProtocolProcess] = []
+        self.workers: list[ProtocolProcess] = []
         self._host: Host | None = None
         self._listeners: list[socket.socket] = []
-        self._listening: list[socket.socket] = []
+        self.listening: list[socket.socket] = []
         self._closing = False
-        self._resting: asyncio.Task[None] | None = None
-        self._rested: dict[str, Counter[str]] = {"sums": Counter(), "counters": Counter(), "algorithms": Counter()}
+        self._resting: Resting | None = None
 
     @property
     def host(self) -> Host:
@@ -76,17 +72,17 @@ class InProcesses:
     @property
     def connections(self) -> int:
         """How many there are now."""
-        return sum(worker.connections for worker in self._workers)
+        return sum(worker.connections for worker in self.workers)
 
     @property
     def next_number(self) -> int:
         """A number that no connection has had."""
-        return max((worker.next_number for worker in self._workers), default=self._first)
+        return max((worker.next_number for worker in self.workers), default=self._first)
 
     async def start(self, listeners: Iterable[socket.socket]) -> None:
         """Start the processes; returns once they accept connections."""
         self._listeners = list(listeners)
-        self._listening = [each for each in self._listeners if listens(each)]
+        self.listening = [each for each in self._listeners if listens(each)]
         _Switching.begin()  # `_end` ends it
         self._thread.start()
         try:
@@ -99,100 +95,29 @@ class InProcesses:
     async def _start(self) -> None:
         self._host = Host(self._config, self._thread.loop, self._app_loop, self.counters, self._server)
         for index in range(self._config.workers):
-            self._workers.append(ProtocolProcess(self._host, index, self._listeners, self._first))
+            self.workers.append(ProtocolProcess(self._host, index, self._listeners, self._first))
         try:
-            await self._start_workers()
+            await self.start_workers()
         except PluginError as error:
             raise ConfigError(str(error)) from error
-        if self._listening and self._config.separation is not None:
-            self._resting = self._thread.loop.create_task(self._rest(self._config.separation))
+        if self.listening and self._config.separation is not None:
+            self._resting = Resting(self, self._config.separation)
 
-    async def _start_workers(self) -> None:
+    async def start_workers(self) -> None:
+        """Start the processes and have them know each other. On the control loop."""
         async with asyncio.timeout(_START_SECONDS):
-            await asyncio.gather(*(worker.start() for worker in self._workers))
-        for worker in self._workers[1:]:
+            await asyncio.gather(*(worker.start() for worker in self.workers))
+        for worker in self.workers[1:]:
             self._introduce(worker)
-        for worker in self._workers:
+        for worker in self.workers:
             worker.on_lost = self._restart
             if worker.lost:  # before anybody could be told
                 self._restart(worker)
 
-    # While nobody is there.
-
-    async def _rest(self, separation: Separation) -> None:
-        """End the processes each time that nobody has come for long, and start them for who comes then."""
-        come, quiet = 0, 0
-        while separation.idle_seconds:
-            await asyncio.sleep(separation.idle_seconds / _LOOKS)
-            quiet = 0 if self.connections or self.next_number != come else quiet + 1
-            come = self.next_number
-            if quiet < _LOOKS or separation.outdated() or not await self._at_rest():
-                continue
-            quiet = 0
-            _LOG.info(
-                "there has been no connection for %g seconds: the protocol processes rest", separation.idle_seconds
-            )
-            release_files()
-            await self._somebody_comes()
-            if separation.outdated():
-                _LOG.error("the program was changed on disk: have it taken over (`dunnart upgrade`) or started anew")
-            await self._wake()
-
-    async def _at_rest(self) -> bool:
-        """End the processes if nobody needs them, the acceptor first; False if somebody does."""
-        if any(worker.lost for worker in self._workers):  # which is about to be started again
-            return False
-        for worker in self._workers:
-            try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    last = await worker.call("rest")
-            except (DunnartError, TimeoutError):
-                last = None
-            if last is None and worker.index == 0:
-                return False
-            for kind, counts in self._rested.items():
-                counts.update(_counted(last, kind))
-        for worker in self._workers:
-            worker.on_lost = lambda _: None
-            await worker.end()
-        return True
-
-    async def _somebody_comes(self) -> None:
-        """Wait for a connection, which nobody accepts yet."""
-        self._listen_again()
-        comes = asyncio.Event()
-        for each in self._listening:
-            self._thread.loop.add_reader(each, comes.set)
-        try:
-            await comes.wait()
-        finally:
-            for each in self._listening:
-                self._thread.loop.remove_reader(each)
-
-    async def _wake(self) -> None:
-        while True:
-            try:
-                await self._start_workers()
-            except (OSError, TimeoutError, DunnartError) as error:  # no descriptors, no memory: who has come waits
-                _LOG.error("the protocol processes cannot be started: %r", error)
-            else:
-                return
-            for worker in self._workers:
-                await worker.end()
-            await asyncio.sleep(_RESTART_SECONDS)
-
-    async def _rest_no_more(self) -> None:
-        if self._resting is not None:
-            self._resting.cancel()
-            await asyncio.wait([self._resting])
-            self._resting = None
-
-    # When one is lost.
-
     def _introduce(self, worker: ProtocolProcess) -> None:
         """Give a worker and the acceptor a link to each other."""
         ours, theirs = socket.socketpair()
-        self._workers[0].send(Peer(worker.index, acceptor=False), (ours.detach(),))
+        self.workers[0].send(Peer(worker.index, acceptor=False), (ours.detach(),))
         worker.send(Peer(0, acceptor=True), (theirs.detach(),))
 
     def _restart(self, worker: ProtocolProcess) -> None:
@@ -208,7 +133,7 @@ class InProcesses:
         if self._closing:
             return
         try:
-            self._listen_again()
+            self.listen_again()
             async with asyncio.timeout(_START_SECONDS):
                 await worker.start()
         except (OSError, TimeoutError) as error:  # no descriptors, no memory, no time: perhaps later
@@ -219,12 +144,12 @@ class InProcesses:
         except DunnartError as error:  # it has ended again, and so it is started again
             _LOG.error("protocol process %d does not come up: %s", worker.index, error)
             return
-        for other in self._workers[1:] if worker.index == 0 else [worker]:
+        for other in self.workers[1:] if worker.index == 0 else [worker]:
             self._introduce(other)
 
-    def _listen_again(self) -> None:
+    def listen_again(self) -> None:
         """Listen where a process that was taken over has stopped it: the sockets are shared."""
-        for each in self._listening:
+        for each in self.listening:
             if each in self._listeners and not listens(each):
                 _LOG.error("a protocol process has stopped listening on %s", bound_address(each))
                 each.listen(BACKLOG)
@@ -235,12 +160,16 @@ class InProcesses:
         await self.host.close()
         await self._thread.stop()
 
+    async def _rest_no_more(self) -> None:
+        if self._resting is not None:
+            await self._resting.close()
+
     async def _close(self, text: str, seconds: float) -> None:
         self._closing = True
         await self._rest_no_more()
-        for worker in self._workers:
+        for worker in self.workers:
             worker.on_lost = lambda _: None
-        calls = [asyncio.ensure_future(worker.call("close", text, seconds)) for worker in self._workers]
+        calls = [asyncio.ensure_future(worker.call("close", text, seconds)) for worker in self.workers]
         await asyncio.wait(calls, timeout=seconds + _END_SECONDS)  # one that does not answer is ended all the same
         for call in calls:
             call.cancel()
@@ -250,7 +179,7 @@ class InProcesses:
 
     async def _end(self) -> None:
         self._closing = True
-        for worker in self._workers:
+        for worker in self.workers:
             worker.on_lost = lambda _: None
             await worker.end()
         for listener in self._listeners:
@@ -260,20 +189,21 @@ class InProcesses:
     @property
     def processes(self) -> dict[int, str]:
         """Those that serve the protocol."""
-        return {worker.pid: worker.role for worker in self._workers if worker.pid}
+        return {worker.pid: worker.role for worker in self.workers if worker.pid}
 
     async def each(self, name: str, *arguments: object, seconds: float = 0.0) -> list[Any]:
         """Have every worker do something, and give what they return; those that do not answer in time are left out."""
 
         async def collect() -> list[Any]:
             limit = seconds + _ANSWER_SECONDS
-            calls = (asyncio.wait_for(worker.call(name, *arguments), limit) for worker in self._workers)
+            calls = (asyncio.wait_for(worker.call(name, *arguments), limit) for worker in self.workers)
             found = await asyncio.gather(*calls, return_exceptions=True)
-            for worker, result in zip(self._workers, found, strict=True):
+            for worker, result in zip(self.workers, found, strict=True):
                 if isinstance(result, TimeoutError):
                     _LOG.warning("protocol process %d (%d) does not answer: %s", worker.index, worker.pid, name)
             results = [result for result in found if not isinstance(result, BaseException)]
-            return [*results, self._rested] if name == "status" else results
+            rested = [self._resting.counted] if self._resting is not None and name == "status" else []
+            return [*results, *rested]
 
         return await self._thread.run(collect())
 
@@ -288,12 +218,6 @@ class InProcesses:
             self._listeners.clear()
 
         await self._thread.run(forget())
-
-
-def _counted(last: object, kind: str) -> dict[str, int]:
-    """What a process has counted, as far as it says so in the form that it should have."""
-    counts = last.get(kind) if isinstance(last, dict) else None
-    return {name: count for name, count in counts.items() if type(count) is int} if isinstance(counts, dict) else {}
 
 
 class _Switching:
