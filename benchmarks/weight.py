@@ -41,7 +41,7 @@ def weight(bench: Bench) -> None:
             try:
                 _start(bench, peer)
                 with Running(peer, bench.identity) as server:
-                    _fill(bench, server, counts)
+                    _fill(bench, server, counts, first=number == 0)
             except (RuntimeError, OSError, ClientError, SSH2Error) as error:
                 bench.skip(f"{peer.name}, weight: {error!r}")
     _break_even(bench)
@@ -69,7 +69,7 @@ def _start(bench: Bench, peer: Peer) -> None:
             os.killpg(process.pid, signal.SIGTERM)
 
 
-def _fill(bench: Bench, server: Running, counts: tuple[int, ...]) -> None:
+def _fill(bench: Bench, server: Running, counts: tuple[int, ...], *, first: bool) -> None:
     held: list[tuple[Login, object]] = []
     try:
         for count in counts:
@@ -80,7 +80,7 @@ def _fill(bench: Bench, server: Running, counts: tuple[int, ...]) -> None:
             everything = weigh([process.pid for process in family(server.pid)[1:]])
             _add(bench, server.name, f"{count} sessions", own)
             _add(bench, server.name, f"{count} sessions with shells", everything)
-            if count == 0 and not bench.quick:
+            if count == 0 and first and not bench.quick:
                 time.sleep(_IDLE_SECONDS)
                 _add(bench, server.name, "nobody for a minute", _steady(server))
     finally:
