@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.serve import log_place
-from dunnart.daemon.unmade import could_make_folder, could_make_in, is_missing
+from dunnart.daemon.unmade import could_make_in
 from dunnart.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ def check(config: ServeConfig) -> None:
     from dunnart.daemon import control
     from dunnart.daemon.preparing import prepare
     from dunnart.daemon.running import described
+    from dunnart.daemon.separation import confinement
     from dunnart.server import ServerConfig
 
     _check_log(log_place(config))
     if sys.platform != "win32" and os.geteuid() == 0:
-        _check_separation(config)
+        confinement(config, make=False)
     ServerConfig(**described(prepare(config, make=False), config.listen))
     if config.control_socket not in {control.AUTO, control.OFF}:
         control.check_path(config.control_socket)
@@ -65,21 +66,3 @@ def _check_pid_file(path: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=path, key="pid_file") from error
-
-
-def _check_separation(config: ServeConfig) -> None:
-    """See that there is somebody to run workers as, and a folder for them, or none yet."""
-    from dunnart.daemon.separation import prepare_empty_folder, worker_user
-
-    worker_user(config.unprivileged_user)
-    if not config.sandbox:
-        return
-    folder = config.empty_folder
-    try:
-        missing = is_missing(folder)
-        if missing:
-            could_make_folder(folder)
-    except OSError as error:
-        raise ConfigError(f"cannot be used: {error.strerror}", path=folder, key="empty_folder") from error
-    if not missing:
-        prepare_empty_folder(folder)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
 
 _SUBSYSTEMS = {"sftp": "sftp"}
-_MOST_WORKERS = 256  # a slip of the finger is not to fork until the memory is gone
+_MOST_WORKERS = 256  # a slip of the finger is not to take all the memory
 _EDIT = "a,b replaces the profile's list, +a,b adds to it, -a,b* removes from it, ^a,b moves to its front"
 
 

@@ -96,7 +96,7 @@ class Daemon:
     Args:
         prepared: what it begins with.
         start: how it was started.
-        separation: has those forked and confined that meet the network.
+        separation: has those executed and confined that meet the network; None: this process does it.
     """
 
     def __init__(self, prepared: Prepared, start: Start, separation: Separation | None = None) -> None:

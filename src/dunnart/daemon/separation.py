@@ -16,10 +16,12 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
+from dunnart.daemon.unmade import could_make_folder, is_missing
 from dunnart.errors import ConfigError
 
 if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
+    from dunnart.daemon.confinement import Confinement
     from dunnart.server.processes.separation import Separation
 
 USERS = ("dunnart", "sshd", "nobody")
@@ -34,22 +36,30 @@ def separate(config: ServeConfig) -> Separation | None:
     """
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
-    from dunnart.daemon.confinement import Confinement
     from dunnart.server.processes.separation import Separation
 
-    uid, gid, user = worker_user(config.unprivileged_user)
-    folder = ""
-    if config.sandbox:
-        folder = config.empty_folder
-        prepare_empty_folder(folder)
-    confinement = Confinement(user, uid, gid, folder).arguments()
-    separation = Separation("dunnart.daemon.confinement:run_worker", (confinement,), config.rest_on_idle)
+    arguments = (confinement(config).arguments(),)
+    separation = Separation("dunnart.daemon.confinement:run_worker", arguments, config.rest_on_idle)
     try:
         separation.begin(config.workers)
     except OSError as error:
         separation.close()
         raise ConfigError(f"cannot be started: {error.strerror}", key="workers") from error
     return separation
+
+
+def confinement(config: ServeConfig, *, make: bool = True) -> Confinement:
+    """Say how workers are confined; the folder that they are locked in is made, unless `make` says not to.
+
+    Raises:
+        ConfigError: there is nobody to run workers as, or no folder for them.
+    """
+    from dunnart.daemon.confinement import Confinement
+
+    uid, gid, user = worker_user(config.unprivileged_user)
+    if config.sandbox:
+        prepare_empty_folder(config.empty_folder, make=make)
+    return Confinement(user, uid, gid, config.empty_folder if config.sandbox else "")
 
 
 def worker_user(name: str) -> tuple[int, int, str]:
@@ -71,14 +81,22 @@ def worker_user(name: str) -> tuple[int, int, str]:
     raise ConfigError(f"there is no user {name or ', '.join(USERS)}", key="unprivileged_user")
 
 
-def prepare_empty_folder(folder: str) -> None:
+def prepare_empty_folder(folder: str, *, make: bool = True) -> None:
     """Make the folder that workers are locked in, or see that nobody else can put something into the one there is.
+
+    Args:
+        folder: its path.
+        make: else one that is missing is left so, but it is seen that it could be made.
 
     Raises:
         ConfigError: it cannot be made, or is not empty and root's alone.
     """
     try:
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        if make:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        elif is_missing(folder):
+            could_make_folder(folder)
+            return
         found = os.stat(folder)
         filled = os.listdir(folder)
     except OSError as error:

@@ -4,11 +4,11 @@
     version line to one that is a connection                  dunnart.daemon.handed
     fork into the background                                  dunnart.daemon.background
     the log                                                   dunnart.runtime.logs
-    as root: fork what will meet the network                  dunnart.daemon.separation
+    as root: start what will meet the network                 dunnart.daemon.separation
     host keys, plug-ins, who may log in                       dunnart.daemon.preparing
     listen, serve, reload, end                                dunnart.daemon.running
 
-Each is loaded when it is needed: until a child is forked there is little, and the version line waits for nothing.
+Each is loaded when it is needed: what meets the network starts early, and the version line waits for nothing.
 """
 
 from __future__ import annotations

@@ -96,9 +96,8 @@ class ServerConfig:
             "process" Python's switch interval (`sys.setswitchinterval`) is 0.5 ms at most while the server runs, so
             that handlers that compute delay the others little.
         workers: how many protocol processes there are.
-        separation: has these processes forked and confined, and decides nothing in them, as `dunnart serve` does as
-            root; the application then shares its event loop with what talks to them. None: they are executed, as what
-            this process is.
+        separation: has these processes confined, and decides nothing in them, as `dunnart serve` does as root; the
+            application then shares its event loop with what talks to them. None: they are what this process is.
         application_threads: how many blocking handlers and event methods may run at once.
         application_queue: how many more may wait for a thread; then sessions are refused with a reason.
         callback_seconds: an authenticator or callback that takes longer denies.

@@ -244,7 +244,7 @@ def _config(flags: Flags, directives: Directives) -> ServeConfig:
 def _host_keys(config: ServeConfig, flags: Flags) -> tuple[str, ...]:
     """Give the files that hold host keys; those that are not there are named and left out, as sshd does.
 
-    They are not read: a process that is forked to meet the network must not have seen them.
+    They are read when the server is prepared.
 
     Raises:
         Unusable: none is left.
