@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dunnart.daemon.options import table
+from dunnart.daemon.uses import KINDS_OF_FORWARDS
 from dunnart.daemon.values import LOG_LEVEL, OFF
 
 if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
 
 _ALLOW_LIST = "allow-list"
-_FORWARDS = {"tcp": {"connect", "listen"}, "unix": {"connect-unix", "listen-unix"}, "agent": {"agent"}, "x11": {"x11"}}
 
 
 def in_vain(variants: Sequence[ServeConfig]) -> list[str]:
@@ -41,10 +41,10 @@ def _not_forwarded(variants: Sequence[ServeConfig]) -> Iterable[str]:
 
 
 def _is_forwarded(config: ServeConfig) -> bool:
-    wanted = {forward for kind in config.forwards for forward in _FORWARDS.get(kind, ())}
+    kinds = set(config.forwards) - {OFF}
     if _ALLOW_LIST in config.forwarding:
         from dunnart.plugins.allow_list import Options, allowed
 
         values = {name: value for name, value in config.plugin.get(_ALLOW_LIST, {}).items() if name != LOG_LEVEL}
-        wanted &= allowed(table(Options)(values))
-    return bool(wanted and config.forwarding)
+        kinds &= {KINDS_OF_FORWARDS[each] for each in allowed(table(Options)(values))}
+    return bool(kinds and config.forwarding)

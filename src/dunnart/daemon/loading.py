@@ -80,7 +80,7 @@ def _read_match(number: int, table: Mapping[str, object], source: Source) -> Mat
             if name in CRITERIA:
                 criteria[name] = criterion(name, value)
             else:
-                options[name] = read_entries(name, value) if isinstance(value, Mapping) else OPTIONS[name].read(value)
+                options[name] = _read_entries(name, value) if isinstance(value, Mapping) else OPTIONS[name].read(value)
         except BadValue as error:
             inner = "" if error.entry is None else f".{error.entry}"
             raise source.error(str(error), "match", f"{entry}{inner}", flag=False) from error
@@ -90,12 +90,8 @@ def _read_match(number: int, table: Mapping[str, object], source: Source) -> Mat
     return Match(criteria, options)
 
 
-def read_entries(name: str, value: Mapping[str, object]) -> Mapping[str, object]:
-    """Read the entries of a table that stand in a match table.
-
-    Raises:
-        BadValue: one cannot have its value, or is none of single logins.
-    """
+def _read_entries(name: str, value: Mapping[str, object]) -> Mapping[str, object]:
+    """Read the entries of a table that stand in a match table."""
     read = OPTIONS[name].read(value)
     if name != "limits":
         return {key: read[key] for key in value}

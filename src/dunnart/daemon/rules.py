@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.loading import with_matches
 from dunnart.daemon.matching import Login, groups_of, refusal
+from dunnart.daemon.uses import KINDS_OF_FORWARDS
 from dunnart.daemon.values import NONE, OFF
 from dunnart.errors import ConfigError
 from dunnart.keys.key_options import permit
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dunnart.auth")
 _MOST_LOGINS = 10_000
 _WRONG = "\b\n\r\x7fINCORRECT"  # nobody can type it
-_KIND = {"connect": "tcp", "listen": "tcp", "connect-unix": "unix", "listen-unix": "unix"}
 _USER_LISTS = ("allow_users", "deny_users", "allow_groups", "deny_groups")
 _ON_RIGHTS = ("set_env", "force_command", "permit_open", "permit_listen")
 
@@ -362,7 +362,7 @@ class _Forwarding:
         """Tell whether the kind is forwarded, and all policies allow it."""
         variant = self._rules.of(forward.connection)
         kinds = variant.config.forwards
-        if OFF in kinds or _KIND.get(forward.kind, forward.kind) not in kinds:
+        if OFF in kinds or KINDS_OF_FORWARDS.get(forward.kind) not in kinds:
             return False
         policies = variant.plugins.forwarding
         for policy in policies:

@@ -49,6 +49,10 @@ FORWARDS: dict[str, dict[str, dict[str, str]]] = {
     "x11": {"session_requests": {"x11-req": "x11-forwarding"}},
 }
 """What the kinds of `forwards` stand for; an entry that the configuration has itself comes first."""
+KINDS_OF_FORWARDS = {
+    "connect": "tcp", "listen": "tcp", "connect-unix": "unix", "listen-unix": "unix", "agent": "agent", "x11": "x11",
+}  # fmt: skip
+"""Which of these what a client asks for is, by its `Forward.kind`."""
 
 
 def uses(config: ServeConfig) -> list[Use]:

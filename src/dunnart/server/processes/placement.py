@@ -40,7 +40,12 @@ waited for at every step of a login."""
 
 
 class InProcesses:
-    """The placement: as many protocol processes as the configuration says."""
+    """The placement: as many protocol processes as the configuration says.
+
+    Attributes:
+        workers: they, the acceptor first.
+        listening: the sockets that the acceptor accepts connections from.
+    """
 
     def __init__(
         self, config: ServerConfig, app_loop: asyncio.AbstractEventLoop, server: Server | None = None, first: int = 1
@@ -50,16 +55,16 @@ class InProcesses:
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise ConfigError(f"cannot be given to another process: {error}", key="admission") from error
         self.counters: Counter[str] = Counter()
+        self.workers: list[ProtocolProcess] = []
+        self.listening: list[socket.socket] = []
         self._config = config
         self._app_loop = app_loop
         self._server = server
         self._first = first
         # Who is separated does nothing that blocks, and has one thread as long as plug-ins need no others.
         self._thread = LoopThread("dunnart-control") if config.separation is None else RunningLoop()
-        self.workers: list[ProtocolProcess] = []
         self._host: Host | None = None
         self._listeners: list[socket.socket] = []
-        self.listening: list[socket.socket] = []
         self._closing = False
         self._resting: Resting | None = None
 

@@ -66,9 +66,7 @@ class Resting:
             release_files()
             await self._somebody_comes()
             if self._separation.outdated():
-                _LOG.error(
-                    "the program was changed on disk: run `dunnart status upgrade`, or start it anew"
-                )
+                _LOG.error("the program was changed on disk: run `dunnart status upgrade`, or start it anew")
             await self._wake()
 
     async def _ended(self) -> bool:
