@@ -22,6 +22,9 @@ _COOKIE_END = 17
 _REMEMBERED_BYTES = 4096
 _LISTS = ("kex", "host_key", "ciphers_to_server", "ciphers_to_client", "macs_to_server", "macs_to_client",
           "compression_to_server", "compression_to_client", "languages_to_server", "languages_to_client")  # fmt: skip
+_KINDS = {"kex": "key exchange method", "host_key": "host key type", "ciphers": "cipher", "macs": "MAC",
+          "compression": "compression method"}  # fmt: skip
+"""What logs call them, by sshd's words, which programs look for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,8 @@ def _agree(role: Role, own: KexInit, peer: KexInit) -> Negotiated:
     def choose(name: str) -> str:
         chosen = negotiate(getattr(client, name), getattr(server, name))
         if chosen is None or chosen.startswith(("ext-info-", "kex-strict-")):
-            raise NegotiationError(f"no common {name}: the peer offers {','.join(getattr(peer, name))}")
+            kind = _KINDS[name.partition("_to_")[0]]
+            raise NegotiationError(f"no matching {kind} found. Their offer: {','.join(getattr(peer, name))}")
         return chosen
 
     cipher_to_server = choose("ciphers_to_server")

@@ -61,7 +61,6 @@ _NEWKEYS = bytes((phases.NEWKEYS,))
 _EXTENSIONS_OF_SERVER = ((b"publickey-hostbound@openssh.com", b"0"), (b"ping@openssh.com", b"0"))
 _EXTENSIONS_READ = frozenset(("server-sig-algs", "publickey-hostbound@openssh.com", "ping@openssh.com"))
 _GEX_MINIMUM, _GEX_PREFERRED, _GEX_MAXIMUM = 2048, 3072, 8192
-_PACKETS_PER_KEY = 1 << 31  # RFC 4344 §3.1
 
 
 class HostKeyMismatch(RemoteProtocolError):

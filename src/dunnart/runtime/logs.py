@@ -294,11 +294,6 @@ def too_many_failures(user: str | bytes, address: str, port: int, *, invalid: bo
     return f"maximum authentication attempts exceeded for {who} {_from(address, port)} ssh2 [preauth]"
 
 
-def root_refused(address: str, port: int) -> str:
-    """The right credentials, but root may not log in that way."""
-    return f"ROOT LOGIN REFUSED FROM {_address(address)} port {port}"
-
-
 def ended(
     address: str,
     port: int,
@@ -333,9 +328,9 @@ def bad_identification(address: str, port: int) -> str:
     return f"banner exchange: Connection {_from(address, port)}: invalid format"
 
 
-def no_algorithm(address: str, port: int, kind: str, offer: str | bytes) -> str:
-    """Both sides have no algorithm of a kind ("key exchange method", "host key type", "cipher", "MAC") in common."""
-    return f"Unable to negotiate with {_address(address)} port {port}: no matching {kind} found. Their offer: {clean(offer)}"  # noqa: E501
+def not_negotiated(address: str, port: int, why: str) -> str:
+    """No keys were exchanged, mostly for want of an algorithm in common: what the `NegotiationError` says."""
+    return f"Unable to negotiate with {_address(address)} port {port}: {clean(why)}"
 
 
 def grace_exceeded(address: str, port: int) -> str:

@@ -254,8 +254,7 @@ class ServerConnection:
         elif isinstance(event.error, VersionMismatch):
             report(_AUTH, level, self, "%s", logs.bad_identification(address, port))
         elif isinstance(event.error, NegotiationError) and before:
-            report(_TRANSPORT, level, self, "Unable to negotiate with %s port %d: %s", address or "UNKNOWN", port,
-                   clean(str(event.error)))  # fmt: skip
+            report(_TRANSPORT, level, self, "%s", logs.not_negotiated(address, port, str(event.error)))
         elif event.error is not None and event.reason_code == _TOO_MANY_FAILURES:
             report(_AUTH, level, self, "%s", logs.too_many_failures(
                 self.user, address, port, invalid=self._unknown_user))  # fmt: skip

@@ -147,7 +147,6 @@ FAILURES = [
     logs.invalid_user(EVIL, ADDRESS, 50022),
     logs.too_many_failures("bob", ADDRESS, 50022),
     logs.too_many_failures("bob", ADDRESS, 50022, invalid=True),
-    logs.root_refused(ADDRESS, 50022),
 ]
 AGGRESSIVE_FAILURES = [
     logs.ended(ADDRESS, 50022),
@@ -156,7 +155,7 @@ AGGRESSIVE_FAILURES = [
     logs.ended(ADDRESS, 50022, user="bob", invalid=True, how="Disconnected"),
     logs.no_identification(ADDRESS, 50022),
     logs.bad_identification(ADDRESS, 50022),
-    logs.no_algorithm(ADDRESS, 50022, "key exchange method", "diffie-hellman-group1-sha1"),
+    logs.not_negotiated(ADDRESS, 50022, "no matching key exchange method found. Their offer: a,b"),
     logs.received_disconnect(ADDRESS, 50022, 14, "No supported authentication methods available"),
 ]
 HARMLESS = [

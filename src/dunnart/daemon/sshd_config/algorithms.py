@@ -5,7 +5,6 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-_CERTIFICATE = "-cert-v01@openssh.com"
 _WEBAUTHN = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 _SIGNATURES = (
     _WEBAUTHN, "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
