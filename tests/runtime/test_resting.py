@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dunnart.runtime.admission import Admission, Outcome, Penalties, StartupLimit
+from dunnart.runtime.listeners import listens
 from dunnart.server.config import _random
 from dunnart.server.processes import separation
 from dunnart.server.processes.placement import InProcesses
+from dunnart.server.processes.process import ProtocolProcess
 from dunnart.server.processes.resting import _counted
 from dunnart.server.processes.separation import Separation
 from tests.runtime.driver import descriptors, eventually, exists
@@ -114,6 +119,92 @@ async def test_one_that_is_lost_comes_back_before_any_rest(caplog: pytest.LogCap
         await eventually(lambda: at_rest(server))
         assert "ended unexpectedly" in caplog.text
         await comes_and_goes(server)
+
+
+async def test_one_that_is_lost_while_they_go_to_rest_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dunnart.server.processes.placement._RESTART_SECONDS", 0.1)
+    called = ProtocolProcess.call
+
+    async def call(self: ProtocolProcess, name: str, *arguments: object) -> Any:
+        if name == "rest" and self.index:
+            os.kill(self.pid, signal.SIGKILL)
+        return await called(self, name, *arguments)
+
+    monkeypatch.setattr(ProtocolProcess, "call", call)
+    async with placed(("process", 2), separation=unconfined()) as server:
+        await eventually(lambda: at_rest(server))
+        await asyncio.sleep(0.5)
+        assert at_rest(server)
+        await comes_and_goes(server)
+
+
+async def test_one_that_answers_late_rests_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dunnart.server.processes.resting._ANSWER_SECONDS", 0.1)
+    called = ProtocolProcess.call
+    asked = asyncio.Event()
+    made = unconfined()
+
+    async def call(self: ProtocolProcess, name: str, *arguments: object) -> Any:
+        if name == "rest":
+            made.idle_seconds = 1000  # it is not asked a second time
+            os.kill(self.pid, signal.SIGSTOP)
+            asked.set()
+        return await called(self, name, *arguments)
+
+    monkeypatch.setattr(ProtocolProcess, "call", call)
+    async with placed(("process", 1), separation=made) as server:
+        (worker,) = server.workers()
+        await asked.wait()
+        await asyncio.sleep(0.3)
+        os.kill(worker, signal.SIGCONT)
+        await eventually(lambda: at_rest(server))
+        async with asyncio.timeout(20):
+            await comes_and_goes(server)
+
+
+async def test_sockets_that_listen_no_more_are_listened_on_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = InProcesses.listen_again
+    in_use = [OSError(errno.EADDRINUSE, "somebody else listens there")]
+
+    def listen_again(self: InProcesses) -> None:
+        if in_use:
+            raise in_use.pop()
+        again(self)
+
+    made = unconfined()
+    async with placed(("process", 1), separation=made) as server:
+        await eventually(lambda: at_rest(server))
+        made.idle_seconds = 1000
+        (listener,) = placement(server)._listeners
+        monkeypatch.setattr(InProcesses, "listen_again", listen_again)
+        listener.shutdown(socket.SHUT_RDWR)  # as somebody could who was given a copy
+        await eventually(lambda: "somebody else listens there" in caplog.text)
+        await eventually(lambda: listens(listener) and not at_rest(server))
+        server.address = listener.getsockname()  # a port that nobody has named is another one then
+        await comes_and_goes(server)
+
+
+async def test_what_a_process_says_that_rests_counts_once_and_no_lie_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = ProtocolProcess.call
+
+    async def call(self: ProtocolProcess, name: str, *arguments: object) -> Any:
+        found = await called(self, name, *arguments)
+        if name == "rest":
+            found["sums"] |= {"connections": 3, "bytes_sent": -1}
+            found["counters"] |= {str(each): 10**4299 for each in range(1000)} | {f"x{each}": 1 for each in range(1000)}
+        return found
+
+    monkeypatch.setattr(ProtocolProcess, "call", call)
+    async with placed(("process", 1), separation=unconfined()) as server:
+        for _ in range(2):
+            await comes_and_goes(server)
+            await eventually(lambda: at_rest(server))
+        found = await server.server.status()
+        assert (found.connections, found.counters["connections"], found.bytes_sent) == (0, 2, 0)
+        assert len(found.counters) < 200
+        assert max(found.counters.values()) < 1 << 64
 
 
 async def test_a_start_that_fails_is_tried_again(

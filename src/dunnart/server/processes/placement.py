@@ -67,6 +67,7 @@ class InProcesses:
         self._listeners: list[socket.socket] = []
         self._closing = False
         self._resting: Resting | None = None
+        self._rests = 0
 
     @property
     def host(self) -> Host:
@@ -119,6 +120,12 @@ class InProcesses:
             if worker.lost:  # before anybody could be told
                 self._restart(worker)
 
+    def let_go(self) -> None:
+        """The processes may end: none is started again before all are."""
+        self._rests += 1
+        for worker in self.workers:
+            worker.on_lost = lambda _: None
+
     def _introduce(self, worker: ProtocolProcess) -> None:
         """Give a worker and the acceptor a link to each other."""
         ours, theirs = socket.socketpair()
@@ -131,11 +138,14 @@ class InProcesses:
         self._restart_later(worker)
 
     def _restart_later(self, worker: ProtocolProcess) -> None:
-        self._thread.loop.call_later(_RESTART_SECONDS, lambda: self.host.keep(self._again(worker)))
+        rests = self._rests
+        self._thread.loop.call_later(_RESTART_SECONDS, lambda: self.host.keep(self._again(worker, rests)))
 
-    async def _again(self, worker: ProtocolProcess) -> None:
+    async def _again(self, worker: ProtocolProcess, rests: int) -> None:
+        if rests != self._rests:  # it was started with all others meanwhile, or will be
+            return
         await worker.end()
-        if self._closing:
+        if self._closing or rests != self._rests:
             return
         try:
             self.listen_again()
@@ -143,7 +153,7 @@ class InProcesses:
                 await worker.start()
         except (OSError, TimeoutError) as error:  # no descriptors, no memory, no time: perhaps later
             _LOG.error("protocol process %d cannot be started: %r", worker.index, error)
-            if not self._closing:
+            if rests == self._rests and not self._closing:
                 self._restart_later(worker)
             return
         except DunnartError as error:  # it has ended again, and so it is started again

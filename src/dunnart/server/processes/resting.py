@@ -10,6 +10,7 @@ All of it runs on the control loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from dunnart.runtime.footprint import release_files
 
 if TYPE_CHECKING:
     from dunnart.server.processes.placement import InProcesses
+    from dunnart.server.processes.process import ProtocolProcess
     from dunnart.server.processes.separation import Separation
 
 _LOG = logging.getLogger("dunnart.server")
@@ -26,6 +28,8 @@ _LOOKS = 4
 """How often it is looked whether somebody has come, before the processes rest."""
 _ANSWER_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
+_MOST_NAMES, _LARGEST_COUNT = 100, 1 << 63
+"""What is kept of what a process has counted, which may be a stranger's by then."""
 
 
 class Resting:
@@ -74,24 +78,29 @@ class Resting:
         workers = self._placement.workers
         if any(worker.lost for worker in workers):  # which is about to be started again
             return False
-        for worker in workers:
-            try:
+        last = await _last_words(workers[0])  # however late it comes: nobody is accepted from then on
+        if last is None:
+            return False
+        self._placement.let_go()
+        said = [last]
+        for worker in workers[1:]:
+            last = None
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    last = await worker.call("rest")
-            except (DunnartError, TimeoutError):
-                last = None
-            if last is None and worker.index == 0:
-                return False
-            for kind, counts in self.counted.items():
-                counts.update(_counted(last, kind))
-        for worker in workers:
-            worker.on_lost = lambda _: None
-            await worker.end()
+                    last = await _last_words(worker)
+            said.append(last)
+        for worker, last in zip(workers, said, strict=True):
+            try:
+                await worker.end()
+            finally:  # not before: "status" asks those that are there
+                for kind, counts in self.counted.items():
+                    _add(counts, _counted(last, kind))
         return True
 
     async def _somebody_comes(self) -> None:
         """Wait for a connection, which nobody accepts yet."""
-        self._placement.listen_again()
+        with contextlib.suppress(OSError):  # it is tried again at once, and told
+            self._placement.listen_again()
         loop, listening = asyncio.get_running_loop(), self._placement.listening
         comes = asyncio.Event()
         for each in listening:
@@ -105,8 +114,9 @@ class Resting:
     async def _wake(self) -> None:
         while True:
             try:
+                self._placement.listen_again()  # a copy of a socket may be elsewhere
                 await self._placement.start_workers()
-            except (OSError, TimeoutError, DunnartError) as error:  # no descriptors, no memory: who has come waits
+            except (OSError, TimeoutError, DunnartError, MemoryError) as error:  # who has come waits
                 _LOG.error("the protocol processes cannot be started: %r", error)
             else:
                 return
@@ -115,7 +125,25 @@ class Resting:
             await asyncio.sleep(_RETRY_SECONDS)
 
 
+async def _last_words(worker: ProtocolProcess) -> object:
+    """What a process has counted, if nobody needs it and it accepts nobody any more; else None."""
+    try:
+        return await worker.call("rest")
+    except DunnartError:
+        return None
+
+
 def _counted(last: object, kind: str) -> dict[str, int]:
     """What a process has counted, as far as it says so in the form that it should have."""
+    from dunnart.server.status import LASTING
+
     counts = last.get(kind) if isinstance(last, dict) else None
-    return {name: count for name, count in counts.items() if type(count) is int} if isinstance(counts, dict) else {}
+    pairs = counts.items() if isinstance(counts, dict) else ()
+    found = {name: count for name, count in pairs if type(count) is int and 0 <= count < _LARGEST_COUNT}
+    return {name: found[name] for name in LASTING if name in found} if kind == "sums" else found
+
+
+def _add(counts: Counter[str], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        if name in counts or len(counts) < _MOST_NAMES:
+            counts[name] += count
