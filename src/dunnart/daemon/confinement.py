@@ -256,8 +256,5 @@ def run_worker(control: int, confinement: dict[str, Any]) -> None:
     """Run a protocol process whose link is that descriptor; `confinement` is what `Confinement.arguments` gave."""
     from dunnart.server.processes.worker import main
 
-    null = os.open(os.devnull, os.O_RDWR)
-    for each in range(3):  # that it has come so far is all that it had to say there
-        os.dup2(null, each)
-    os.close(null)
+    os.dup2(1, 2)  # that it has come so far is all that it had to say; standard output leads nowhere already
     main(control, Confinement(**confinement).enter)
