@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
     from dunnart.protocol.limits import Limits
 
-UserTerms = tuple[tuple[str, ...], "Limits | None"]
-"""The chains of methods by which a user may log in, and the limits of the connection if they are that user's own."""
 _NO_VARIABLES: Mapping[str, str] = {}
+
+
+class UserTerms(NamedTuple):
+    """What holds for who wants to log in: chains of methods, and limits if they are that user's own."""
+
+    chains: tuple[str, ...] = ()
+    limits: Limits | None = None
 
 
 class Address(NamedTuple):

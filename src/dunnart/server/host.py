@@ -25,6 +25,7 @@ from dunnart.runtime.pool import ThreadPool
 from dunnart.server import forced
 from dunnart.server.applications import as_application, with_middleware
 from dunnart.server.authentication import takes
+from dunnart.server.facts import UserTerms
 from dunnart.server.forwarding import ClientLink, Opening, Scope, Tunnel, gone
 from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequest, SessionRequest
 from dunnart.server.raw import RawSession
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from dunnart.server.authentication import Attempt
     from dunnart.server.channel import ChannelControl, Serving
     from dunnart.server.config import ServerConfig
-    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, UserTerms
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
     from dunnart.server.forwarding import ConnectionControl
     from dunnart.server.interfaces import Forward
     from dunnart.server.raw import Application
@@ -171,11 +172,12 @@ class Host:
             if not methods or not set(methods) <= self._authenticators.keys() or len(set(methods)) < len(methods):
                 raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="methods_for")
         if self.config.limits_for is None:
-            return tuple(found), None
+            return UserTerms(tuple(found))
         limits: Limits = await self.callback(self.config.limits_for, candidate)
         if not isinstance(limits, Limits):
             raise ConfigError(f"{limits!r} is no Limits", key="limits_for")
-        return tuple(found), replace(self.config.limits, **{name: getattr(limits, name) for name in OF_USERS})
+        own = replace(self.config.limits, **{name: getattr(limits, name) for name in OF_USERS})
+        return UserTerms(tuple(found), own)
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask the authenticator of the attempt's method."""

@@ -21,7 +21,7 @@ from dunnart.protocol.questions import (
 from dunnart.runtime import logs
 from dunnart.runtime.logs import clean, report
 from dunnart.server.authentication import Attempt
-from dunnart.server.facts import Address, Candidate, ConnectionFacts
+from dunnart.server.facts import Address, Candidate, ConnectionFacts, UserTerms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dunnart.protocol.events import Event
     from dunnart.protocol.questions import Credential, Question
     from dunnart.server.connection import ServerConnection
-    from dunnart.server.facts import UserTerms
 
 _T = TypeVar("_T")
 _AUTH = logging.getLogger("dunnart.auth")
@@ -66,8 +65,7 @@ class Login:
     async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
         connection = self._connection
         began = connection.loop.time()
-        nothing: UserTerms = ((), None)
-        chains, limits = await self._asked(connection.server.host.methods(candidate), nothing)
+        chains, limits = await self._asked(connection.server.host.methods(candidate), UserTerms())
         await self._wait(began, _FAILURE_SECONDS)  # groups are looked up only for users who exist
         connection.pump.engine.use_limits(limits or connection.server.config.limits)
         connection.answer(question, tuple(tuple(chain.split(",")) for chain in chains))

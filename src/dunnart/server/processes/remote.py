@@ -10,6 +10,7 @@ from dunnart.errors import LocalProtocolError
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.server.authentication import takes
+from dunnart.server.facts import UserTerms
 from dunnart.server.host import contained
 from dunnart.server.processes import decisions, frames
 from dunnart.wire.encoding import uint32
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dunnart.protocol.requests import ChannelRequest
     from dunnart.server.authentication import Attempt, Authenticator
     from dunnart.server.channel import ChannelControl, Serving
-    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, UserTerms
+    from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts
     from dunnart.server.forwarding import ConnectionControl, Opening
     from dunnart.server.interfaces import AuditEvent
     from dunnart.server.processes.link import Link
@@ -83,7 +84,7 @@ class RemoteHost:
         answer: frames.MethodsAnswered = await self._ask(lambda token: frames.MethodsAsked(
             token, candidate.connection, candidate.user, *candidate.peer, *candidate.local))  # fmt: skip
         limits = Limits(**json.loads(answer.limits)) if answer.limits else None
-        return tuple(frames.split_texts(answer.chains)), limits
+        return UserTerms(tuple(frames.split_texts(answer.chains)), limits)
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Decide on one authentication request."""
