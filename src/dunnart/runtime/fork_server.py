@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from dunnart.runtime.executed import executed
 from dunnart.runtime.forked import LENGTH_BYTES, MOST_DESCRIPTORS, ORDER_BYTES
-from dunnart.runtime.process import unspared
+from dunnart.runtime.process import unspared, wait_or_kill
 from dunnart.runtime.session_keys import share_no_keys
 
 if TYPE_CHECKING:
@@ -91,13 +91,8 @@ class ForkServer:
     async def close(self) -> None:
         """No more orders come: the fork server ends; its children go on."""
         self.hang_up()
-        if self._process is not None and not self._ended.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await self._ended.wait()
-            if not self._ended.is_set():
-                self._process.signal(signal.SIGKILL)
-                await self._ended.wait()
+        if self._process is not None:
+            await wait_or_kill(self._process, self._ended, _END_SECONDS)
 
     def hang_up(self) -> None:
         """Give no more orders to the process that there is; one that was given is not replaced."""

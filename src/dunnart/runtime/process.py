@@ -151,6 +151,16 @@ def how_ended(returncode: int) -> ExitStatus | ExitSignal:
     return ExitSignal(name if name in SIGNALS else "SIG@openssh.com", core_dumped=False, message="")
 
 
+async def wait_or_kill(child: Child, ended: asyncio.Event, seconds: float) -> None:
+    """See a process to its end: by itself, or after so long by force."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    if not ended.is_set():
+        child.signal(signal.SIGKILL)
+        await ended.wait()
+
+
 def spawn(command: Command, terminal: Terminal | None) -> tuple[Child, Streams]:
     """Start a process in a session of its own, on pipes or on a terminal, and give our ends of its streams.
 
@@ -275,22 +285,12 @@ def widen(fd: int) -> None:
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _WIDE_PIPE_BYTES)
 
 
-class Waitable(Protocol):
-    """What `Spawned` needs of a `subprocess.Popen`."""
-
-    pid: int
-    returncode: int | None
-
-    def wait(self) -> int:
-        """Wait for its end, and reap it."""
-
-
 class Spawned:
     """A child of this process."""
 
     __slots__ = ("_process",)
 
-    def __init__(self, process: Waitable | subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @property

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import pickle
-import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 from dunnart.errors import ConnectionClosed
 from dunnart.runtime.logs import PARTS, clean
+from dunnart.runtime.process import wait_or_kill
 from dunnart.server.processes.conversation import Conversation
 from dunnart.server.processes.order import Order
 from dunnart.server.processes.separation import protocol_process
@@ -140,11 +139,6 @@ class ProtocolProcess:
         if self._conversation is not None:
             self._conversation.end()
         self.on_lost = on_lost
-        if self._process is not None and not self._ended.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await self._ended.wait()
-            if not self._ended.is_set():
-                self._process.signal(signal.SIGKILL)
-                await self._ended.wait()
+        if self._process is not None:
+            await wait_or_kill(self._process, self._ended, _END_SECONDS)
         self._process = None
