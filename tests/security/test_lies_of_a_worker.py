@@ -28,7 +28,9 @@ from dunnart.server.processes.frames import (
     SessionAsked,
     join_texts,
 )
+from dunnart.server.processes.process import ProtocolProcess
 from tests.runtime.driver import USER, eventually
+from tests.runtime.test_placements import placed
 from tests.security.test_handover import Fake, asked, opened, session, user_in
 
 OTHER = f"not-{USER}"
@@ -177,3 +179,32 @@ async def test_what_a_session_keeps_is_what_a_client_can_have_asked_for() -> Non
         await eventually(lambda fake=fake: fake.link.closed)  # type: ignore[misc]
         assert not fake.begun
         await fake.close()
+
+
+PROCESS = {"pid": 1, "role": "protocol 0", "memory_bytes": 1, "cpu_seconds": 0.5, "threads": 1, "answers": True}
+STATUS: dict[str, Any] = {
+    "sums": {"bytes_received": 1, "bytes_sent": 2}, "counters": {"a": 1}, "algorithms": {}, "process": PROCESS,
+}  # fmt: skip
+NO_STATUS: list[Any] = [
+    None, [], 5, {}, {**STATUS, "sums": []}, {**STATUS, "sums": {"bytes_sent": 2}}, {**STATUS, "process": 3},
+    {**STATUS, "process": {"pid": 1}}, {**STATUS, "process": {**PROCESS, "threads": "1"}},
+    {**STATUS, "process": {**PROCESS, "cpu_seconds": "1"}},
+    {**STATUS, "algorithms": {"kex": 3}}, {**STATUS, "algorithms": {"kex": {"a": None}}},
+    *({**STATUS, "counters": {"a": lie}} for lie in ("b", None, 1.5, True, -1, 10**4299)),
+]  # fmt: skip
+
+
+async def test_what_is_no_status_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the daemon could not even sum up, and with `exit_on_idle` would end."""
+    async with placed(("process", 1)) as server:
+        (worker,) = server.workers()
+        for said, count in [(STATUS, 1), *((each, 0) for each in NO_STATUS)]:
+
+            async def call(_self: object, _name: str, said: Any = said) -> Any:
+                return said
+
+            with monkeypatch.context() as patched:
+                patched.setattr(ProtocolProcess, "call", call)
+                found = await server.server.status()
+            assert found.counters.get("a", 0) == count, said
+            assert [each.pid for each in found.processes if not each.answers] == [worker]

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from dunnart.errors import ConfigError
 from dunnart.runtime.logs import LEVELS, PARTS
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dunnart.server.placement import Placement
 
 _PLUGIN = "plugin."
+_LARGEST_COUNT = 1 << 63
 
 
 async def server_status(
@@ -73,6 +74,24 @@ async def server_status(
         algorithms={kind: dict(counts.most_common()) for kind, counts in algorithms.items()},
         counters=dict(sorted(counters.items())),
     )
+
+
+def fits(part: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether this is what "status" gives; a process that was taken over may give anything."""
+    if not isinstance(part, dict):
+        return False
+    try:
+        process = ProcessStatus(**part["process"])
+        tables = [part["sums"], part["counters"], *part["algorithms"].values()]
+        counts = [process.pid, process.memory_bytes, process.threads, *(part["sums"][name] for name in LASTING)]
+        counts += [count for table in tables for count in table.values()]
+    except (KeyError, TypeError, AttributeError):
+        return False
+    role: object = process.role
+    seconds: object = process.cpu_seconds
+    if not isinstance(role, str) or not isinstance(seconds, float):
+        return False
+    return all(type(count) is int and 0 <= count < _LARGEST_COUNT for count in counts)
 
 
 async def connections(placements: Sequence[Placement], number: int | None) -> tuple[ConnectionStatus, ...]:

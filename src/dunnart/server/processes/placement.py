@@ -217,6 +217,10 @@ class InProcesses:
                 if isinstance(result, TimeoutError):
                     _LOG.warning("protocol process %d (%d) does not answer: %s", worker.index, worker.pid, name)
             results = [result for result in found if not isinstance(result, BaseException)]
+            if name == "status":
+                from dunnart.server.inspection import fits
+
+                results = [result for result in results if fits(result)]
             rested = [self._resting.counted] if self._resting is not None and name == "status" else []
             return [*results, *rested]
 

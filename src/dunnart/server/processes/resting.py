@@ -28,8 +28,8 @@ _LOOKS = 4
 """How often it is looked whether somebody has come, before the processes rest."""
 _ANSWER_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
-_MOST_NAMES, _LARGEST_COUNT = 100, 1 << 63
-"""What is kept of what a process has counted, which may be a stranger's by then."""
+_MOST_NAMES = 100
+"""How many counters are kept of processes that may have been strangers' in the end."""
 
 
 class Resting:
@@ -134,13 +134,14 @@ async def _last_words(worker: ProtocolProcess) -> object:
 
 
 def _counted(last: object, kind: str) -> dict[str, int]:
-    """What a process has counted, as far as it says so in the form that it should have."""
+    """What of a process's status has to last."""
+    from dunnart.server.inspection import fits
     from dunnart.server.status import LASTING
 
-    counts = last.get(kind) if isinstance(last, dict) else None
-    pairs = counts.items() if isinstance(counts, dict) else ()
-    found = {name: count for name, count in pairs if type(count) is int and 0 <= count < _LARGEST_COUNT}
-    return {name: found[name] for name in LASTING if name in found} if kind == "sums" else found
+    if kind == "algorithms" or not fits(last):
+        return {}
+    counts: dict[str, int] = last[kind]
+    return {name: counts[name] for name in LASTING} if kind == "sums" else counts
 
 
 def _add(counts: Counter[str], more: dict[str, int]) -> None:
