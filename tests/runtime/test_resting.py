@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,23 @@ async def test_a_program_that_was_changed_does_not_rest(
         os.utime(program, (2, 2))
         await comes_and_goes(server)
         assert "changed on disk" in caplog.text
+
+
+def test_a_part_of_the_program_or_the_interpreter_can_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("separation.py", "frames.py", "python"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(separation, "__file__", str(tmp_path / "separation.py"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for name in ("frames.py", "python"):
+        made = unconfined()
+        assert not made.outdated()
+        os.utime(tmp_path / name, (1, 1))
+        assert made.outdated()
+    made = unconfined()
+    (tmp_path / "python").unlink()
+    assert made.outdated()
 
 
 async def test_without_separation_they_stay() -> None:

@@ -9,6 +9,7 @@ They need not be there while nobody is: `dunnart.server.processes.resting`.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
     from dunnart.runtime.process import Spawned
 
 
-def _code() -> tuple[int, int]:
-    """What tells one installed program from the next; it is not read for that."""
+def _code() -> tuple[int, ...]:
+    """What tells one installed program, and interpreter, from the next; it is not read for that.
+
+    An update may change a few files only: those here are what two processes have to agree about.
+    """
+    folder = os.path.dirname(__file__)
     try:
-        found = os.stat(__file__)
+        names = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".py"))
+        found = [os.stat(name) for name in (sys.executable, *names)]
     except OSError:  # it is just being changed, or in an archive
-        return 0, 0
-    return found.st_ino, found.st_mtime_ns
+        return ()
+    return tuple(number for each in found for number in (each.st_ino, each.st_mtime_ns))
 
 
 @dataclass(slots=True)
@@ -45,7 +51,7 @@ class Separation:
     arguments: tuple[object, ...]
     idle_seconds: float = 0.0
     _waiting: deque[tuple[Spawned, socket.socket]] = field(default_factory=deque, repr=False)
-    _code: tuple[int, int] = field(default_factory=_code, repr=False)
+    _code: tuple[int, ...] = field(default_factory=_code, repr=False)
 
     def begin(self, count: int) -> None:
         """Start so many processes already, which load what they need while this one prepares. Raises OSError."""
