@@ -219,6 +219,26 @@ async def test_a_start_that_fails_is_tried_again(
         client.close()
 
 
+async def test_who_comes_is_let_in_by_none_that_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one process cannot be started, the others must not accept connections only to close them."""
+    monkeypatch.setattr("dunnart.server.processes.resting._RETRY_SECONDS", 0.05)
+    start, started = Separation.start, 0
+
+    def starts(self: Separation) -> Any:
+        nonlocal started
+        started += 1
+        if started in {2, 4}:
+            raise OSError(errno.EMFILE, "none is left")
+        return start(self)
+
+    async with placed(("process", 2), separation=unconfined()) as server:
+        await eventually(lambda: at_rest(server))
+        monkeypatch.setattr(Separation, "start", starts)
+        client = await server.login()
+        assert (started, (await client.run("echo in")).out) == (6, b"in\n")
+        client.close()
+
+
 async def test_a_program_that_was_changed_does_not_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

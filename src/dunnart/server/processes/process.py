@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pickle
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class ProtocolProcess:
         self._conversation: Conversation | None = None
         self._first = first + index
         self._cookies = b""
+        self._ready = False
         self.index = index
         self.on_lost: Callable[[ProtocolProcess], None] = lambda _: None
 
@@ -87,6 +89,7 @@ class ProtocolProcess:
             PluginError: it cannot be confined.
         """
         separation = self._host.config.separation
+        self._ready = False
         self._process, ours = protocol_process(_WORKER) if separation is None else separation.start()
         try:
             self._ended = ended = asyncio.Event()
@@ -96,6 +99,7 @@ class ProtocolProcess:
             ours.close()
             raise
         confined = await self._talk(ours).ready
+        self._ready = True
         if confined:
             _LOG.info("protocol process %d (%d) is confined: %s", self.index, self.pid, clean(", ".join(confined)))
 
@@ -140,5 +144,7 @@ class ProtocolProcess:
             self._conversation.end()
         self.on_lost = on_lost
         if self._process is not None:
+            if not self._ready:  # it would let somebody in once it is, only to hang up
+                self._process.signal(signal.SIGKILL)
             await wait_or_kill(self._process, self._ended, _END_SECONDS)
         self._process = None
