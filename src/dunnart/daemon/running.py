@@ -15,6 +15,7 @@ import gc
 import logging
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dunnart.daemon.announcing import announce
@@ -86,7 +87,7 @@ def described(
         "admission": prepared.admission,
         "placement": "loop" if config.workers == 1 and separation is None else "process",
         "workers": config.workers,
-        "separation": separation,
+        "separation": separation and replace(separation, idle_seconds=config.rest_on_idle),
     }
 
 
@@ -201,8 +202,6 @@ class Daemon:
             try:
                 config = fitting(self._start.again(), self._start.handed)
                 prepared = prepare(config, before)
-                if self._separation is not None:
-                    self._separation.idle_seconds = config.rest_on_idle
                 await self._server.replace(ServerConfig(**self._described(prepared)))
                 start_log(config)
             except OSError as error:  # no process, no descriptor

@@ -16,11 +16,13 @@ from dunnart.daemon import preparing
 from dunnart.daemon.announcing import announce, login_command
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.preparing import prepare
+from dunnart.daemon.running import described
 from dunnart.daemon.ways_in import this_user
 from dunnart.daemon.writing import to_toml
 from dunnart.errors import ConfigError
 from dunnart.keys.private import PrivateKey
 from dunnart.runtime.listeners import ListenAddress, listen_address
+from dunnart.server.processes.separation import Separation
 
 USER = this_user().name
 
@@ -49,6 +51,13 @@ def test_everything_is_prepared(keyed: ServeConfig) -> None:
     assert prepared.algorithms == keyed.algorithms()
     assert prepared.user == USER
     assert prepared.one_time_password is None
+
+
+def test_a_description_that_is_not_served_changes_no_time_to_rest(keyed: ServeConfig) -> None:
+    separation = Separation("module:function", (), 60)
+    again = described(prepare(replace(keyed, rest_on_idle=5)), (), separation=separation)["separation"]
+    assert (separation.idle_seconds, again.idle_seconds) == (60, 5)
+    assert again._waiting is separation._waiting
 
 
 def test_a_chain_that_names_a_password_gets_one(keyed: ServeConfig) -> None:
