@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from dunnart.daemon.confinement import Confinement
 from dunnart.daemon.confinement import program as assembled
-from dunnart.daemon.separation import prepare_empty_folder, worker_user
+from dunnart.daemon.separation import leave_folder_of_others, prepare_empty_folder, worker_user
 from tests.interop.clients import OpenSsh
 from tests.interop.support import SECONDS, Keys, Served, eventually, program, serve
 
@@ -300,6 +300,29 @@ def test_nobody_meets_the_network_while_nobody_is_there(tmp_path: Path, keys: Ke
         assert served.process.wait() == 0
         assert served.process.stdout is not None
         served.process.stdout.close()
+
+
+def test_no_module_comes_from_where_it_was_started_and_others_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = [tmp_path / name for name in ("anybodys", "roots", "users", "program", "program/dunnart")]
+    for folder in folders:
+        folder.mkdir()
+    folders[0].chmod(0o1777)
+    for folder in folders[2:]:
+        os.chown(folder, worker_user("")[0], -1)
+    monkeypatch.setattr(sys, "path", ["", *map(str, folders[:4])])
+    for started_in in (folders[1], folders[3]):
+        monkeypatch.chdir(started_in)
+        leave_folder_of_others()
+        assert sys.path == ["", *map(str, folders[:4])]
+    monkeypatch.chdir(folders[0])
+    leave_folder_of_others()
+    assert sys.path == [*map(str, folders[1:4])]
+    monkeypatch.chdir(folders[2])
+    leave_folder_of_others()
+    assert sys.path == [str(folders[1]), str(folders[3])]
+    assert caplog.text.count("no module is looked for in") == 3
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def separate(config: ServeConfig) -> Separation | None:
         return None
     from dunnart.server.processes.separation import Separation
 
+    leave_folder_of_others()
     arguments = (confinement(config).arguments(),)
     separation = Separation("dunnart.daemon.confinement:run_worker", arguments, config.rest_on_idle)
     try:
@@ -46,6 +47,29 @@ def separate(config: ServeConfig) -> Separation | None:
         separation.close()
         raise ConfigError(f"cannot be started: {error.strerror}", key="workers") from error
     return separation
+
+
+def leave_folder_of_others() -> None:
+    """Look for no modules in the folder that this was started in, if others can put some there.
+
+    `python -m dunnart` looks there first, and so would root each time that workers are started. The program itself may
+    be there.
+    """
+    for folder in [each for each in sys.path if _is_of_others(each)]:
+        from logging import getLogger
+
+        sys.path.remove(folder)
+        message = "no module is looked for in %s, where this was started: others can write to it"
+        getLogger("dunnart.daemon").warning(message, os.path.abspath(folder))
+
+
+def _is_of_others(folder: str) -> bool:
+    try:
+        found, here = os.stat(folder or "."), os.stat(".")
+    except OSError:
+        return False
+    others = found.st_uid != 0 or found.st_mode & 0o022
+    return bool(others) and os.path.samestat(found, here) and not os.path.isdir(os.path.join(folder, "dunnart"))
 
 
 def confinement(config: ServeConfig, *, make: bool = True) -> Confinement:
