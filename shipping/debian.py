@@ -85,7 +85,8 @@ if [ "$1" = configure ]; then
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload || true
         if [ -n "$2" ]; then
-            systemctl try-reload-or-restart dunnart.service || true
+            # what runs has the new program take over, and sessions live on
+            systemctl kill --kill-who=main --signal=SIGUSR2 dunnart.service 2>/dev/null || true
         fi
     fi
 fi

@@ -6,9 +6,11 @@ worker of a real daemon. All of it needs root, and Linux.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +27,7 @@ from dunnart.daemon.confinement import Confinement
 from dunnart.daemon.confinement import program as assembled
 from dunnart.daemon.separation import leave_folder_of_others, prepare_empty_folder, worker_user
 from tests.interop.clients import OpenSsh
-from tests.interop.support import SECONDS, Keys, Served, eventually, program, serve
+from tests.interop.support import SECONDS, SOURCE, Keys, Served, eventually, program, serve
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root can confine its processes"
@@ -323,6 +325,34 @@ def test_no_module_comes_from_where_it_was_started_and_others_can_write(
     leave_folder_of_others()
     assert sys.path == [str(folders[1]), str(folders[3])]
     assert caplog.text.count("no module is looked for in") == 3
+
+
+def test_a_program_that_was_changed_takes_over_before_anything_is_read_again(tmp_path: Path, keys: Keys) -> None:
+    program = tmp_path / "program"
+    shutil.copytree(SOURCE / "dunnart", program / "dunnart")
+    served = serve(tmp_path, keys, variables={"PYTHONPATH": str(program)})
+    pids = [served.process.pid]
+    try:
+        os.utime(program / "dunnart/server/processes/order.py", (1, 1))
+        os.kill(served.process.pid, signal.SIGHUP)
+        assert served.logs("the program was changed on disk; `dunnart status upgrade`")
+        assert "the configuration was read again" not in served.log
+        os.kill(served.process.pid, signal.SIGUSR2)
+        assert eventually(lambda: "has taken over" in (tmp_path / "log").read_text())
+        pids += map(int, re.findall(r"process (\d+) has taken over", (tmp_path / "log").read_text()))
+        assert served.process.wait(SECONDS) == 0
+        os.kill(pids[-1], signal.SIGHUP)
+        assert eventually(lambda: "the configuration was read again" in (tmp_path / "log").read_text())
+        line, env = OpenSsh().command(served)
+        done = subprocess.run([*line, "echo in"], env=env, capture_output=True, timeout=SECONDS, check=False)
+        assert done.stdout == b"in\n", done.stderr
+    finally:
+        for each in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        served.process.wait()
+        assert served.process.stdout is not None
+        served.process.stdout.close()
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_the_debian_package(tmp_path: Path) -> None:
     subprocess.run(["dpkg-deb", "-e", package, control], check=True)
     for script in ("postinst", "prerm", "postrm"):
         subprocess.run(["sh", "-n", control / script], check=True)
+    assert "systemctl kill --kill-who=main --signal=SIGUSR2" in (control / "postinst").read_text()
     assert (control / "conffiles").read_text() == "/etc/dunnart/dunnart.toml\n"
     installed = root / "usr/lib/dunnart"
     assert sorted(each.name for each in (installed / "bin").iterdir()) == sorted(applets())

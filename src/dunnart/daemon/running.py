@@ -197,13 +197,21 @@ class Daemon:
             DunnartError: something cannot be used; says what and where. Nothing has changed then.
         """
         async with self._busy:
+            if self._separation is not None and self._separation.outdated():
+                raise ConfigError(
+                    "the program was changed on disk; `dunnart status upgrade` has it read the configuration"
+                )
             before, notifier = self._prepared, self._start.notifier
             notifier.reloading()
             try:
                 config = fitting(self._start.again(), self._start.handed)
                 prepared = prepare(config, before)
-                await self._server.replace(ServerConfig(**self._described(prepared)))
                 start_log(config)
+                try:
+                    await self._server.replace(ServerConfig(**self._described(prepared)))
+                except BaseException:
+                    start_log(before.config)
+                    raise
             except OSError as error:  # no process, no descriptor
                 raise ConfigError(f"it cannot be served now: {error}") from error
             finally:
