@@ -267,13 +267,14 @@ def _lines(rows: list[str]) -> str:
 
 
 def figures() -> str:
-    """The first table of the last published benchmark, with its conditions."""
+    """The first table of the last published benchmark, with its conditions; what has a page of its own is left out."""
     published = (DOCS.parent / "benchmarks" / "results" / "latest.md").read_text()
     conditions = [
         line for line in published.splitlines() if line.startswith(("- time", "- machine", "- python", "- rounds"))
     ]
-    table = published[published.index("| | dunnart") :].split("\n\n")[0]
-    return "\n".join([*conditions, "", table]) + "\n"
+    table = published[published.index("| | dunnart") :].split("\n\n")[0].splitlines()
+    shown = [line for line in table if not line.startswith(("| weight,", "| files, echo"))]
+    return "\n".join([*conditions, "", *shown]) + "\n"
 
 
 def pages() -> dict[Path, str]:
