@@ -289,6 +289,32 @@ class Manager:
         self._socket.close()
 
 
+def test_a_reload_that_fails_changes_neither_log_nor_what_is_served(world: World) -> None:
+    pid_file = world.path / "pid"
+    world.write()
+    done = world.run("serve", "--config", str(world.config), "--background", "--pid-file", str(pid_file))
+    assert done.returncode == 0, done.stderr
+    port = done.stdout.split("listening on 127.0.0.1:")[1].split("\n")[0]
+    process = int(pid_file.read_text())
+    try:
+        world.write('set_env = { WHICH = "none" }\n')
+        text = world.config.read_text()
+        world.config.write_text(text.replace(f'"{world.log}"', '"/nowhere/log"'))
+        done = world.run("status", "--config", str(world.config), "reload")
+        assert done.returncode == 1
+        assert "/nowhere/log" in done.stderr
+        world.login("-p", port, says="echo $WHICH", prints="\n")
+        world.write("", "127.0.0.1:0", "unix:/nowhere/socket")  # where nobody can listen
+        text = world.config.read_text()
+        world.config.write_text(text.replace(f'"{world.log}"', f'"{world.path}/other"'))
+        os.kill(process, signal.SIGHUP)
+        assert eventually(lambda: "/nowhere/socket" in world.logged())
+        world.login("-p", port)
+    finally:
+        os.kill(process, signal.SIGTERM)
+        assert eventually(lambda: not alive(process))
+
+
 def test_a_new_configuration_a_new_program_and_systemd_hears_of_all(world: World) -> None:
     notify = Manager(world.path / "notify")
     world.env |= {"NOTIFY_SOCKET": str(world.path / "notify"), "WATCHDOG_USEC": "3000000"}

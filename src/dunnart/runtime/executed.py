@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dunnart.runtime.process import Spawned
+from dunnart.runtime.session_keys import share_no_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ def executed(
         name: what lists of processes show (Linux), at most 15 bytes.
         target: "module:function"; the function gets the descriptor of its socket, and what follows.
         arguments: what JSON has: texts, numbers, lists, tables.
-        alone: it gets nothing of this process's environment, directory, session and output but errors.
+        alone: it gets nothing of this process's environment, directory, session, keyring and output but errors.
         without: modules that cannot be loaded there; who tries has to do without.
 
     Raises:
@@ -53,6 +54,8 @@ def executed(
     order = json.dumps([path, name, list(without), target, [theirs.fileno(), *arguments]])
     flags = ("-I", "-S") if alone else ()
     command = (sys.executable, *flags, "-c", _BOOT, order)  # an interpreter finds its library by how it is called
+    if alone and os.geteuid() == 0:  # who has started programs for users, and has the last one's keys
+        share_no_keys()
     try:
         with theirs:
             process = subprocess.Popen(

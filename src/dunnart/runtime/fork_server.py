@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from dunnart.runtime.executed import executed
 from dunnart.runtime.forked import LENGTH_BYTES, MOST_DESCRIPTORS, ORDER_BYTES
 from dunnart.runtime.process import unspared, wait_or_kill
-from dunnart.runtime.session_keys import share_no_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,8 +113,6 @@ class ForkServer:
         self.hang_up()
         if self._given:
             raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
-        if os.geteuid() == 0:  # who has started programs for users, and has the last one's keys
-            share_no_keys()
         with unspared():
             self._process, control = executed("dunnart-forks", _TARGET, self._idle_seconds, alone=True)
         self._ended = ended = asyncio.Event()

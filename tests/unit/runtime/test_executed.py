@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dunnart.runtime.executed import executed
+from dunnart.runtime.session_keys import _NUMBERS
 
 PROGRAM = """
 import json, os, socket, sys
@@ -36,6 +37,34 @@ async def told(*arguments: object, alone: bool) -> dict[str, Any]:
     with sock:
         assert await ended == 0
         return json.loads(sock.recv(1 << 16))  # type: ignore[no-any-return]
+
+
+KEYRING = """
+import ctypes, socket
+
+def tell(descriptor, number):
+    ring = ctypes.CDLL(None).syscall(ctypes.c_long(number), ctypes.c_long(0), ctypes.c_long(-3), ctypes.c_long(0))
+    socket.socket(fileno=descriptor).sendall(str(ring).encode())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or os.uname().machine not in _NUMBERS,
+    reason="only root starts programs for others, and only Linux has keyrings",
+)
+def test_root_gives_it_no_user_s_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has the keyring of who was served last: see `share_no_keys`."""
+    (tmp_path / "executed_keyring.py").write_text(KEYRING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = []
+    for _ in range(3):
+        process, sock = executed("told-of-it", "executed_keyring:tell", _NUMBERS[os.uname().machine], alone=True)
+        with sock:
+            seen.append(int(sock.recv(100)))
+            process._process.wait()
+    if min(seen) < 0:
+        pytest.skip("this system has no keyrings")
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("alone", [False, True])
