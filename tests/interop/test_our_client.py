@@ -116,6 +116,7 @@ def test_a_terminal_and_a_shell(peer: Peer, keys: Keys) -> None:
         async with peer.connect(keys.path("ed25519")) as connection:
             done = await connection.session("stty size", terminal=Terminal("xterm", 91, 17))
             assert (await done.read_all()).split() == [b"17", b"91"]
+            await done.wait()  # Dropbear closes a channel that is opened just when another one's program has ended
             shell = await connection.session(terminal=Terminal("dumb"))
             await shell.write(b"echo $((6*7))$TERM; exit 3\n")
             assert b"42dumb" in await shell.read_all()
