@@ -1,8 +1,9 @@
 """An event loop that calls at once who reads a descriptor, where nothing else is ready.
 
 asyncio lists what is ready, puts a handle for each into a queue, and calls those. Where small packets go to and fro,
-there is one at a time, and this is most of what a loop costs. What is ready together with something else, timers and
-all the rest have asyncio's way, in its order.
+there is one at a time, and this is most of what a loop costs. So the selector calls such a reader itself, and goes on
+to wait as long as that gives the loop nothing to do. What is ready together with something else, timers and all the
+rest have asyncio's way, in its order.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import select
 import selectors
 import sys
+from select import EPOLLIN
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
 __all__ = ["new_event_loop"]
@@ -24,55 +28,68 @@ _Ts = TypeVarTuple("_Ts")
 if sys.platform == "linux":
 
     class _Selector(selectors.EpollSelector):
-        """Calls a reader itself where it can, and says that nothing is ready.
+        """Calls readers itself where it can, and says that nothing is ready.
 
         Args:
-            readers: by their descriptors.
-            failed: takes what asyncio's exception handlers take, if one raises.
+            loop: the loop that it is for.
         """
 
-        def __init__(
-            self, readers: dict[Any, Callable[[], object]], failed: Callable[[dict[str, Any]], object]
-        ) -> None:
+        def __init__(self, loop: _EventLoop) -> None:
             super().__init__()
             self._epoll = select.epoll.fromfd(os.dup(self.fileno()))  # the class keeps its own to itself
-            self._direct = readers
-            self._failed = failed
+            self._loop = loop
+            self._direct = loop.direct
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            ready = self._epoll.poll(timeout, 2)
-            if not ready:
-                return []
-            if len(ready) == 1 and ready[0][1] == select.EPOLLIN:
+            loop = self._loop
+            timer = loop.next_timer()
+            end = None if timeout is None else monotonic() + timeout
+            while ready := self._epoll.poll(timeout, 2):
                 reader = self._direct.get(ready[0][0])
-                if reader is not None:
-                    try:
-                        reader()
-                    except Exception as error:  # noqa: BLE001 - as where asyncio calls it
-                        self._failed({"message": f"Exception in {reader!r}", "exception": error})
-                    return []
-            return super().select(0)
+                if reader is None or len(ready) > 1 or ready[0][1] != EPOLLIN:
+                    return super().select(0)
+                try:
+                    reader()
+                except Exception as error:  # noqa: BLE001 - as where asyncio calls it
+                    loop.call_exception_handler({"message": f"Exception in {reader!r}", "exception": error})
+                if loop.has_work() or loop.next_timer() is not timer:
+                    break
+                if end is not None and (timeout := end - monotonic()) <= 0:
+                    break
+            return []
 
         def close(self) -> None:
             self._epoll.close()
             super().close()
 
     class _EventLoop(asyncio.SelectorEventLoop):
-        """asyncio's, with that selector."""
+        """asyncio's, with that selector; of what asyncio keeps to itself three fields are looked at."""
+
+        _ready: deque[asyncio.Handle]
+        _scheduled: list[asyncio.TimerHandle]
+        _stopping: bool
 
         def __init__(self) -> None:
-            self._direct: dict[Any, Callable[[], object]] = {}
-            super().__init__(_Selector(self._direct, self.call_exception_handler))
+            self.direct: dict[Any, Callable[[], object]] = {}  # who is called at once, by descriptors
+            super().__init__(_Selector(self))
+
+        def has_work(self) -> bool:
+            """Whether callbacks wait, or it is to stop."""
+            return bool(self._ready) or self._stopping
+
+        def next_timer(self) -> asyncio.TimerHandle | None:
+            """The first one, which may be cancelled."""
+            return self._scheduled[0] if self._scheduled else None
 
         def add_reader(self, fd: Any, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:  # noqa: ANN401 - what has one
             super().add_reader(fd, callback, *args)
             if args:
-                self._direct.pop(fd, None)
+                self.direct.pop(fd, None)
             else:
-                self._direct[fd] = cast("Callable[[], object]", callback)
+                self.direct[fd] = cast("Callable[[], object]", callback)
 
         def remove_reader(self, fd: Any) -> bool:  # noqa: ANN401
-            self._direct.pop(fd, None)
+            self.direct.pop(fd, None)
             return super().remove_reader(fd)
 
 

@@ -95,6 +95,51 @@ def test_timers_and_calls_from_threads_have_their_turn_beside_one_that_is_always
     loop.run_until_complete(wait())
 
 
+Schedule = Callable[[asyncio.AbstractEventLoop, Callable[[], object]], object]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda loop, call: loop.call_soon(call),
+        lambda loop, call: loop.call_later(0.01, call),
+        lambda loop, call: asyncio.ensure_future(asyncio.to_thread(call), loop=loop),
+    ],
+    ids=["soon", "later", "by a thread"],
+)
+def test_what_a_reader_schedules_has_its_turn_though_there_is_always_more_to_read(
+    loop: asyncio.AbstractEventLoop, pipe: Pipes, schedule: Schedule
+) -> None:
+    reader, writer = pipe()
+    done = loop.create_future()
+    kept: list[object] = []
+
+    def read() -> None:
+        if not kept:
+            kept.append(schedule(loop, lambda: loop.call_soon_threadsafe(done.set_result, None)))
+
+    loop.add_reader(reader, read)
+    loop.call_later(20, lambda: None)
+    os.write(writer, b"never read")
+    loop.run_until_complete(asyncio.wait_for(done, 10))
+
+
+def test_a_reader_can_stop_the_loop(loop: asyncio.AbstractEventLoop, pipe: Pipes) -> None:
+    reader, writer = pipe()
+    read = 0
+
+    def stop() -> None:
+        nonlocal read
+        read += 1
+        loop.stop()
+        assert read == 1
+
+    loop.add_reader(reader, stop)
+    os.write(writer, b"never read")
+    loop.run_forever()
+    assert read == 1
+
+
 def test_what_a_reader_raises_is_told_and_ends_nothing(loop: asyncio.AbstractEventLoop, pipe: Pipes) -> None:
     reader, writer = pipe()
     told: list[dict[str, Any]] = []
