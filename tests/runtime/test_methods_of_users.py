@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -65,7 +66,9 @@ async def test_what_is_no_chain_lets_nobody_in(where: tuple[str, int], caplog: p
 
 @every_placement
 async def test_each_user_has_limits(where: tuple[str, int]) -> None:
-    given = [Limits(max_auth_tries=1), Limits(sessions=1), Limits(sessions=2, channels=1), Limits(idle_seconds=0.1)]
+    rekeying = [Limits(rekey_bytes=4096), Limits(rekey_seconds=0.1), Limits(rekey_packets=9)]
+    given = [Limits(max_auth_tries=1), Limits(sessions=1), Limits(sessions=2, channels=1), *rekeying,
+             Limits(idle_seconds=0.1)]  # fmt: skip
 
     async def limits(_: Candidate) -> Limits:
         return given[0]
@@ -79,6 +82,11 @@ async def test_each_user_has_limits(where: tuple[str, int]) -> None:
             del given[0]
             client = await server.login()
             assert [(await client.session()).opened for _ in range(3)].count(True) == sessions
+        for _ in rekeying:
+            del given[0]
+            client = await server.login()
+            await client.run("cat", bytes(8192))
+            await client.until(partial(getattr, client.engine, "rekeys"))
         del given[0]
         client = await server.login()
         await eventually(lambda: client.eof)

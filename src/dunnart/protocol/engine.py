@@ -374,6 +374,7 @@ class Engine(Core):
         """Bound the peer otherwise from now on, as by those of the user who wants to log in."""
         if limits != self.config.limits:
             self.config = replace(self.config, limits=limits)
+            self._transport.bound_keys()
 
     def open_channel(self, channel_type: str, data: bytes = b"") -> int:
         """Ask for a channel and return its number; ChannelOpened or ChannelRefused follows."""

@@ -9,6 +9,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 OF_USERS = (
     "max_auth_tries", "sessions", "idle_seconds", "connection_seconds", "keepalive_seconds", "keepalive_count_max",
+    "rekey_seconds", "rekey_bytes", "rekey_packets",
 )  # fmt: skip
 """The limits that can be a user's own: what nobody but the engine looks at, from when a user is named."""
 

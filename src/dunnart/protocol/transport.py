@@ -134,6 +134,13 @@ class Transport:
             or core.now >= self._rekey_at
         ) and (core.kex is Kex.IDLE and core.stage is Stage.CONNECTION)
 
+    def bound_keys(self) -> None:
+        """Let the keys in use do as much as the limits now say; where that is more, it holds for the next ones."""
+        core, limits = self._core, self._core.config.limits
+        for each in (core.inbound, core.outbound):
+            each.rekey_bytes = min(each.rekey_bytes, limits.rekey_bytes or each.rekey_bytes)
+        self._rekey_at = core.now + (limits.rekey_seconds or math.inf)
+
     def start(self) -> None:
         """Send our version line and, without waiting, our KEXINIT."""
         if not self._core.config.identified:

@@ -82,8 +82,8 @@ class ServerConfig:
         methods_for: asked whenever a client tries another user: gives that user's chains, in the place of `methods`. It
             may name no method without an authenticator; one that is late or fails lets nobody in.
         limits_for: asked after `methods_for`, which it needs: gives that user's `max_auth_tries`, `sessions`,
-            `idle_seconds`, `connection_seconds`, `keepalive_seconds` and `keepalive_count_max`, in the place of those
-            in `limits`.
+            `idle_seconds`, `connection_seconds`, and what begins with `keepalive_` and, but for its deadline, with
+            `rekey_`, in the place of those in `limits`.
         accept_env: patterns of the variables that a client may set.
         algorithms: what is offered, in order of preference, or the name of a profile: "default", "strict", "fips",
             "legacy".

@@ -201,7 +201,7 @@ def test_what_is_printed_gives_the_same_again(tmp_path: Path) -> None:
         ("[[match]]\nuser = 'a'\n\n[match.subsystem]\nsftp = 'a b'\n", 5, "neither a plug-in"),
         ("[[match]]\nuser = 'a'\n[match.plugin.nobody]\nx = 1\n", 3, "uses a plug-in of this name"),
         ("audit = ['log']\n[[match]]\nuser = 'a'\n[match.plugin.log]\nfile = '/x'\n", 4, "uses a plug-in of this name"),
-        ("[[match]]\nuser = 'a'\nlimits.rekey_bytes = 1\n", 3, "limits.rekey_bytes: this one is the same for all"),
+        ("[[match]]\nuser = 'a'\nlimits.channels = 1\n", 3, "limits.channels: this one is the same for all"),
         ("[[match]]\nuser = 'a'\n[match.limits]\nsesions = 1\n", 4, "did you mean sessions"),
         ("match = 3\n", 1, "write [[match]]"),
         ("permit_open = ['x']\n", 1, "HOST:PORT"),

@@ -21,7 +21,6 @@ from dunnart.daemon.sshd_config.translate import HOST_KEYS, Machine, Options, op
 from dunnart.daemon.uses import uses
 from dunnart.errors import ConfigError
 from dunnart.keys.patterns import AddressPatterns
-from dunnart.protocol.limits import OF_USERS
 from dunnart.records import dataclass
 
 Chain = tuple[Condition, ...]
@@ -29,9 +28,8 @@ _CRITERIA = {"user": "user", "group": "group", "address": "address", "localaddre
              "localport": "local_port", "host": "address"}  # fmt: skip
 _KEYTAB, _KRB5 = "/etc/krb5.keytab", "/etc/krb5.conf"
 _NO_WAY_IN = "cannot be satisfied by enabled authentication methods"
-_LIMITS = frozenset(f"limits.{name}" for name in OF_USERS)
 _COSMETIC = frozenset({"log_level", "banner"})
-"""Options that no login has for itself, and that are no reason to stop."""
+"""What may stand in a Match block, and no login has for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +131,9 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
         if any(line.always is False for line in chain):
             continue
         made = _of_logins(directives, {chain}, there)
-        notes |= dict.fromkeys(made.notes)
+        notes |= dict.fromkeys((*made.notes, *_notes(base, made)))
         wrong |= dict.fromkeys(made.wrong)
         criteria, *further = _criteria(chain, wrong)
-        _check_options(base, made, notes, wrong)
         if not wrong:
             values = {name: each for name, each in made.values.items() if name in MAY_MATCH}
             differing = _said_again(base, made, values) | _differing(base.values, values)
@@ -237,21 +234,13 @@ def _read(values: Mapping[str, object], made: Options) -> dict[str, Any]:
     return found
 
 
-def _check_options(base: Options, made: Options, notes: dict[str, None], wrong: dict[str, None]) -> None:
-    """See that a block sets only what single logins can have."""
-    for name, value in _differing(base.values, made.values).items():
-        if name in MAY_MATCH and name != "limits":
-            continue
-        for option, keyword in made.keywords.items():
-            changed = option.startswith(f"{name}.") if isinstance(value, Mapping) else option == name
-            setting = made.settings[keyword]
-            if not changed or setting == base.settings[keyword] or option in _LIMITS:
-                continue
-            where = f"{setting.file} line {setting.line}: {KEYWORDS[keyword].name}"
-            if name in _COSMETIC:
-                notes[f"{where}: ignored: it is the same for all logins"] = None
-            else:
-                wrong[f"{where}: is supported outside Match blocks, not in them"] = None
+def _notes(base: Options, made: Options) -> Iterator[str]:
+    """Tell what a block sets that no login has for itself."""
+    for name in _differing(base.values, made.values):
+        if name in _COSMETIC:
+            setting = made.settings[made.keywords[name]]
+            keyword = KEYWORDS[made.keywords[name]].name
+            yield f"{setting.file} line {setting.line}: {keyword}: ignored: it is the same for all logins"
 
 
 def _criteria(chain: Chain, wrong: dict[str, None]) -> list[dict[str, tuple[str, ...]]]:

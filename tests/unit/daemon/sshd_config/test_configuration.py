@@ -8,7 +8,7 @@ import pytest
 
 from dunnart.daemon.config import ServeConfig
 from dunnart.daemon.loading import effective, load
-from dunnart.daemon.matching import Login
+from dunnart.daemon.matching import MAY_MATCH, Login
 from dunnart.daemon.sshd_config import configuration as translated
 from dunnart.daemon.sshd_config.configuration import Made, configuration
 from dunnart.daemon.sshd_config.importing import imported, plain
@@ -16,6 +16,7 @@ from dunnart.daemon.sshd_config.keywords import ALIASES, DEPRECATED, KEYWORDS
 from dunnart.daemon.sshd_config.reading import Directives, Unusable
 from dunnart.daemon.sshd_config.translate import Machine
 from dunnart.daemon.writing import to_toml
+from dunnart.protocol.limits import GIB, MIB, OF_USERS
 
 
 def made(folder: Path, text: str, *, root: bool = True, kerberos: bool = True) -> Made:
@@ -210,7 +211,6 @@ AuthorizedKeysCommand /bin/keys
 Match Host h.example.org
 Match RDomain x
 Match User a|ChrootDirectory /srv
-Match User a|RekeyLimit 1G
 """
 HARMLESS = """
 PermitTunnel no
@@ -223,6 +223,7 @@ PubkeyAuthOptions none
 Match Host 192.0.2.*
 Match User a|MaxAuthTries 6
 Match User a|MaxSessions 0
+Match User a|RekeyLimit 1G 1h
 Match User a|MaxAuthTries 2|ClientAliveInterval 5|ClientAliveCountMax 0
 Match User a|CASignatureAlgorithms ssh-ed25519
 Match User a|PubkeyAcceptedAlgorithms +ssh-rsa
@@ -391,13 +392,14 @@ def test_a_block_that_says_what_is_so_anyway_comes_before_later_ones(tmp_path: P
 
 
 def test_limits_of_logins(tmp_path: Path) -> None:
-    text = "MaxSessions 4\nMatch User a*\nMaxAuthTries 2\nMatch User *b\nMaxAuthTries 3\nMaxSessions 1\n"
+    text = "MaxSessions 4\nMatch User a*\nMaxAuthTries 2\nMatch User *b\nMaxAuthTries 3\nMaxSessions 1\nRekeyLimit 1M\n"
     config = made(tmp_path, f"{text}ClientAliveInterval 1m\nMatch User *\nMaxSessions 9\n").config
     (tmp_path / "dunnart.toml").write_text(to_toml(plain(config), changed=True))
     for each in (config, load(str(tmp_path / "dunnart.toml"))):
-        for user, *wanted in [("ac", 2, 9, 0), ("cb", 3, 1, 60), ("ab", 2, 1, 60), ("c", 6, 9, 0)]:
+        for user, *wanted in [("ac", 2, 9, 0, GIB), ("cb", 3, 1, 60, MIB), ("ab", 2, 1, 60, MIB),
+                              ("c", 6, 9, 0, GIB)]:  # fmt: skip
             found = effective(each, Login(str(user))).limits
-            assert [found.max_auth_tries, found.sessions, found.keepalive_seconds] == wanted, user
+            assert [found.max_auth_tries, found.sessions, found.keepalive_seconds, found.rekey_bytes] == wanted, user
 
 
 def test_blocks_for_users_whom_nobody_knows(tmp_path: Path) -> None:
@@ -406,6 +408,13 @@ def test_blocks_for_users_whom_nobody_knows(tmp_path: Path) -> None:
     assert effective(config, Login("nobody")).deny_users == effective(config, Login("else")).deny_users == ()
     with pytest.raises(Unusable, match="line 1: match tables have no invalid-user"):
         plain(config)
+
+
+def test_what_may_stand_in_a_match_block_is_of_logins() -> None:
+    of_logins = {*MAY_MATCH, *(f"limits.{name}" for name in OF_USERS), "banner", "log_level"} - {"limits"}
+    for keyword in KEYWORDS.values():
+        for option in keyword.mapped.split(", ") if keyword.match and keyword.key != "chrootdirectory" else ():
+            assert not option or {option, option.partition(".")[0]} & of_logins, keyword.name
 
 
 def test_every_keyword_is_one_thing() -> None:
