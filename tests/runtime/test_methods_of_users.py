@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from dunnart.errors import ConfigError
 from dunnart.protocol.events import AuthRefused, LoggedIn
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import CredentialQuestion, InteractiveCredential, PasswordCredential, PromptQuestion
-from dunnart.server import Candidate, ServerConfig, login
+from dunnart.server import Candidate, ServerConfig, UserTerms, login
 from tests.runtime.driver import HOST_KEY, PASSWORD, USER, Client, eventually
 from tests.runtime.test_placements import every_placement, placed
 from tests.runtime.test_rights import Granting
@@ -36,12 +37,12 @@ async def tried(client: Client) -> bool:
 async def test_the_application_says_how_a_user_may_log_in(where: tuple[str, int]) -> None:
     asked: list[Candidate] = []
 
-    def chains(candidate: Candidate) -> tuple[str, ...]:
+    def terms(candidate: Candidate) -> UserTerms:
         asked.append(candidate)
-        return ("password,keyboard-interactive",) if len(asked) == 1 else ("keyboard-interactive",)
+        return UserTerms(["password,keyboard-interactive" if len(asked) == 1 else "keyboard-interactive"])
 
     authenticators = [Granting(None), Granting(None, "keyboard-interactive")]
-    async with placed(where, authenticators=authenticators, methods_for=chains) as server:
+    async with placed(where, authenticators=authenticators, terms_for=terms) as server:
         assert await tried(server.begin(answers=ANSWERS))
         assert not await tried(server.begin(answers=ANSWERS))
         assert [each.user for each in asked] == [USER, USER]
@@ -51,12 +52,14 @@ async def test_the_application_says_how_a_user_may_log_in(where: tuple[str, int]
 
 @every_placement
 async def test_what_is_no_chain_lets_nobody_in(where: tuple[str, int], caplog: pytest.LogCaptureFixture) -> None:
-    answers: list[object] = [["publickey"], [7], None, "password", ["password,password"]]
+    chains: list[Any] = [["publickey"], [7], None, "password", ["password,password"]]
+    limits: Any = 3
+    answers: list[object] = [*map(UserTerms, chains), ["password"], None, UserTerms(["password"], limits)]
 
-    async def chains(_: Candidate) -> object:
+    async def terms(_: Candidate) -> object:
         return answers[0]
 
-    async with placed(where, authenticators=[Granting(None)], methods_for=chains) as server:
+    async with placed(where, authenticators=[Granting(None)], terms_for=terms) as server:
         while answers:
             caplog.clear()
             assert not await tried(server.begin(answers=ANSWERS))
@@ -70,10 +73,10 @@ async def test_each_user_has_limits(where: tuple[str, int]) -> None:
     given = [Limits(max_auth_tries=1), Limits(sessions=1), Limits(sessions=2, channels=1), *rekeying,
              Limits(idle_seconds=0.1)]  # fmt: skip
 
-    async def limits(_: Candidate) -> Limits:
-        return given[0]
+    async def terms(_: Candidate) -> UserTerms:
+        return UserTerms(["password"], given[0])
 
-    async with placed(where, methods_for=lambda _: ("password",), limits_for=limits) as server:
+    async with placed(where, terms_for=terms) as server:
         client = server.begin(password="wrong")
         await eventually(lambda: client.eof)
         assert client.ended is not None
@@ -92,20 +95,17 @@ async def test_each_user_has_limits(where: tuple[str, int]) -> None:
         await eventually(lambda: client.eof)
 
 
-@every_placement
-async def test_what_are_no_limits_lets_nobody_in(where: tuple[str, int], caplog: pytest.LogCaptureFixture) -> None:
-    options = {"methods_for": lambda _: ("password",), "limits_for": lambda _: 3}
-    async with placed(where, **options) as server:
-        assert not await tried(server.begin())
-        await eventually(lambda: "3 is no Limits" in caplog.text)
-    with pytest.raises(ConfigError, match="beside methods_for"):
-        ServerConfig(host_keys=[HOST_KEY], authenticators=[Granting(None)], limits_for=lambda _: Limits())
+def test_what_is_no_function_is_told() -> None:
+    with pytest.raises(ConfigError, match="no function terms_for"):
+        ServerConfig(host_keys=[HOST_KEY], authenticators=[Granting(None)], terms_for=UserTerms())  # type: ignore[arg-type]
 
 
 async def test_how_long_it_took_to_find_out_is_not_seen() -> None:
     """Groups are looked up only for users who exist (THREATS R15)."""
     assert login._FAILURE_SECONDS == 0.005
-    async with placed(("loop", 1), authenticators=[Granting(None)], methods_for=lambda _: ("password",)) as server:
+    async with placed(
+        ("loop", 1), authenticators=[Granting(None)], terms_for=lambda _: UserTerms(["password"])
+    ) as server:
         slept: list[float] = []
         sleep = asyncio.sleep
 

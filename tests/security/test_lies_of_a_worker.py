@@ -10,7 +10,7 @@ import pytest
 
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.requests import PtyRequest
-from dunnart.server import Allow, Attempt, AuthReply, Candidate, Deny, PasswordCallback
+from dunnart.server import Allow, Attempt, AuthReply, Candidate, Deny, PasswordCallback, UserTerms
 from dunnart.server.interfaces import SessionRequest
 from dunnart.server.processes import conversation
 from dunnart.server.processes.frames import (
@@ -20,12 +20,12 @@ from dunnart.server.processes.frames import (
     Begun,
     Call,
     Frame,
-    MethodsAnswered,
-    MethodsAsked,
     PrepareAsked,
     Prepared,
     Returned,
     SessionAsked,
+    TermsAnswered,
+    TermsAsked,
     join_texts,
 )
 from dunnart.server.processes.process import ProtocolProcess
@@ -36,8 +36,8 @@ from tests.security.test_handover import Fake, asked, opened, session, user_in
 OTHER = f"not-{USER}"
 
 
-def methods(user: str = USER, token: int = 1, host: str = "127.0.0.1") -> MethodsAsked:
-    return MethodsAsked(token, 1, user, host, 9, "127.0.0.1", 22)
+def methods(user: str = USER, token: int = 1, host: str = "127.0.0.1") -> TermsAsked:
+    return TermsAsked(token, 1, user, host, 9, "127.0.0.1", 22)
 
 
 async def test_a_decision_about_one_user_lets_no_other_in() -> None:
@@ -51,10 +51,10 @@ async def test_a_decision_about_one_user_lets_no_other_in() -> None:
             await goes_on.wait()
             return Allow() if attempt.user == USER else Deny()
 
-    fake = Fake(authenticator=Slow(), methods_for=lambda _: ["password"])
+    fake = Fake(authenticator=Slow(), terms_for=lambda _: UserTerms(["password"]))
     for frame in (opened(), methods()):
         fake.process.send(frame)
-    await fake.answered(MethodsAnswered)
+    await fake.answered(TermsAnswered)
     fake.process.send(asked())
     await decides.wait()
     fake.process.send(methods(OTHER, 2))  # while it is decided on the first
@@ -75,15 +75,15 @@ async def test_a_user_has_no_more_tries_than_are_that_ones() -> None:
         tried.append(password)
         return password == "right"
 
-    def limits(candidate: Candidate) -> Limits:
-        return Limits(max_auth_tries=1 if candidate.user == USER else 3)
+    def terms(candidate: Candidate) -> UserTerms:
+        return UserTerms(["password"], Limits(max_auth_tries=1 if candidate.user == USER else 3))
 
-    fake = Fake(authenticator=PasswordCallback(check), methods_for=lambda _: ["password"], limits_for=limits)
+    fake = Fake(authenticator=PasswordCallback(check), terms_for=terms)
     fake.process.send(opened())
     for token, (user, password) in enumerate([(USER, "1"), (USER, "right"), (OTHER, "2"), (OTHER, "right")], 1):
         fake.frames.clear()
         fake.process.send(methods(user, token))
-        await fake.answered(MethodsAnswered)
+        await fake.answered(TermsAnswered)
         fake.process.send(replace(asked(password=password, token=token), user=user))
         await fake.answered(AuthAnswered)
     assert tried == ["1", "2", "right"]

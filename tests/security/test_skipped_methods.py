@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dunnart.server import Allow, Attempt, AuthReply, Candidate
-from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, MethodsAnswered, MethodsAsked
+from dunnart.server import Allow, Attempt, AuthReply, Candidate, UserTerms
+from dunnart.server.processes.frames import AuthAnswered, AuthAsked, Begun, TermsAnswered, TermsAsked
 from dunnart.wire.encoding import uint32
 from tests.runtime.driver import USER, eventually
 from tests.security.test_handover import Fake, asked, opened, session, user_in
@@ -24,12 +24,12 @@ class Allowing:
         return Allow()
 
 
-def of_users(candidate: Candidate) -> list[str]:
-    return ["password,keyboard-interactive"] if candidate.user == USER else ["keyboard-interactive"]
+def of_users(candidate: Candidate) -> UserTerms:
+    return UserTerms(["password,keyboard-interactive" if candidate.user == USER else "keyboard-interactive"])
 
 
 NOTHING = uint32(0) * 2  # what each of the two methods has granted
-WAYS: list[dict[str, Any]] = [{"methods": ["password,keyboard-interactive"]}, {"methods_for": of_users}]
+WAYS: list[dict[str, Any]] = [{"methods": ["password,keyboard-interactive"]}, {"terms_for": of_users}]
 
 
 def fake(options: dict[str, Any]) -> Fake:
@@ -42,8 +42,8 @@ def tried(method: str, token: int, user: str = USER) -> AuthAsked:
     return replace(asked(token=token), method=method, user=user, text="")
 
 
-def methods_asked(user: str = USER, token: int = 3) -> MethodsAsked:
-    return MethodsAsked(token, 1, user, "127.0.0.1", 9, "127.0.0.1", 22)
+def terms_asked(user: str = USER, token: int = 3) -> TermsAsked:
+    return TermsAsked(token, 1, user, "127.0.0.1", 9, "127.0.0.1", 22)
 
 
 async def answers(made: Fake, kind: type[Any], count: int) -> None:
@@ -53,9 +53,9 @@ async def answers(made: Fake, kind: type[Any], count: int) -> None:
 @pytest.mark.parametrize("options", WAYS, ids=lambda options: next(iter(options)))
 async def test_all_methods_of_a_chain_let_in(options: dict[str, Any]) -> None:
     made = fake(options)
-    if "methods_for" in options:
-        made.process.send(methods_asked())
-        await answers(made, MethodsAnswered, 1)
+    if "terms_for" in options:
+        made.process.send(terms_asked())
+        await answers(made, TermsAnswered, 1)
     for count, method in enumerate(("password", "keyboard-interactive"), 1):
         made.process.send(tried(method, 6 + count))
         await answers(made, AuthAnswered, count)
@@ -69,9 +69,9 @@ async def test_all_methods_of_a_chain_let_in(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
 async def test_one_of_them_does_not(options: dict[str, Any], method: str) -> None:
     made = fake(options)
-    if "methods_for" in options:
-        made.process.send(methods_asked())
-        await answers(made, MethodsAnswered, 1)
+    if "terms_for" in options:
+        made.process.send(terms_asked())
+        await answers(made, TermsAnswered, 1)
     made.process.send(tried(method, 7))
     await answers(made, AuthAnswered, 1)
     made.process.send(replace(user_in(method=method), grants=NOTHING))
@@ -91,8 +91,8 @@ async def test_who_was_not_asked_about_does_not_get_in() -> None:
 
 async def test_the_chains_of_another_user_do_not_count() -> None:
     made = fake(WAYS[1])
-    made.process.send(methods_asked("somebody"))
-    await answers(made, MethodsAnswered, 1)
+    made.process.send(terms_asked("somebody"))
+    await answers(made, TermsAnswered, 1)
     made.process.send(tried("keyboard-interactive", 7))
     await answers(made, AuthAnswered, 1)
     made.process.send(replace(user_in(method="keyboard-interactive"), grants=NOTHING))
@@ -102,7 +102,7 @@ async def test_the_chains_of_another_user_do_not_count() -> None:
 
 async def test_chains_that_nobody_gives_are_not_asked_for() -> None:
     made = fake(WAYS[0])
-    made.process.send(methods_asked())
+    made.process.send(terms_asked())
     await eventually(lambda: made.link.closed)
     await made.close()
 

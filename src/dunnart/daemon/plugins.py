@@ -29,7 +29,6 @@ from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Regis
 
 if TYPE_CHECKING:
     from dunnart.plugins.revoked_keys import RevokedKeysFile
-    from dunnart.protocol.limits import Limits
     from dunnart.server import (
         Application,
         Attempt,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         Handler,
         Middleware,
         RawSession,
+        UserTerms,
     )
     from dunnart.server.interfaces import (
         AccountCheck,
@@ -77,8 +77,7 @@ class Plugins:
     account: AccountCheck | None
     methods: tuple[str, ...]
     accept_env: tuple[str, ...]
-    methods_for: Callable[[Candidate], tuple[str, ...]] | None = None
-    limits_for: Callable[[Candidate], Limits] | None = None
+    terms_for: Callable[[Candidate], UserTerms] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from dunnart.server import (
     PasswordCredential,
     PublicKeyCredential,
     Rights,
+    UserTerms,
 )
 from dunnart.server.applications import as_application
 from dunnart.server.authentication import takes
@@ -41,8 +42,16 @@ if TYPE_CHECKING:
     from dunnart.crypto.profiles import Algorithms
     from dunnart.daemon.plugins import Plugins
     from dunnart.keys.rights import Permits
-    from dunnart.protocol.limits import Limits
-    from dunnart.server import Application, Attempt, Authenticator, Candidate, ConnectionFacts, Forward, RawSession
+    from dunnart.server import (
+        Address,
+        Application,
+        Attempt,
+        Authenticator,
+        Candidate,
+        ConnectionFacts,
+        Forward,
+        RawSession,
+    )
     from dunnart.server.interfaces import ChannelOpening, ConnectionRequest, SessionRequest
 
 _LOG = logging.getLogger("dunnart.auth")
@@ -174,19 +183,15 @@ class Rules:
             number = numbers[0] + 1
             raise self._config.source.error(str(error), "match", str(number)) from error
 
-    def methods_for(self, candidate: Candidate) -> tuple[str, ...]:
-        """Settle which variant a client has that names a user, and give its chains. In a thread: it may block."""
-        settled = self._settle(self._login_of(candidate))
+    def terms_for(self, candidate: Candidate) -> UserTerms:
+        """Settle which variant a client has that names a user, and give its terms. In a thread: it may block."""
+        settled = self._settle(self._login(candidate.user, candidate.peer, candidate.local))
         with self._lock:
             self._logins[candidate.connection] = candidate.user, settled
             while len(self._logins) > _MOST_LOGINS:
                 self._logins.popitem(last=False)
-        return settled.variant.chains
-
-    def limits_for(self, candidate: Candidate) -> Limits:
-        """Give the limits of who was settled just now."""
-        settled = self.settled(candidate.connection, candidate.user) or self._settle(self._login_of(candidate))
-        return settled.variant.config.limits
+        limits = settled.variant.config.limits
+        return UserTerms(settled.variant.chains, None if limits == self._config.limits else limits)
 
     def settled(self, connection: int, user: str) -> _Settled | None:
         """Give what was settled for a login: of a connection, the last one."""
@@ -207,15 +212,11 @@ class Rules:
         """Give the variant of a user who is in."""
         settled = self.settled(connection.id, connection.user)
         if settled is None:  # it was long ago
-            login = self._login(connection.user, connection.peer.host, connection.local.host, connection.local.port)
-            settled = self._settle(login)
+            settled = self._settle(self._login(connection.user, connection.peer, connection.local))
         return settled.variant
 
-    def _login_of(self, candidate: Candidate) -> Login:
-        return self._login(candidate.user, candidate.peer.host, candidate.local.host, candidate.local.port)
-
-    def _login(self, user: str, address: str, local_address: str, local_port: int) -> Login:
-        return Login(user, address, local_address, local_port, groups_of(user) if self._by_group else ())
+    def _login(self, user: str, peer: Address, local: Address) -> Login:
+        return Login(user, peer.host, local.host, local.port, groups_of(user) if self._by_group else ())
 
     def _settle(self, login: Login) -> _Settled:
         numbers = tuple(number for number, match in enumerate(self._config.match) if match.fits(login))
@@ -259,8 +260,7 @@ def ruled(config: ServeConfig, variants: Sequence[ServeConfig], make: Callable[[
         session_requests={name: _of_login(rules, "session_requests", name, "prepare", each)
                           for name, each in base.session_requests.items()},
         methods=(),
-        methods_for=rules.methods_for,
-        limits_for=rules.limits_for if any("limits" in match.options for match in config.match) else None,
+        terms_for=rules.terms_for,
         accept_env=patterns,
     )  # fmt: skip
 

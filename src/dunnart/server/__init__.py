@@ -34,7 +34,7 @@ from dunnart.server.authentication import (
 from dunnart.server.blocking import BlockingSession
 from dunnart.server.config import ServerConfig
 from dunnart.server.event_objects import EventSession, SessionEvents
-from dunnart.server.facts import Address, Candidate, ConnectionFacts, Terminal
+from dunnart.server.facts import Address, Candidate, ConnectionFacts, Terminal, UserTerms
 from dunnart.server.file_transfer import ScpHandler, SftpHandler
 from dunnart.server.forwarding import ClientLink, Listener, Scope, Tunnel
 from dunnart.server.interfaces import (
@@ -123,6 +123,7 @@ __all__ = [
     "StartupLimit",
     "Terminal",
     "Tunnel",
+    "UserTerms",
     "WindowChange",
     "clean",
     "plugin",

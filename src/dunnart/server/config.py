@@ -19,7 +19,7 @@ from dunnart.records import dataclass
 from dunnart.runtime.admission import Admission, StartupLimit
 from dunnart.runtime.listeners import ListenAddress, listen_address
 from dunnart.server.applications import Handler, Middleware, as_application
-from dunnart.server.facts import Address, Candidate
+from dunnart.server.facts import Address, Candidate, UserTerms
 
 if TYPE_CHECKING:
     from dunnart.keys.public import PublicKey
@@ -79,11 +79,9 @@ class ServerConfig:
         accept: asked for each new connection, before a byte is exchanged; what is not True refuses it.
         account: has the last word on users who have proved who they are, whatever the method.
         methods: chains of methods ("publickey,password"), each enough to log in; every authenticator's own when empty.
-        methods_for: asked whenever a client tries another user: gives that user's chains, in the place of `methods`. It
-            may name no method without an authenticator; one that is late or fails lets nobody in.
-        limits_for: asked after `methods_for`, which it needs: gives that user's `max_auth_tries`, `sessions`,
-            `idle_seconds`, `connection_seconds`, and what begins with `keepalive_` and, but for its deadline, with
-            `rekey_`, in the place of those in `limits`.
+        terms_for: asked whenever a client tries another user: gives that user's chains and limits, in the place of
+            `methods` and `limits`. It may name no method without an authenticator; one that is late or fails lets
+            nobody in.
         accept_env: patterns of the variables that a client may set.
         algorithms: what is offered, in order of preference, or the name of a profile: "default", "strict", "fips",
             "legacy".
@@ -127,8 +125,7 @@ class ServerConfig:
     accept: Callable[[Address], bool] | Callable[[Address], Awaitable[bool]] | None = None
     account: AccountCheck | None = None
     methods: Sequence[str] = ()
-    methods_for: Callable[[Candidate], Sequence[str]] | Callable[[Candidate], Awaitable[Sequence[str]]] | None = None
-    limits_for: Callable[[Candidate], Limits] | Callable[[Candidate], Awaitable[Limits]] | None = None
+    terms_for: Callable[[Candidate], UserTerms] | Callable[[Candidate], Awaitable[UserTerms]] | None = None
     accept_env: Sequence[str] = ("LANG", "LC_*", "COLORTERM", "NO_COLOR")
     algorithms: Algorithms | str = "default"
     limits: Limits = field(default_factory=Limits)
@@ -276,7 +273,7 @@ class ServerConfig:
             host_keys=tuple(key.public for key in self.keys),
             host_certificates=self.certificates,
             auth_methods=tuple(tuple(chain.split(",")) for chain in chains),
-            asks_methods=self.methods_for is not None,
+            asks_methods=self.terms_for is not None,
             banner=self.banner,
             identified=self.identified,
         )
@@ -381,9 +378,7 @@ def _check_types(config: ServerConfig) -> None:
         raise ConfigError(f"a stack has at least {_STACK_BYTES} bytes", key="thread_stack_bytes")
     if config.accept is not None and not callable(config.accept):
         raise ConfigError(f"{config.accept!r} is no function accept(address)", key="accept")
-    if config.methods_for is not None and not callable(config.methods_for):
-        raise ConfigError(f"{config.methods_for!r} is no function methods_for(candidate)", key="methods_for")
-    if config.limits_for is not None and (config.methods_for is None or not callable(config.limits_for)):
-        raise ConfigError("limits_for is a function limits_for(candidate), beside methods_for", key="limits_for")
+    if config.terms_for is not None and not callable(config.terms_for):
+        raise ConfigError(f"{config.terms_for!r} is no function terms_for(candidate)", key="terms_for")
     if config.admission is not None and not isinstance(config.admission, Admission):
         raise ConfigError(f"{config.admission!r} is no Admission", key="admission")

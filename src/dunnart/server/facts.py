@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,9 +18,16 @@ _NO_VARIABLES: Mapping[str, str] = {}
 
 
 class UserTerms(NamedTuple):
-    """What holds for who wants to log in: chains of methods, and limits if they are that user's own."""
+    """What holds for who wants to log in.
 
-    chains: tuple[str, ...] = ()
+    Attributes:
+        methods: chains of methods ("publickey,password"), each enough to log in; none: this user cannot.
+        limits: bounds on the connection, of which these count: `max_auth_tries`, `sessions`, `idle_seconds`,
+            `connection_seconds`, and what begins with `keepalive_` and, but for its deadline, with `rekey_`. None: the
+            server's.
+    """
+
+    methods: Sequence[str] = ()
     limits: Limits | None = None
 
 

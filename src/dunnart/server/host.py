@@ -31,7 +31,7 @@ from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequ
 from dunnart.server.raw import RawSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from dunnart.protocol.questions import SignQuestion
     from dunnart.runtime.fork_server import ForkServer
@@ -64,7 +64,7 @@ class HostLink(Protocol):
     async def accepts(self, peer: Address) -> bool:
         """May this client connect?"""
 
-    async def methods(self, candidate: Candidate) -> UserTerms:
+    async def terms(self, candidate: Candidate) -> UserTerms:
         """Which chains of methods does a user have to go through, and within which limits? May raise."""
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
@@ -163,21 +163,21 @@ class Host:
         accept = self.config.accept
         return accept is None or await self.callback(accept, peer)
 
-    async def methods(self, candidate: Candidate) -> UserTerms:
+    async def terms(self, candidate: Candidate) -> UserTerms:
         """Ask the application how a user may log in."""
-        assert self.config.methods_for is not None
-        found: Sequence[Any] = await self.callback(self.config.methods_for, candidate)
-        for chain in found:
+        assert self.config.terms_for is not None
+        terms: Any = await self.callback(self.config.terms_for, candidate)
+        if not isinstance(terms, UserTerms) or not isinstance(terms.limits, Limits | None):
+            raise ConfigError(f"{terms!r} is no UserTerms", key="terms_for")
+        chains: tuple[Any, ...] = tuple(terms.methods)
+        for chain in chains:
             methods = chain.split(",") if isinstance(chain, str) else []
             if not methods or not set(methods) <= self._authenticators.keys() or len(set(methods)) < len(methods):
-                raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="methods_for")
-        if self.config.limits_for is None:
-            return UserTerms(tuple(found))
-        limits: Limits = await self.callback(self.config.limits_for, candidate)
-        if not isinstance(limits, Limits):
-            raise ConfigError(f"{limits!r} is no Limits", key="limits_for")
-        own = replace(self.config.limits, **{name: getattr(limits, name) for name in OF_USERS})
-        return UserTerms(tuple(found), own)
+                raise ConfigError(f"{chain!r} is no chain of methods that have authenticators", key="terms_for")
+        if terms.limits is None:
+            return UserTerms(chains)
+        own = replace(self.config.limits, **{name: getattr(terms.limits, name) for name in OF_USERS})
+        return UserTerms(chains, own)
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask the authenticator of the attempt's method."""

@@ -60,15 +60,15 @@ class Login:
         connection = self._connection
         connection.user = question.user
         candidate = Candidate(question.user, connection.peer, self._local, connection.id)
-        connection.spawn(self._find_methods(question, candidate))
+        connection.spawn(self._find_terms(question, candidate))
 
-    async def _find_methods(self, question: MethodsQuestion, candidate: Candidate) -> None:
+    async def _find_terms(self, question: MethodsQuestion, candidate: Candidate) -> None:
         connection = self._connection
         began = connection.loop.time()
-        chains, limits = await self._asked(connection.server.host.methods(candidate), UserTerms())
+        terms = await self._asked(connection.server.host.terms(candidate), UserTerms())
         await self._wait(began, _FAILURE_SECONDS)  # groups are looked up only for users who exist
-        connection.pump.engine.use_limits(limits or connection.server.config.limits)
-        connection.answer(question, tuple(tuple(chain.split(",")) for chain in chains))
+        connection.pump.engine.use_limits(terms.limits or connection.server.config.limits)
+        connection.answer(question, tuple(tuple(chain.split(",")) for chain in terms.methods))
 
     def _mechanism_asked(self, question: GssapiQuestion) -> None:
         self._decide(question, "", question.step)

@@ -163,8 +163,7 @@ def test_limits_of_a_login(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     again = read(tmp_path / "again", to_toml(config))
     made = plugins.make(config, "ann", None)
-    assert made.methods_for is not None
-    assert made.limits_for is not None
+    assert made.terms_for is not None
     for user, limits in {
         "c": Limits(sessions=5),
         "ac": Limits(sessions=5, max_auth_tries=2, idle_seconds=1.5),
@@ -173,10 +172,7 @@ def test_limits_of_a_login(tmp_path: Path) -> None:
     }.items():
         assert effective(config, Login(user)).limits == effective(again, Login(user)).limits == limits
         candidate = Candidate(user, Address("192.0.2.1", 9), Address("192.0.2.2", 22), 1)
-        assert made.methods_for(candidate) == ("publickey",)
-        assert made.limits_for(candidate) == limits
-    made = plugins.make(read(tmp_path, "[[match]]\nuser = 'a'\npermit_tty = false\n"), "ann", None)
-    assert (made.methods_for is None, made.limits_for) == (False, None), "nobody is asked for nothing"
+        assert made.terms_for(candidate) == (("publickey",), None if user == "c" else limits)
 
 
 def test_what_is_printed_gives_the_same_again(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from dunnart.protocol.requests import (
 )
 from dunnart.runtime.logs import clean
 from dunnart.server.config import may_set
-from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, Terminal
+from dunnart.server.facts import Address, Asked, Candidate, ConnectionFacts, SessionFacts, Terminal, UserTerms
 from dunnart.server.forwarding import Opening
 from dunnart.server.interfaces import AuditEvent
 from dunnart.server.processes import decisions, frames
@@ -329,30 +329,27 @@ class Conversation:
         finally:
             self.send(frames.Answered(token, yes))
 
-    def _methods_asked(self, frame: frames.MethodsAsked) -> None:
+    def _terms_asked(self, frame: frames.TermsAsked) -> None:
         connection = self._known(frame.connection)
-        if self._host.config.methods_for is None:
+        if self._host.config.terms_for is None:
             raise DecodeError("chains of methods that nobody gives")
         peer, local = Address(frame.peer_host, frame.peer_port), Address(frame.local_host, frame.local_port)
         connection.verified.seen_from(peer, local)
         connection.verified.tries(frame.user)
         candidate = Candidate(frame.user, peer, local, frame.connection)
-        self._ask(self._find_methods(frame, candidate, connection))
+        self._ask(self._find_terms(frame, candidate, connection))
 
-    async def _find_methods(
-        self, frame: frames.MethodsAsked, candidate: Candidate, connection: KnownConnection
-    ) -> None:
-        chains: tuple[str, ...] = ()
-        limits = None
+    async def _find_terms(self, frame: frames.TermsAsked, candidate: Candidate, connection: KnownConnection) -> None:
+        terms = UserTerms()
         try:
-            chains, limits = await self._host.methods(candidate)
+            terms = await self._host.terms(candidate)
         finally:
             if connection.verified.user == frame.user:
-                connection.verified.chains = tuple(tuple(chain.split(",")) for chain in chains)
-                connection.verified.limits = limits or self._terms.limits
-            told = "" if limits is None else json.dumps(asdict(limits))
-            instead = frames.MethodsAnswered(frame.token, b"", "")
-            self._answer(lambda: frames.MethodsAnswered(frame.token, frames.join_texts(chains), told), instead)
+                connection.verified.chains = tuple(tuple(chain.split(",")) for chain in terms.methods)
+                connection.verified.limits = terms.limits or self._terms.limits
+            limits = "" if terms.limits is None else json.dumps(asdict(terms.limits))
+            instead = frames.TermsAnswered(frame.token, b"", "")
+            self._answer(lambda: frames.TermsAnswered(frame.token, frames.join_texts(terms.methods), limits), instead)
 
     def _auth_asked(self, frame: frames.AuthAsked) -> None:
         connection = self._known(frame.connection)
@@ -493,7 +490,7 @@ class Conversation:
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         frames.AcceptAsked: _accept_asked,
-        frames.MethodsAsked: _methods_asked,
+        frames.TermsAsked: _terms_asked,
         frames.AuthAsked: _auth_asked,
         frames.SignAsked: _sign_asked,
         frames.OpenAsked: _open_asked,

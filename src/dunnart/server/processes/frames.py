@@ -5,7 +5,7 @@ strangers talk to.
 
     worker ► host                                  host ► worker
     AcceptAsked, AuthAsked      a question         Answered, AuthAnswered
-    MethodsAsked                a question         MethodsAnswered
+    TermsAsked                a question         TermsAnswered
     SignAsked                   a question         Signed
     OpenAsked, RequestAsked     a question         OpenAnswered, RequestAnswered
     PrepareAsked                a question         Prepared
@@ -62,7 +62,7 @@ class AcceptAsked(Frame):
 
 
 @structure
-class MethodsAsked(Frame):
+class TermsAsked(Frame):
     """How may this user log in? A `Candidate`."""
 
     token: UInt32
@@ -268,7 +268,7 @@ class Answered(Frame):
 
 
 @structure
-class MethodsAnswered(Frame):
+class TermsAnswered(Frame):
     """The chains, as texts, and the user's own limits as JSON, or ""."""
 
     token: UInt32
@@ -429,7 +429,7 @@ FRAMES: tuple[type[Frame], ...] = (
     AcceptAsked, AuthAsked, UserIn, SessionAsked, OpenAsked, Abandoned, RequestAsked, Audited, Requested, HungUp,
     Opened, Gone, Said, Returned, Answered, AuthAnswered, OpenAnswered, RequestAnswered, Begun, Attach, AddStderr,
     End, Call, Peer, Held, Dealt, Entered, Left, PrepareAsked, Unprepared, Settled, Prepared, OpenWanted,
-    MethodsAsked, MethodsAnswered, SignAsked, Signed,
+    TermsAsked, TermsAnswered, SignAsked, Signed,
 )  # fmt: skip
 """In the order of their numbers, which begin with 1."""
 for _number, _frame in enumerate(FRAMES, 1):

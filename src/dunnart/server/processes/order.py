@@ -31,7 +31,7 @@ class Order:
         host_keys: the public halves; the private ones stay where they are.
         host_certificates: lines of certificates of them.
         asks_accept: the application wants to be asked about each client.
-        asks_methods: the application wants to be asked how each user may log in.
+        asks_terms: the application wants to be asked how each user may log in.
         audited: somebody records what happens.
         methods: the authentication methods, by name.
         authenticators: those that decide there.
@@ -47,7 +47,7 @@ class Order:
     host_keys: tuple[bytes, ...]
     host_certificates: tuple[bytes, ...]
     asks_accept: bool
-    asks_methods: bool
+    asks_terms: bool
     audited: bool
     methods: tuple[str, ...]
     authenticators: tuple[Authenticator, ...]
@@ -68,7 +68,7 @@ class Order:
             host_keys=tuple(key.public.blob for key in config.keys),
             host_certificates=tuple(each.line().encode() for each in config.certificates),
             asks_accept=config.accept is not None,
-            asks_methods=config.methods_for is not None,
+            asks_terms=config.terms_for is not None,
             audited=bool(config.audit),
             methods=tuple(each.method for each in config.authenticators),
             authenticators=tuple(each for each in config.authenticators if each.method in config.decided_elsewhere),

@@ -79,9 +79,9 @@ class RemoteHost:
         answer: bool = await self._ask(lambda token: frames.AcceptAsked(token, peer.host, peer.port))
         return answer
 
-    async def methods(self, candidate: Candidate) -> UserTerms:
+    async def terms(self, candidate: Candidate) -> UserTerms:
         """Which chains of methods does a user have to go through, and within which limits?"""
-        answer: frames.MethodsAnswered = await self._ask(lambda token: frames.MethodsAsked(
+        answer: frames.TermsAnswered = await self._ask(lambda token: frames.TermsAsked(
             token, candidate.connection, candidate.user, *candidate.peer, *candidate.local))  # fmt: skip
         limits = Limits(**json.loads(answer.limits)) if answer.limits else None
         return UserTerms(tuple(frames.split_texts(answer.chains)), limits)

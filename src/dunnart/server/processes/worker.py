@@ -27,6 +27,7 @@ from dunnart.runtime.footprint import release_files
 from dunnart.runtime.streams import Streams
 from dunnart.runtime.terminal import Terminal
 from dunnart.server.config import ServerConfig
+from dunnart.server.facts import UserTerms
 from dunnart.server.forwarding import Opening, Tunnel
 from dunnart.server.processes import frames
 from dunnart.server.processes.link import Link
@@ -92,7 +93,7 @@ class Worker:
             case frames.Answered():
                 self._settle(frame.token, frame.yes)
             case (
-                frames.MethodsAnswered() | frames.AuthAnswered() | frames.RequestAnswered() | frames.Prepared()
+                frames.TermsAnswered() | frames.AuthAnswered() | frames.RequestAnswered() | frames.Prepared()
                 | frames.Signed()
             ):  # fmt: skip
                 self._settle(frame.token, frame)
@@ -337,7 +338,7 @@ class _WorkerServer(ProtocolServer):
             session_requests=dict.fromkeys(order.session_requests, _Elsewhere()),
             audit=[_Elsewhere()] if order.audited else [],
             accept=(lambda _: True) if order.asks_accept else None,
-            methods_for=(lambda _: ()) if order.asks_methods else None,
+            terms_for=(lambda _: UserTerms()) if order.asks_terms else None,
             **options,
         )
         super().__init__(config, host, Counter(), numbers=(order.first, order.workers))
