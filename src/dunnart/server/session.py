@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 * 1024
 _LINE_BYTES = 64 * 1024
+_CHARACTER_BYTES = 4
 _KEPT_REQUESTS = 64
 
 
@@ -141,18 +142,14 @@ class Session(Facts):
             return await self._edit(prompt, echo=echo)
         if prompt:
             await self.write(prompt)
-        while (end := self._lines.find(b"\n")) < 0 and len(self._lines) < _LINE_BYTES:
-            data = await self._receive()
-            if not data:
-                if not self._lines:
-                    raise EOFError
-                end = len(self._lines)
-                break
-            self._lines += data
-        end = end if end >= 0 else _LINE_BYTES
-        line = bytes(self._lines[:end])
-        del self._lines[: end + 1]
-        return line.removesuffix(b"\r").decode(errors="replace")
+        lines = self._lines
+        while (end := lines.find(b"\n")) < 0 and len(lines) <= _LINE_BYTES and (data := await self._receive()):
+            lines += data
+        if end < 0 and not lines:
+            raise EOFError
+        line = lines[:end].removesuffix(b"\r") if end >= 0 else _piece(lines)
+        del lines[: end + 1 if end >= 0 else len(line)]
+        return line.decode(errors="replace")
 
     async def _edit(self, prompt: str, *, echo: bool) -> str:
         """Have a line edited at the client's terminal."""
@@ -298,3 +295,11 @@ class Stderr:
             self._sock = session.raw.stderr_socket()
             self._sock.setblocking(False)  # noqa: FBT003 - the name says it
         await session._send(self._sock, data)  # noqa: SLF001
+
+
+def _piece(line: bytearray) -> bytearray:
+    """Take as much of a line as may be read at once; a character of UTF-8 stays whole."""
+    end = _LINE_BYTES
+    while end < len(line) and line[end] & 0xC0 == 0x80 and end > _LINE_BYTES - _CHARACTER_BYTES:
+        end -= 1
+    return line[:end]

@@ -198,6 +198,30 @@ async def test_a_line_without_end_comes_in_pieces(placement: str) -> None:
     assert max(map(len, lines)) <= 128 * KIB
 
 
+@pytest.mark.parametrize(
+    "text", ["0123456789" * 20_000, "a" + "\u20ac" * 50_000, "\r" * 65_536 + "x"], ids=["1", "3", "r"]
+)
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 40_000])
+async def test_nothing_of_a_line_without_end_is_lost_however_it_comes(
+    text: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    data = f"{text}\r\nend".encode()
+    received = [data[at : at + size] for at in range(0, len(data), size)]
+
+    async def receive(_: Session) -> bytes:
+        return received.pop(0) if received else b""
+
+    async def handler(session: Session) -> None:
+        lines.extend([line async for line in session])
+
+    monkeypatch.setattr(Session, "_receive", receive)
+    async with serving("loop", handler) as server:
+        client = await server.login()
+        assert await ended(client, await begin(client)) == 0
+    assert ("".join(lines[:-1]), lines[-1]) == (text, "end")
+
+
 @every_placement
 @pytest.mark.parametrize("kind", ["async", "blocking", "events"])
 async def test_line_feeds_for_a_terminal(placement: str, kind: str) -> None:
@@ -387,13 +411,15 @@ async def test_after_the_exit_nothing_can_be_written(placement: str) -> None:
             print("late", file=session.stdout)
         failed.append("blocking")
 
-    for handler in (coroutine, Events, function):
+    handlers = {"async": coroutine, "events": Events, "blocking": function}
+    for name, handler in handlers.items():
         async with serving(placement, handler) as server:
             client = await server.login()
             channel = await begin(client)
             assert await ended(client, channel) == 2
             assert channel.out == b""
-    assert failed == ["async", "events", "blocking"]
+            await eventually(lambda wanted=name: failed[-1:] == [wanted])  # type: ignore[misc]
+    assert failed == [*handlers]
 
 
 @every_placement
