@@ -196,7 +196,8 @@ async def test_a_handle_is_invalid_once_it_is_done() -> None:
     async with running(connected=sessions, support_stderr=True) as server:
         await server.shell()
         sock, handle = await sessions.next()
-        for code in (-1, 1 << 32):
+        fraction: Any = 1.0
+        for code in (-1, 1 << 32, fraction):
             with pytest.raises(LocalProtocolError, match="no exit code"):
                 handle.done(code)
         sock.close()

@@ -79,7 +79,7 @@ class Screen(Protocol):
 
 def has_screen(session: Session) -> bool:
     """Whether the client has a terminal that can be drawn on."""
-    return session.terminal is not None and session.terminal.term not in ("dumb", "unknown")
+    return session.terminal is not None and session.terminal.term not in ("", "dumb", "unknown")
 
 
 def colour_bits(session: Session) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
@@ -25,6 +24,7 @@ from dunnart.protocol.questions import Refusal
 from dunnart.records import dataclass
 from dunnart.runtime.logs import LEVELS, clean
 from dunnart.server import Allow, Deny, GssapiStep, PasswordCredential, Prompt, Tunnel
+from dunnart.server.applications import is_async
 from dunnart.server.plugins import GROUPS, Context, Factory, Found, Group, Registry, options_of, short
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ def _named(name: str, handler: Handler) -> Handler:
         return handler
     if hasattr(handler, "begin"):
         return _NamedApplication(name, handler)
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+    if is_async(handler):
         named: AsyncHandler = _named_coroutine(name, handler)
         return named
 

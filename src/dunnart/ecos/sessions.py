@@ -87,9 +87,10 @@ class Handle:
         Raises:
             LocalProtocolError: this was done already.
         """
-        if not 0 <= exit_code <= _LARGEST_STATUS:
-            raise LocalProtocolError(f"{exit_code!r} is no exit code of 0 to {_LARGEST_STATUS}")
-        self._sessions.done(self._alive(), exit_code)
+        given: object = exit_code  # a handle that is done cannot be done again: whatever is wrong is told before
+        if not isinstance(given, int) or not 0 <= given <= _LARGEST_STATUS:
+            raise LocalProtocolError(f"{given!r} is no exit code of 0 to {_LARGEST_STATUS}")
+        self._sessions.done(self._alive(), given)
 
 
 class Session:

@@ -106,7 +106,9 @@ class ThreadPool:
             try:
                 result = function()
             except BaseException as error:  # noqa: BLE001 - it is who waits that it concerns
-                failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+                # No future takes a StopIteration, and what is no Exception would end the loop.
+                passed = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                failure = error if passed else RuntimeError(repr(error))
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, result, failure)
 

@@ -44,13 +44,18 @@ def as_application(handler: object, name: str) -> Application:
     elif hasattr(handler, "begin"):
         return handler
     elif callable(handler):
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        if is_async(handler):
             return CoroutineApplication(handler)
         return BlockingApplication(handler)
     raise ConfigError(
         f"{handler!r} is no async def handler(session), def handler(session), subclass of SessionEvents or application",
         key=name,
     )
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether it is a coroutine function, or an object that is called like one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def with_middleware(middleware: Iterable[Middleware], application: Application) -> Application:
@@ -93,9 +98,12 @@ def _as_handler(application: Application) -> AsyncHandler:
 
 def _both(outer: Callable[[], None] | None, inner: Callable[[], None] | None) -> Callable[[], None]:
     def hooks() -> None:
-        for hook in {outer, inner} - {None}:
-            assert hook is not None
-            hook()
+        try:
+            if inner is not None and inner is not outer:
+                inner()
+        finally:
+            if outer is not None:
+                outer()
 
     return hooks
 
@@ -108,15 +116,19 @@ class CoroutineApplication:
 
     def begin(self, session: RawSession) -> bool:
         """Have it begin."""
-        session.host.call_app(self._start, session)
-        return True
-
-    def _start(self, raw: RawSession) -> None:
-        session = Session(raw)
-        task = raw.host.spawn(self._serve(session), raw.facts.connection)
-
         waiting: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
 
+        def early(request: ChannelRequest) -> bool:  # before the application's loop has time
+            waiting.append(request)
+            return True
+
+        session.on_request = early
+        session.host.call_app(self._start, session, waiting)
+        return True
+
+    def _start(self, raw: RawSession, waiting: deque[ChannelRequest]) -> None:
+        session = Session(raw)
+        task = raw.host.spawn(self._serve(session), raw.facts.connection)
         told = False
 
         def note() -> None:
@@ -139,6 +151,7 @@ class CoroutineApplication:
                 task.cancel()
 
         raw.on_request = requested
+        note()
         raw.on_close = lambda: raw.host.call_app(gone)
         if raw.gone:  # meanwhile, on the other loop
             gone()

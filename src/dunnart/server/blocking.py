@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 * 1024
 _LINE_BYTES = 64 * 1024
+_CHARACTER_BYTES = 4
 
 
 class BlockingSession(Facts):
@@ -30,7 +31,8 @@ class BlockingSession(Facts):
 
     Attributes:
         stdin: what the client sends, as text in UTF-8; `stdin.buffer` has the bytes. At a terminal it gives lines that
-            the user has edited: control-D is the end, control-C raises `Interrupted`.
+            the user has edited: control-D is the end, control-C raises `Interrupted`. Without one it reads ahead, as
+            text files do, so that `readline` and `read` do not have what follows.
         stdout: goes to the client; flushed at the end of each line, and when the handler is done. To a terminal "\n"
             goes out as "\r\n".
     """
@@ -97,10 +99,10 @@ class BlockingSession(Facts):
         self.stdout.flush()
         if typed is None:
             # Not of the text file, which reads ahead: what follows may be for `read`.
-            data = self.stdin.buffer.readline(_LINE_BYTES)
+            data = _line(cast("io.BufferedReader", self.stdin.buffer))
             if not data:
                 raise EOFError
-            return data.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+            return (data[:-1].removesuffix(b"\r") if data.endswith(b"\n") else data).decode(errors="replace")
         try:
             line = self.stdin.readline()
         finally:
@@ -139,3 +141,14 @@ class BlockingSession(Facts):
             if file is not None:
                 with contextlib.suppress(OSError, ValueError):  # the client has gone, or the handler closed it
                     file.flush()
+
+
+def _line(file: io.BufferedReader) -> bytes:
+    """Read a line with its end, or 64 KiB of it; a character of UTF-8 stays whole, and the end with the last piece."""
+    data = file.readline(_LINE_BYTES)
+    while _LINE_BYTES <= len(data) < _LINE_BYTES + _CHARACTER_BYTES and not data.endswith(b"\n"):
+        following = file.peek(1)[:1]
+        if following not in (b"\r", b"\n") and not b"\x80" <= following < b"\xc0":
+            break
+        data += file.read(1)
+    return data

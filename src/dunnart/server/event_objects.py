@@ -304,7 +304,7 @@ class _Runner:
     def _encoded(self, data: bytes | str) -> bytes:
         if not isinstance(data, str):
             return data
-        return (data.replace("\n", "\r\n") if self.raw.terminal is not None else data).encode()
+        return (data.replace("\n", "\r\n") if self.raw.terminal is not None else data).encode(errors="surrogateescape")
 
     def exit(self, status: int) -> None:
         exit_status(status)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from dunnart.protocol.questions import Allow, AuthReply, Deny, Refusal
 from dunnart.runtime.logs import clean, report
 from dunnart.runtime.pool import ThreadPool
 from dunnart.server import forced
-from dunnart.server.applications import as_application, with_middleware
+from dunnart.server.applications import as_application, is_async, with_middleware
 from dunnart.server.authentication import takes
 from dunnart.server.facts import UserTerms
 from dunnart.server.forwarding import ClientLink, Opening, Scope, Tunnel, gone
@@ -411,8 +410,8 @@ class Host:
             TimeoutError: it took longer than `callback_seconds`.
         """
         async with asyncio.timeout(self.config.callback_seconds):
-            if inspect.iscoroutinefunction(function):
-                return await self._on_app_loop(function(*arguments))
+            if is_async(function):
+                return await self._on_app_loop(function(*arguments))  # type: ignore[arg-type] # a coroutine
             result: Any = await self.callbacks.run(lambda: function(*arguments))
             return result  # type: ignore[no-any-return] # what the callback's type says
 

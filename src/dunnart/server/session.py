@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from dunnart.errors import ConnectionClosed, Interrupted
 from dunnart.protocol.requests import WindowChange
 from dunnart.server.raw import Facts
+from dunnart.server.socket_io import SocketIO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dunnart.line_editor import Complete, LineEditor
+    from dunnart.line_editor import Complete, Event, LineEditor
     from dunnart.protocol.requests import BreakRequest, ChannelRequest, SignalRequest
     from dunnart.server.raw import RawSession
     from dunnart.server.server import Server
@@ -39,15 +40,17 @@ class Session(Facts):
     """
 
     __slots__ = (
-        "_closed", "_editor", "_handed_on", "_lines", "_requests", "_resizing", "_sending", "_sock", "_wake",
-        "complete", "raw", "stderr",
+        "_closed", "_editor", "_event", "_handed_on", "_io", "_lines", "_requests", "_resizing", "_sending", "_sock",
+        "_wake", "complete", "raw", "stderr",
     )  # fmt: skip
 
     def __init__(self, raw: RawSession) -> None:
         super().__init__(raw.facts)
         self.raw = raw
         self._sock: socket.socket | None = None
+        self._io = SocketIO()
         self._lines = bytearray()
+        self._event: Event | None = None  # what a `readline` that was cancelled had no time to give
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests: deque[ChannelRequest] = deque(maxlen=_KEPT_REQUESTS)
         self._wake: asyncio.Future[None] | None = None
@@ -77,7 +80,7 @@ class Session(Facts):
 
     async def _receive(self, limit: int = _READ_BYTES) -> bytes:
         try:
-            return await asyncio.get_running_loop().sock_recv(self.socket, limit)
+            return await self._io.receive(self.socket, limit)
         except (ConnectionClosed, OSError):
             return b""
 
@@ -102,7 +105,7 @@ class Session(Facts):
 
     async def _send(self, sock: socket.socket, data: bytes | str) -> None:
         if isinstance(data, str):
-            data = (data.replace("\n", "\r\n") if self.terminal is not None else data).encode()
+            data = (data.replace("\n", "\r\n") if self.terminal is not None else data).encode(errors="surrogateescape")
         async with self._turn:
             if self._editor is not None:
                 await self._send_now(self.socket, self._editor.output())
@@ -122,7 +125,7 @@ class Session(Facts):
         if self.raw.ended:
             raise ConnectionClosed("the session has ended")
         try:
-            await asyncio.get_running_loop().sock_sendall(sock, data)
+            await self._io.send_all(sock, data)
         except OSError as error:
             raise ConnectionClosed("the client has gone") from error
 
@@ -143,7 +146,7 @@ class Session(Facts):
         if prompt:
             await self.write(prompt)
         lines = self._lines
-        while (end := lines.find(b"\n")) < 0 and len(lines) <= _LINE_BYTES and (data := await self._receive()):
+        while (end := lines.find(b"\n")) < 0 and len(lines) <= _LINE_BYTES + 1 and (data := await self._receive()):
             lines += data
         if end < 0 and not lines:
             raise EOFError
@@ -160,18 +163,22 @@ class Session(Facts):
         if self._lines:  # typed ahead, while somebody read bytes
             editor.feed(bytes(self._lines))
             self._lines.clear()
-        event = editor.prompt(prompt, echo=echo)
+        event, self._event = self._event, None
         try:
+            event = event or editor.prompt(prompt, echo=echo)
             while event is None:
                 await self._show(editor)
                 data = await self._receive()
                 event = editor.feed(data) if data else editor.feed_eof()
+            await self._show(editor)
         except BaseException:
             # Cancelled, as by a timeout: the line goes from the screen.
-            editor.cancel()
+            if event is None:
+                editor.cancel()
+            elif echo:  # it was entered already: for the next who asks
+                self._event = event
             self._redraw(editor)
             raise
-        await self._show(editor)
         if isinstance(event, Line):
             return event.text
         raise Interrupted("control-C") if isinstance(event, Dropped) else EOFError
@@ -187,6 +194,8 @@ class Session(Facts):
 
     @editor.setter
     def editor(self, editor: LineEditor) -> None:
+        if self._editor is not None:
+            self._lines += self._editor.take_rest()
         self._editor = editor
 
     def _redraw(self, editor: LineEditor) -> None:
@@ -264,8 +273,13 @@ class Session(Facts):
 
     def _release(self) -> None:
         """The handler is done: close its sockets, unless what it has handed the session on to still uses them."""
-        if not self._handed_on:
-            self.raw.release()
+        if self._handed_on:
+            return
+        for sock in (self._sock, self.stderr.sock):
+            if sock is not None and sock.fileno() >= 0:
+                self._io.forget(sock)
+        self.raw.release()
+        self._io.wake()
 
     def _close(self) -> None:
         """The channel is gone."""
@@ -281,20 +295,20 @@ class Session(Facts):
 class Stderr:
     """A session's stderr."""
 
-    __slots__ = ("_session", "_sock")
+    __slots__ = ("_session", "sock")
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._sock: socket.socket | None = None
+        self.sock: socket.socket | None = None
 
     async def write(self, data: bytes | str) -> None:
         """Send all of `data` to the client's stderr; as `Session.write`."""
         session = self._session
-        if self._sock is None:
+        if self.sock is None:
             assert session.socket is not None  # the first socket comes first
-            self._sock = session.raw.stderr_socket()
-            self._sock.setblocking(False)  # noqa: FBT003 - the name says it
-        await session._send(self._sock, data)  # noqa: SLF001
+            self.sock = session.raw.stderr_socket()
+            self.sock.setblocking(False)  # noqa: FBT003 - the name says it
+        await session._send(self.sock, data)  # noqa: SLF001
 
 
 def _piece(line: bytearray) -> bytearray:

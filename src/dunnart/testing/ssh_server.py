@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import socket
 import tempfile
@@ -22,7 +21,7 @@ from dunnart.errors import ConfigError, ConnectionClosed, Interrupted
 from dunnart.keys import PrivateKey
 from dunnart.keys.known_hosts import host_name
 from dunnart.server import Authenticator, Handler, PasswordCallback, PublicKeys, ServerConfig, Session
-from dunnart.server.applications import as_application
+from dunnart.server.applications import as_application, is_async
 from dunnart.server.in_process import OnLoop
 from dunnart.testing.background import BackgroundLoop
 from dunnart.testing.fake_shell import Answer, Reply, fake_shell
@@ -369,7 +368,7 @@ class SshServer:
         """Make a handler of which it is noted what it raises."""
         if isinstance(handler, type) or hasattr(handler, "begin") or not callable(handler):
             return handler
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        if is_async(handler):
 
             async def watched(session: Any) -> Any:  # noqa: ANN401 - as the handler has it
                 with self._noting():
