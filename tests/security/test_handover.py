@@ -471,6 +471,41 @@ async def test_a_frame_that_is_too_large_is_its_sender_s_fault() -> None:
     pair.close()
 
 
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_login_that_is_being_decided_ends_with_its_connection(last: bool) -> None:
+    """What it makes afterwards nobody would release, for its authenticator was told before."""
+    waits, go, kept = asyncio.Event(), asyncio.Event(), set[int]()
+
+    class Slow:
+        method = "password"
+
+        async def authenticate(self, attempt: Attempt) -> AuthReply:
+            return Allow() if last else await self.admit(attempt, Allow())
+
+        async def admit(self, attempt: Attempt, allowed: Allow) -> Allow:
+            waits.set()
+            await go.wait()
+            kept.add(attempt.connection)
+            return allowed
+
+        def ended(self, connection: int) -> None:
+            kept.discard(connection)
+
+    others = asyncio.all_tasks()
+    fake = Fake(authenticator=Slow(), account=Slow() if last else None)
+    fake.process.send(opened())
+    fake.process.send(asked())
+    await waits.wait()
+    tasks = asyncio.all_tasks() - others
+    fake.process.send(Gone(1))
+    await eventually(lambda: not fake.talk.connections)
+    go.set()
+    await asyncio.wait(tasks)
+    assert kept == set()
+    assert not fake.link.closed
+    await fake.close()
+
+
 async def test_what_was_asked_for_by_who_has_gone_is_not_kept() -> None:
     """The end may come in the same breath as the question."""
     kept: list[Any] = []

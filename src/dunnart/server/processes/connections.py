@@ -10,6 +10,8 @@ from dunnart.protocol.requests import ExitSignal, ExitStatus
 from dunnart.server.processes import frames
 
 if TYPE_CHECKING:
+    import asyncio
+
     from dunnart.runtime.streams import Streams
     from dunnart.server.facts import ConnectionFacts
     from dunnart.server.forwarding import Opening, Tunnel
@@ -24,6 +26,7 @@ class KnownConnection:
 
     Attributes:
         verified: what was seen of it here.
+        deciding: what decides on a login now.
         facts: once a user is in.
         sessions: those that run, by channel.
         openings: channels that may be opened, but are not yet; no tunnels, whose sockets the process has.
@@ -32,10 +35,11 @@ class KnownConnection:
         gone: it is over.
     """
 
-    __slots__ = ("facts", "gone", "openings", "prepared", "sessions", "verified", "wanted")
+    __slots__ = ("deciding", "facts", "gone", "openings", "prepared", "sessions", "verified", "wanted")
 
     def __init__(self, verified: Verified) -> None:
         self.verified = verified
+        self.deciding: asyncio.Task[None] | None = None
         self.facts: ConnectionFacts | None = None
         self.sessions: dict[int, RawSession] = {}
         self.openings: set[int] = set()

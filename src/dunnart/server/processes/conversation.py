@@ -142,6 +142,8 @@ class Conversation:
 
     def _forget(self, number: int, connection: KnownConnection) -> None:
         connection.gone = True
+        if connection.deciding is not None:  # what it made would be kept for ever
+            connection.deciding.cancel()
         for session in tuple(connection.sessions.values()):
             session.hung_up()
         for opening in connection.openings:
@@ -294,7 +296,7 @@ class Conversation:
 
     # What is asked. Each check that can end the conversation comes before the answer is looked for.
 
-    def _ask(self, work: Coroutine[Any, Any, None]) -> None:
+    def _ask(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Find an answer. A process that asks faster than it is answered is not listened to for so long."""
         task = self._host.keep(work)
         self._questions.add(task)
@@ -307,6 +309,7 @@ class Conversation:
                 self._link.resume()
 
         task.add_done_callback(done)
+        return task
 
     def _answer(self, make: Callable[[], frames.Frame], instead: frames.Frame, tunnel: Tunnel | None = None) -> None:
         """Send an answer; if the application's is none, another in its place: who asked must not wait for ever."""
@@ -361,7 +364,7 @@ class Conversation:
         if isinstance(attempt, Deny):
             self.send(decisions.answered(frame.token, attempt))
         else:
-            self._ask(self._authenticate(frame, attempt, connection))
+            connection.deciding = self._ask(self._authenticate(frame, attempt, connection))
 
     async def _authenticate(self, frame: frames.AuthAsked, attempt: Attempt, connection: KnownConnection) -> None:
         reply: AuthReply = Deny(f"the {frame.method} authenticator failed")
@@ -371,6 +374,7 @@ class Conversation:
                 allowed, reply = reply, Deny("the account could not be checked")
                 reply = await self._host.admit(attempt, allowed)
         finally:
+            connection.deciding = None
             instead = decisions.answered(frame.token, Deny("the authenticator's answer is none"))
             self._answer(lambda: self._decided(frame, attempt, reply, connection), instead)
 
