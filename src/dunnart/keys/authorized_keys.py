@@ -274,7 +274,7 @@ def _parse_line(line: str, number: int, variables: tuple[str, ...]) -> Authorize
 
 def _keys_in(line: str) -> list[bytes]:
     """Give the keys that may be meant by a line that is not understood."""
-    words = line[:LINE_BYTES_MAX].replace('"', " ").split()
+    words = line.replace('"', " ").split()
     found = []
     for word, following in pairwise(words):
         if word in KEY_TYPES:

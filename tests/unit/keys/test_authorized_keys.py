@@ -195,6 +195,13 @@ def test_a_dead_line_after_a_good_one() -> None:
     assert decision.reasons[-1] == "file:2: the line is not understood"
 
 
+def test_the_key_of_a_line_that_is_too_long_is_known() -> None:
+    keys = parse(f'command="{"x" * 70_000}" {ONE.line()}\n{ONE.line()}', "file")
+    assert "longer than" in reasons(keys)[1]
+    assert "line 1 has the same key" in reasons(keys)[2]
+    assert keys.decide(ONE, "192.0.2.1", 0).final
+
+
 def test_keys_of_lines_whose_options_cannot_even_be_read_are_known() -> None:
     for broken in ('command="a', "command=a b", 'command="a"b', "restrict,", "rest rict", 'no-pty, command="x"'):
         keys = parse(f"{broken} {ONE.line('me')}\n{ONE.line()}", "file")
