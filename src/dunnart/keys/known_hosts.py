@@ -135,7 +135,7 @@ def is_hashed(hosts: str) -> bool:
 def _parse_line(line: str, number: int) -> KnownHost:
     marker = ""
     if line.startswith("@"):
-        marker, _, line = line.partition(" ")
+        marker, _, line = line.replace("\t", " ").partition(" ")
         if marker not in _MARKERS:
             raise KeyFormatError(f"unknown marker {marker[:64]!r}")
     hosts, _, rest = line.replace("\t", " ").strip().partition(" ")

@@ -57,6 +57,13 @@ def test_revoked_keys_win(order: tuple[int, int]) -> None:
     assert hosts.check("a.example", 22, TWO) == "changed"
 
 
+def test_tabs_part_words_too() -> None:
+    hosts = KnownHosts(f"a.example\t{ONE.line()}\n@revoked\t*\t{TWO.line()}\n")
+    assert hosts.check("a.example", 22, ONE) == "known"
+    assert hosts.check("a.example", 22, TWO) == "revoked"
+    assert hosts.refused == []
+
+
 def test_authorities_are_not_host_keys() -> None:
     hosts = KnownHosts(f"@cert-authority *.example {ONE.line()}\n")
     assert hosts.check("a.example", 22, ONE) == "unknown"

@@ -343,6 +343,18 @@ def test_hosts_are_removed(both: Both, host: str, *, hashed: bool) -> None:
     assert both.text("known") == both.text("same")
 
 
+def test_lines_end_where_a_client_has_them_end(both: Both) -> None:
+    key = CA.public.line()
+    kept = f"# old:\x0cz {key}\n# old:\u2028z {key}\n@revoked\tz\t{key}\n"
+    Path("known").write_text(f"{kept}other {key}\n", encoding="utf-8")
+    assert both.ours("-F", "z", "-q", "-f", "known") == f"@revoked\tz\t{key}\n"
+    both.ours("-R", "other", "-f", "known")
+    assert Path("known").read_text(encoding="utf-8") == kept
+    Path("known").write_text("")
+    both.ours("-H", "-f", "known")
+    assert both.text("known") == ""
+
+
 def test_names_are_hashed(both: Both) -> None:
     (both.folder / "known").write_text(hosts(both))
     out, err = both.say("-H", "-f", "known")

@@ -33,11 +33,17 @@ def _parse(text: str) -> _Line:
         return _Line(text)
     marker = ""
     if said.startswith("@"):
-        marker, _, said = said.partition(" ")
+        marker, _, said = said.replace("\t", " ").partition(" ")
     parts = said.split(None, 1)
     if (marker and marker not in _MARKERS) or len(parts) < 2 or len(parts[1].split()) < 2:
         return _Line(text, wrong=True)
     return _Line(text, marker, parts[0], parts[1], wrong=parts[0].startswith("|") and not is_hashed(parts[0]))
+
+
+def _lines(path: str) -> list[_Line]:
+    text = read_text(path)
+    # Not splitlines(), which takes form feeds and Unicode's separators for line ends too.
+    return [_parse(line) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _file(flags: Flags) -> str:
@@ -48,7 +54,7 @@ def find(flags: Flags) -> int:
     """-F: show the lines about a host, with -l as fingerprints, with -H hashed; 1 if there is none."""
     host = flags.value("F") or ""
     found = False
-    for number, line in enumerate(map(_parse, read_text(_file(flags)).splitlines()), 1):
+    for number, line in enumerate(_lines(_file(flags)), 1):
         if not line.hosts or line.wrong or not names_match(line.hosts, host.lower()):
             continue
         found = True
@@ -111,7 +117,7 @@ def _hashed(line: _Line) -> list[str]:
 
 
 def _good_lines(path: str) -> list[_Line]:
-    lines = [_parse(line) for line in read_text(path).splitlines()]
+    lines = _lines(path)
     wrong = [number for number, line in enumerate(lines, 1) if line.wrong]
     for number in wrong:
         print(f"{shown(path)}:{number}: invalid line", file=sys.stderr)
