@@ -58,21 +58,22 @@ def open_control(
         config: the configuration.
         server: is operated.
         daemon: likewise.
-        listener: the socket, if another process has handed it over.
+        listener: the socket, if another process has handed it over; closed if it is not the one that is wanted.
 
     Raises:
         ConfigError: the one that the configuration names cannot be opened. Without the one in the state folder the
             server runs all the same, and a line in the log says why.
     """
     path = socket_path(config)
+    if listener is not None and not (listener.getsockname() == path and os.path.exists(path)):
+        listener.close()  # nobody is to come there any more, or nobody can
+        listener = None
     if not path:
         return None
     try:
         if config.control_socket == AUTO:
             prepare_folder(os.path.dirname(path))
-        if listener is not None and listener.getsockname() == path:
-            return ControlSocket(server, path, daemon, listener)
-        return ControlSocket(server, path, daemon)
+        return ControlSocket(server, path, daemon, listener)
     except ConfigError as error:
         if config.control_socket != AUTO:
             raise

@@ -11,6 +11,7 @@ made from the new one, and those that there are by what they began with, protoco
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
+    from dunnart.daemon.config import ServeConfig
     from dunnart.daemon.control import ControlSocket
     from dunnart.daemon.preparing import Prepared
     from dunnart.daemon.serve import Start
@@ -206,10 +208,14 @@ class Daemon:
                 config = fitting(self._start.again(), self._start.handed)
                 prepared = prepare(config, before)
                 start_log(config)
+                control = self._control
                 try:
+                    control = self._control_of(config)
                     await self._server.replace(ServerConfig(**self._described(prepared)))
                 except BaseException:
                     start_log(before.config)
+                    if control is not None and control is not self._control:
+                        await control.close()
                     raise
             except OSError as error:  # no process, no descriptor
                 raise ConfigError(f"it cannot be served now: {error}") from error
@@ -217,18 +223,17 @@ class Daemon:
                 notifier.tell("READY=1")
             self._prepared = prepared
             self._changed.set()
-            await self._move_control()
+            if self._control is not None and self._control is not control:
+                self._keep(self._control.close())  # who has asked for this still gets an answer
+            self._control = control
             _LOG.info("the configuration was read again")
             if prepared.one_time_password != before.one_time_password:
                 announce(prepared, self._server.addresses)
 
-    async def _move_control(self) -> None:
-        config = self._prepared.config
-        if self._control is not None and self._control.path != socket_path(config):
-            self._keep(self._control.close())  # who has asked for this still gets an answer
-            self._control = None
-        if self._control is None:
-            self._control = open_control(config, self._server, self)
+    def _control_of(self, config: ServeConfig) -> ControlSocket | None:
+        if self._control is not None and self._control.path == socket_path(config):
+            return self._control
+        return open_control(config, self._server, self)
 
     async def upgrade(self) -> int:
         """Have the program that is installed now take over; this one ends with its last connection.
@@ -265,14 +270,17 @@ class Daemon:
             await server.emptied()
             return
         while True:
+            self._changed.clear()
             seconds = self._prepared.config.exit_on_idle
             if not seconds:
-                self._changed.clear()
                 await self._changed.wait()
                 continue
             await server.emptied()
             before = await self._connections_so_far()
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+                    continue
             if server.connections or await self._connections_so_far() != before:
                 continue
             # Who comes now is not to be lost: first nobody is let in, and then it is looked whether somebody was.
