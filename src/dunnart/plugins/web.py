@@ -49,7 +49,7 @@ class Web:
             The status, and what the page holds.
 
         Raises:
-            OSError: no answer came in time, or what came is none or too long.
+            OSError: no answer came in time, or what came is none, not all of one, or too long.
         """
         if not trusted(url):
             raise OSError(f"{url} is no https address")
@@ -59,7 +59,8 @@ class Web:
         sock = socket.create_connection((host, port), self._seconds)
         # A server that sends a byte now and then would never meet the timeout of a single read.
         copy = sock.dup()
-        bound = threading.Timer(self._seconds, _cut, (copy,))
+        late = threading.Event()
+        bound = threading.Timer(self._seconds, _cut, (copy, late))
         bound.daemon = True
         bound.start()
         try:
@@ -67,13 +68,16 @@ class Web:
                 assert self._tls is not None
                 sock = self._tls.wrap_socket(sock, server_hostname=host)
             path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-            return self._talk(http.client.HTTPConnection(host, port), sock, path, form, headers or {})
+            found = self._talk(http.client.HTTPConnection(host, port), sock, path, form, headers or {})
         except http.client.HTTPException as error:
             raise OSError(f"{host} does not speak HTTP: {error!r}") from error
         finally:
             bound.cancel()
             copy.close()
             sock.close()
+        if late.is_set():  # an answer may have no other end than the connection's
+            raise TimeoutError(f"{host} has not answered within {self._seconds:g} s")
+        return found
 
     def _talk(
         self, connection: http.client.HTTPConnection, sock: socket.socket, path: str, form: Mapping[str, str] | None,
@@ -90,6 +94,8 @@ class Web:
             said = answer.read(self._largest_bytes + 1)
         if len(said) > self._largest_bytes:
             raise OSError(f"the answer of {connection.host} is longer than {self._largest_bytes} bytes")
+        if answer.length:
+            raise OSError(f"the answer of {connection.host} ends {answer.length} bytes too early")
         return answer.status, said
 
     def ask(
@@ -128,6 +134,7 @@ def _context(ca_file: str) -> ssl.SSLContext:
         raise ConfigError(f"{ca_file}: {error.strerror or error}", key="ca_file") from error
 
 
-def _cut(sock: socket.socket) -> None:
+def _cut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):  # it has ended meanwhile
         sock.shutdown(socket.SHUT_RDWR)
