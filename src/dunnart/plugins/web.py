@@ -59,7 +59,7 @@ class Web:
         sock = socket.create_connection((host, port), self._seconds)
         # A server that sends a byte now and then would never meet the timeout of a single read.
         copy = sock.dup()
-        late = threading.Event()
+        late, too_late = threading.Event(), TimeoutError(f"{host} has not answered within {self._seconds:g} s")
         bound = threading.Timer(self._seconds, _cut, (copy, late))
         bound.daemon = True
         bound.start()
@@ -70,13 +70,13 @@ class Web:
             path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
             found = self._talk(http.client.HTTPConnection(host, port), sock, path, form, headers or {})
         except http.client.HTTPException as error:
-            raise OSError(f"{host} does not speak HTTP: {error!r}") from error
+            raise too_late if late.is_set() else OSError(f"{host} does not speak HTTP: {error!r}") from error
         finally:
             bound.cancel()
             copy.close()
             sock.close()
         if late.is_set():  # an answer may have no other end than the connection's
-            raise TimeoutError(f"{host} has not answered within {self._seconds:g} s")
+            raise too_late
         return found
 
     def _talk(
