@@ -40,6 +40,8 @@ class KeySources:
         self._told = RefusedLines()
         # Only an authenticator that knows certificates may be asked about them; without one the sources are.
         self.certificates = first is None or getattr(first, "certificates", False) is True
+        if first is not None and hasattr(first, "ended"):
+            self.ended = first.ended
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask until somebody knows the key."""

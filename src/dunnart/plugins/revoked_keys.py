@@ -73,6 +73,8 @@ class NotRevoked:
         self.certificates = getattr(inner, "certificates", False) is True
         self._inner = inner
         self._files = tuple(files)
+        if hasattr(inner, "ended"):
+            self.ended = inner.ended
 
     async def authenticate(self, attempt: Attempt) -> AuthReply:
         """Ask it, and look the key up."""

@@ -9,7 +9,9 @@ import pytest
 
 from dunnart.keys.private import PrivateKey
 from dunnart.keys.public import PublicKey
+from dunnart.plugins.key_size import LargeEnough
 from dunnart.plugins.key_sources import KeySources
+from dunnart.plugins.revoked_keys import NotRevoked
 from dunnart.protocol.questions import Allow, AuthReply, Credential, Deny, PasswordCredential, PublicKeyCredential
 from dunnart.server import Attempt, PublicKeys, Rights
 
@@ -57,6 +59,19 @@ async def test_the_authenticator_comes_first_and_says_why_not() -> None:
     assert source.asked == []
     assert isinstance(await ask(sources, TWO), Allow)
     assert await ask(sources, THREE, "bob") == Deny("no such user here", unknown_user=True)
+
+
+def test_the_authenticator_is_told_of_connections_that_have_ended() -> None:
+    class First(PublicKeys):
+        def ended(self, connection: int) -> None:
+            told.append(connection)
+
+    told: list[int] = []
+    first = First(ONE.line(), users=["ada"])
+    for wrapped in (KeySources({}, first), NotRevoked(first, ()), LargeEnough(first, 2048)):
+        wrapped.ended(len(told))
+    assert told == [0, 1, 2]
+    assert not hasattr(KeySources({"a": Source()}), "ended")
 
 
 async def test_one_that_fails_does_not_keep_the_next_from_being_asked(caplog: pytest.LogCaptureFixture) -> None:
