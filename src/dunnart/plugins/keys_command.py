@@ -94,17 +94,19 @@ class KeysCommand:
             program, *filled, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=environment, cwd="/", start_new_session=True, **options,
         )  # fmt: skip
+        assert process.stdout is not None
         try:
             async with asyncio.timeout(self._seconds):
-                assert process.stdout is not None
                 said = await _read(process.stdout)
                 status = await process.wait()
         except TimeoutError:
             raise TimeoutError(f"{program} has not ended within {self._seconds:g} s") from None
         finally:
-            if process.returncode is None:
+            running = process.returncode is None
+            if running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+            if running or not process.stdout.at_eof():  # what it has started may hold the pipe for ever
                 # wait() waits for the pipe's end, too, which never comes to one that is full and not read.
                 process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - asyncio has no other name for it
                 await asyncio.shield(process.wait())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dunnart.plugins.authorized_keys import AuthorizedKeysFiles
 from dunnart.plugins.keys_command import KeysCommand, filled_in, parse_command
 from dunnart.plugins.os_account import Account
 from dunnart.server import Address, Allow, Attempt, Deny, PublicKeyCredential, Rights
-from tests.runtime.driver import alive, eventually
+from tests.runtime.driver import alive, descriptors, eventually
 
 KEY = PrivateKey.generate("ed25519").public
 OTHER = PrivateKey.generate("ed25519").public
@@ -103,6 +104,17 @@ async def test_one_that_hangs_is_killed_with_all_that_it_started(home: Path, cap
     assert any("has not ended within 2 s" in message for message in caplog.messages)
     pid = int((home / "pid").read_text())
     await eventually(lambda: not alive(pid))
+
+
+async def test_nothing_is_kept_of_one_that_leaves_something_behind(home: Path) -> None:
+    await ask(script(home, "true"))
+    before = descriptors()
+    command = script(home, f"sleep 1000 & echo $! > {home}/pid; echo '{KEY.line()}'", seconds=2.0)
+    try:
+        assert isinstance(await ask(command), Deny)
+        await eventually(lambda: descriptors() <= before)
+    finally:
+        os.kill(int((home / "pid").read_text()), signal.SIGKILL)
 
 
 async def test_a_hanging_one_holds_up_no_other_login(home: Path) -> None:
