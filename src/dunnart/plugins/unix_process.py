@@ -6,19 +6,29 @@ import contextlib
 import os
 import socket
 import stat
+import time
 
 _CONTROL = 3
 _BACKLOG = 128
 _MODE = 0o777
+_RETRY_SECONDS = 0.05
 UNIX: int = getattr(socket, "AF_UNIX", -1)
 
 
 def connect(path: str, seconds: float) -> socket.socket:
-    """Connect, or raise OSError; with 0 seconds a BlockingIOError if the backlog is full."""
+    """Connect, or raise OSError: a BlockingIOError if the backlog is full for so long."""
     sock = socket.socket(UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(seconds)
-        sock.connect(path)
+        ends = time.monotonic() + seconds
+        while True:
+            try:
+                sock.connect(path)
+                break
+            except BlockingIOError:  # for which no socket's timeout waits
+                if time.monotonic() >= ends:
+                    raise
+                time.sleep(_RETRY_SECONDS)
         sock.setblocking(False)  # noqa: FBT003 - the name says it
     except BaseException:
         sock.close()

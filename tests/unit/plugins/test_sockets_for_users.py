@@ -201,6 +201,26 @@ async def test_a_destination_that_accepts_nothing_is_given_up(tmp_path: Path) ->
             assert (await client.run("echo on")).out == b"on\n"
 
 
+def test_a_destination_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        first = unix_process.connect(path, 0.0)
+        with pytest.raises(BlockingIOError):
+            unix_process.connect(path, 0.0)
+
+        def accept() -> None:
+            with listener.accept()[0]:
+                pass
+
+        accepts = threading.Timer(0.1, accept)
+        accepts.start()
+        unix_process.connect(path, 30.0).close()
+        accepts.join()
+        first.close()
+
+
 # Sockets to listen on.
 
 
