@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from dunnart.keys.patterns import matches
 from dunnart.records import dataclass
 from dunnart.server import Network
 from dunnart.server.plugins import Context, plugin
@@ -70,7 +70,7 @@ class AllowList:
 
     async def allows(self, forward: Forward) -> bool:
         """Look it up."""
-        own = (rules for name, rules in self._users.items() if fnmatchcase(forward.user, name))
+        own = (rules for name, rules in self._users.items() if matches(name, forward.user))
         fitting = [rule for rule in next(own, self._rules) if rule.kind == forward.kind and rule.fits(forward)]
         return bool(fitting) and not any(rule.forbids for rule in fitting)
 
@@ -98,7 +98,7 @@ def _read(option: str, rule: str) -> _Rule:
     if kind in _UNIX and where:
         if not where.startswith(("/", "*", "?")):
             raise ValueError(f"{option} holds {rule!r}, whose path is not absolute")
-        return _Rule(kind, lambda forward: fnmatchcase(forward.path, where), forbids, where == "*")
+        return _Rule(kind, lambda forward: matches(where, forward.path), forbids, where == "*")
     host, colon, ports = where.rpartition(":")
     if kind not in _TCP or not colon or not host:
         raise ValueError(
@@ -136,7 +136,7 @@ def _host(pattern: str) -> Callable[[Forward], bool]:
     except ValueError:
         if "/" in pattern or _ADDRESS_CHARACTERS.issuperset(pattern):
             raise
-        return lambda forward: any(fnmatchcase(each, pattern) for each in _spelled(forward))
+        return lambda forward: any(matches(pattern, each) for each in _spelled(forward))
     return lambda forward: _packed(forward) in network
 
 

@@ -72,6 +72,15 @@ async def test_listening_and_paths_have_rules_of_their_own() -> None:
     assert not await some.allows(forward("x11"))
 
 
+async def test_only_stars_and_question_marks_stand_for_something_else() -> None:
+    some = policy("connect-unix *", "!connect-unix /run/a[1]/s", **{"b[1]": ""})
+    assert not await some.allows(forward("connect-unix", path="/run/a[1]/s"))
+    assert await some.allows(forward("connect-unix", path="/run/a1/s"))
+    assert not await some.allows(forward("connect-unix", path="/s", user="b[1]"))
+    assert await some.allows(forward("connect-unix", path="/s", user="b1"))
+    assert not await policy("connect h[1]:1").allows(forward("connect", "h1", 1))
+
+
 async def test_what_is_forbidden_stays_so_whatever_its_name() -> None:
     some = policy("connect *:*", "!connect 127.0.0.0/8:*", "!connect *.internal:22")
     assert await some.allows(forward("connect", "example.org", 22, address="192.0.2.9"))
