@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import field
@@ -196,7 +195,7 @@ class Oidc:
         interval = max(_SHORTEST_INTERVAL, _number(device, "interval", _USUAL_INTERVAL))
         code = _text(device, "device_code")
         seconds = min(self._options.login_seconds, _number(device, "expires_in", 0.0))
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(seconds):
                 while True:
                     await asyncio.sleep(interval)
@@ -211,9 +210,10 @@ class Oidc:
                         interval += _SLOW_DOWN
                     elif answer.get("error") != "authorization_pending":
                         raise _Refused(f"the issuer refuses: {answer.get('error', status)}")
-                _, keys = await self._in_thread(issuer["jwks_uri"])
-                return self._verifier.claims(_text(answer, "id_token"), keys)
-        raise _Refused("nobody has entered the code in time")
+        except TimeoutError:
+            raise _Refused("nobody has entered the code in time") from None
+        _, keys = await self._in_thread(issuer["jwks_uri"])
+        return self._verifier.claims(_text(answer, "id_token"), keys)
 
     async def _post(self, url: str, **form: str) -> tuple[int, dict[str, Any]]:
         form["client_id"] = self._options.client_id

@@ -252,6 +252,17 @@ async def test_an_issuer_that_hangs_while_it_is_polled_is_asked_again(provider: 
     assert await asked == Allow()
 
 
+async def test_an_issuer_that_keeps_its_keys_to_itself_is_told_of_as_such(provider: Provider) -> None:
+    def approved(header: dict[str, Any], claims: dict[str, Any]) -> str:
+        provider.paused.clear()  # from now on
+        return signed(header, claims)
+
+    provider.token = approved
+    reply = await log_in(made(provider, seconds=1.0), provider)
+    assert isinstance(reply, Deny)
+    assert "entered the code" not in reply.detail
+
+
 async def test_nobody_is_asked_once_the_client_is_gone(provider: Provider) -> None:
     plugin = made(provider)
     await plugin.authenticate(BEGIN)
