@@ -153,6 +153,19 @@ def test_unanswered_opens_count() -> None:
     assert len(made.client.of(ChannelRefused)) == 3
 
 
+@pytest.mark.parametrize("answer", [ChannelOpenFailure(0, PROHIBITED, b""), ChannelOpenConfirmation(0, 7, 1000, 1000)])
+def test_nobody_answers_what_it_has_asked_for_itself(answer: Any) -> None:
+    """Else an opening that is under way would not count, or open with the peer's own word."""
+    made = Pair(algorithms=FAST, server_answers={ChannelOpenQuestion: ...}).run()
+    made.client.puppet = True
+    made.client.send(ChannelOpen("session", 7, 1000, 1000), answer)
+    made.run()
+    assert made.server.ended is not None
+    assert type(made.server.ended.error) is RemoteProtocolError
+    assert str(made.server.ended.error) == "channel 0 was not asked for"
+    assert made.server.of(ChannelOpened) == made.server.of(ChannelRefused) == []
+
+
 def test_own_channels_are_limited() -> None:
     made = Pair(algorithms=FAST, limits=Limits(channels=2)).run()
     made.client.engine.open_channel("x")

@@ -24,12 +24,14 @@ class Channel:
         answers: replies to the peer's requests, in order: None while a question is open. `wanted` ones only are sent.
         expected: how many of our own requests wait for the peer's answer.
         holds_close: the peer's CLOSE is answered when we have said all, not at once.
+        asked_for: we have opened it, so the peer has to answer; else it has, and we do.
         starved: data waits for window; WindowOpened is emitted only then.
     """
 
     __slots__ = (
-        "answers", "channel_type", "close_received", "close_sent", "data_header", "eof_received", "eof_sent",
-        "expected", "holds_close", "number", "packet_bytes", "receive_window", "remote", "send_window", "starved",
+        "answers", "asked_for", "channel_type", "close_received", "close_sent", "data_header", "eof_received",
+        "eof_sent", "expected", "holds_close", "number", "packet_bytes", "receive_window", "remote",
+        "send_window", "starved",
     )  # fmt: skip
 
     def __init__(self, number: int, channel_type: str, window_bytes: int) -> None:
@@ -45,6 +47,7 @@ class Channel:
         self.answers: list[Answer] | None = None
         self.expected = 0
         self.holds_close = False
+        self.asked_for = False
         self.starved = False
 
     def connect(self, remote: int, window: int, packet_bytes: int) -> None:

@@ -313,6 +313,7 @@ class Connection:
         if len(self._channels) >= limits.channels:
             raise LocalProtocolError(f"{limits.channels} channels are open already")
         channel = self._new_channel(channel_type)
+        channel.asked_for = True
         if channel_type == SessionOpen.name:
             self._sessions += 1
         self._core.command(ChannelOpen(
@@ -321,7 +322,7 @@ class Connection:
 
     def _awaited(self, number: int) -> Channel:
         channel = self._channels.get(number)
-        if channel is None or channel.remote >= 0:
+        if channel is None or channel.remote >= 0 or not channel.asked_for:
             raise RemoteProtocolError(f"channel {number} was not asked for")
         return channel
 
