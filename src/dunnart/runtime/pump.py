@@ -35,6 +35,7 @@ _BUFFERS_PER_WRITE = 512  # well under IOV_MAX
 _SMALL_READ = 4096
 _BULK_READ = 64 * 1024
 _READS_PER_TURN = 6
+_LAST_READS = 64  # more than a socket holds
 _REST_SECONDS = 0.001
 _TYPING_SECONDS = 1.0
 _ECHO_SECONDS = 0.0005
@@ -90,8 +91,8 @@ class Pump:
     """
 
     __slots__ = (
-        "_backlog", "_backlog_bytes", "_bucket", "_closing", "_context", "_deadline", "_fd", "_owner", "_reading",
-        "_sock", "_tcp", "_ticking", "bytes_received", "bytes_sent", "engine",
+        "_backlog", "_backlog_bytes", "_broken", "_bucket", "_closing", "_context", "_deadline", "_fd", "_owner",
+        "_reading", "_sock", "_tcp", "_ticking", "bytes_received", "bytes_sent", "engine",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +105,7 @@ class Pump:
         self._owner = owner
         self._backlog: deque[memoryview] | None = None
         self._backlog_bytes = 0
+        self._broken = False
         self._bucket = -1
         self._deadline: float | None = None
         self._closing = False
@@ -209,7 +211,7 @@ class Pump:
         self._ticking = True
         data = other = False
         try:
-            while (events := engine.events()) or not self.flush():
+            while events := engine.events():
                 for item in events:
                     if type(item) is DataReceived:
                         data = True
@@ -223,6 +225,7 @@ class Pump:
                         if item is not events[-1] and isinstance(events[-1], ConnectionEnded):
                             engine.emit(events[-1])
                         break
+            self.flush()
         finally:
             self._ticking = False
         if engine.ended:
@@ -251,18 +254,14 @@ class Pump:
             self._schedule()  # it began a key exchange, which has a deadline
         engine.prepare()
 
-    def flush(self) -> bool:
-        """Send what the engine has ready; what the socket does not take is kept.
-
-        Returns:
-            False if that failed: the connection has ended, of which the engine's events tell.
-        """
+    def flush(self) -> None:
+        """Send what the engine has ready; what the socket does not take is kept."""
         queue = self.engine.data_to_send()
-        if not queue or self._fd < 0:
-            return True
+        if not queue or self._fd < 0 or self._broken:
+            return
         if self._backlog is not None:
             self._keep(queue, 0)
-            return True
+            return
         if len(queue) > _BUFFERS_PER_WRITE:
             queue = [b"".join(queue)]
         try:
@@ -271,11 +270,10 @@ class Pump:
             sent = 0
         except OSError:
             self._abort()
-            return False
+            return
         self.bytes_sent += sent
         if sent < sum(map(len, queue)):
             self._keep(queue, sent)
-        return True
 
     def _keep(self, queue: list[Buffer], sent: int) -> None:
         # The engine's buffers are used again: what is left must be copied.
@@ -365,16 +363,24 @@ class Pump:
         self.engine.disconnect("internal error")
 
     def _abort(self) -> None:
-        # Sending failed: the peer is gone. The engine must hear of it, and events may be under way just now.
+        # Sending failed: the peer is gone. The engine must hear of it, but events may be under way just now.
         self._backlog = None
         self._backlog_bytes = 0
         self._context.loop.remove_writer(self._fd)
         if self._closing:
             self.close()
             return
-        self.engine.receive_eof(self._context.loop.time())
-        if not self._ticking:
-            self._context.loop.call_soon(self.tick)
+        self._broken = True
+        self._context.loop.call_soon(self._read_rest)
+
+    def _read_rest(self) -> None:
+        # What the peer had sent before it went is here still: its last data, a status, or why it went.
+        for _ in range(_LAST_READS):
+            if self._fd < 0 or not self._read(READ_BYTES):
+                break
+        if self._fd >= 0:
+            self.engine.receive_eof(self._context.loop.time())
+            self.tick()
 
     def close(self) -> None:
         """Close the socket now."""
