@@ -23,7 +23,10 @@ from dunnart.keys import KnownHosts
 from dunnart.plugins.allow_list import AllowList
 from dunnart.plugins.allow_list import Options as Allowed
 from dunnart.plugins.direct_tcpip import DirectTcpip, Options
+from dunnart.protocol.events import ChannelOpened
+from dunnart.protocol.questions import ChannelOpenQuestion
 from dunnart.runtime import bridge
+from dunnart.server.connection import ServerConnection
 from dunnart.server.plugins import Context
 from tests.client.support import KEY, KIB, MIB, noise, serving
 from tests.runtime.driver import HOST_KEY, descriptors, eventually
@@ -334,6 +337,28 @@ async def test_a_socket_that_has_a_channel_ends_with_it(breaks: str) -> None:
             writer.close()
         await writer.wait_closed()
         assert theirs.fileno() == -1
+
+
+async def test_a_channel_that_is_closed_at_once_is_heard_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server opens it, says all and closes it, before anybody here has been told that it is open."""
+
+    def all_at_once(self: ServerConnection, question: ChannelOpenQuestion) -> None:
+        engine = self.pump.engine
+        engine.answer(question.token, True)
+        assert engine._connection is not None
+        number = max(engine._connection._channels)
+        engine.send_data(number, b"all")
+        engine.send_eof(number)
+        engine.close_channel(number)
+
+    monkeypatch.setitem(ServerConnection._handlers, ChannelOpenQuestion, all_at_once)
+    monkeypatch.setitem(ServerConnection._handlers, ChannelOpened, lambda _self, _event: None)
+    async with serving(**FORWARDING) as server, server.connect() as connection:
+        listener = await connection.forward_local(("127.0.0.1", 0), ("there", 13))
+        reader, writer = await asyncio.open_connection(*listener.address)
+        assert await reader.read() == b"all"
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_through_another_server() -> None:

@@ -256,9 +256,11 @@ class Channel(Closing):
         from dunnart.runtime.bridge import Bridge
         from dunnart.runtime.streams import Streams
 
-        if self._closed or self._connection.closed:
+        if self._connection.closed:
             sock.close()
             self.check_connection()
+        if self._closed:  # a server may close it together with the first and last that it has to say
+            self._connection.spawn(_deliver(sock, self._incoming.take_all()))
             return
         loop = asyncio.get_running_loop()
         streams = Streams.of_socket(sock, joined=True)
@@ -424,6 +426,12 @@ class _Nobody:
 
     def hung_up(self) -> None:
         pass
+
+
+async def _deliver(sock: socket.socket, data: bytes) -> None:
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)  # noqa: FBT003 - the name says it
+        await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 def _fetched(future: asyncio.Future[Any]) -> None:
