@@ -243,6 +243,17 @@ async def test_a_transport_that_breaks_ends_everything() -> None:
         await connection.close()
 
 
+async def test_a_request_that_finds_the_transport_broken_is_not_waited_for() -> None:
+    async with serving() as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        connection = await server.connect(sock=sock)
+        session = await connection.session("deaf")
+        sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(session.send_break(), 20)
+        await connection.close()
+
+
 async def test_a_silent_peer_is_noticed() -> None:
     limits = replace(CLIENT_LIMITS, keepalive_seconds=0.1, keepalive_count_max=2)
     async with running_programs(**PROGRAMS) as server, to(server.address, limits=limits) as connection:
