@@ -37,10 +37,10 @@ class Talk:
         self._stdin = stdin
 
     async def run(self, errors: Incoming | None = None) -> None:
-        """Go on until the server sends no more.
+        """Go on until the server sends no more; of a session, until it is over.
 
         Args:
-            errors: what goes to our stderr.
+            errors: what goes to our stderr, if this is a session.
 
         Raises:
             BrokenPipeError: nobody reads our stdout.
@@ -48,19 +48,21 @@ class Talk:
             Left: an escape has ended it.
         """
         feeding = asyncio.create_task(self._feed())
-        copies = [asyncio.create_task(_copy(self._channel.read, 1))]
+        ends = [asyncio.create_task(_copy(self._channel.read, 1))]
         if errors is not None:
-            copies.append(asyncio.create_task(_copy(errors.read, 2)))
-        pending = {feeding, *copies}
+            ends.append(asyncio.create_task(_copy(errors.read, 2)))
+            # A program may close its outputs and read on, as "cat >file 2>&1" does.
+            ends.append(asyncio.create_task(self._channel.wait_closed()))
+        pending = {feeding, *ends}
         try:
-            while not all(task.done() for task in copies):
+            while not all(task.done() for task in ends):
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:
-            for task in (feeding, *copies):
+            for task in (feeding, *ends):
                 task.cancel()
-            await asyncio.gather(feeding, *copies, return_exceptions=True)
+            await asyncio.gather(feeding, *ends, return_exceptions=True)
 
     async def _feed(self) -> None:
         with contextlib.suppress(ChannelError, ConnectionClosed):  # a program need not read all of its input
