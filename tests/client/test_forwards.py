@@ -98,6 +98,18 @@ async def test_what_cannot_be_forwarded(tmp_path: Path, caplog: pytest.LogCaptur
             await connection.forward_dynamic(("127.0.0.1", 0))
 
 
+async def test_forwards_leave_each_other_alone() -> None:
+    async with connected() as connection, echoing() as tcp:
+        listeners = [
+            await connection.forward_remote(("127.0.0.1", 0), tcp),
+            *await asyncio.gather(*(connection.forward_remote(("127.0.0.1", 0), tcp) for _ in range(2))),
+        ]
+        for listener in listeners:
+            with pytest.raises(ChannelError, match=r"does not listen on 127\.0\.0\.1 port"):
+                await connection.forward_remote(listener.address, ("h", 1))
+            assert await said(listener.address) == b"hello"
+
+
 async def test_a_server_opens_nothing_that_nobody_has_asked_for() -> None:
     async with serving(**dunnart.forwarding()) as server, server.connect() as connection:
         assert connection.open_channels == ()

@@ -148,20 +148,22 @@ class Forwards:
         """Have the server listen."""
         kind = "streamlocal-forward@openssh.com" if isinstance(listen, str) else "tcpip-forward"
         data = _listen_data(listen)
-        # What connects at once may come before the answer is handled; port 0 is not known yet.
-        self._there[listen] = to
+        chosen = not isinstance(listen, str) and listen[1] == 0
+        # What connects at once may come before the answer is handled. If another one has the place, the server says no.
+        early = not chosen and listen not in self._there
+        if early:
+            self._there[listen] = to
+        answer = None
         try:
             answer = await self._connection.ask_global(kind, data)
-        except BaseException:
-            del self._there[listen]
-            raise
+        finally:
+            if early and answer is None:
+                self._there.pop(listen, None)
         if answer is None:
-            del self._there[listen]
             raise ChannelError(f"the server does not listen on {_shown(listen)}")
-        if not isinstance(listen, str) and listen[1] == 0:
-            del self._there[listen]
+        if chosen:
             listen = (listen[0], _port(answer))
-            self._there[listen] = to
+        self._there[listen] = to
 
         async def end() -> None:
             self._there.pop(listen, None)
