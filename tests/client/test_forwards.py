@@ -9,11 +9,12 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dunnart
-from dunnart.client import Connection, Endpoint, Listener, blocking
+from dunnart.client import Channel, Connection, Endpoint, Listener, blocking
 from dunnart.errors import ChannelError, ConfigError, ConnectionClosed
 from tests.client.support import KEY, USER, serving
 
@@ -108,6 +109,26 @@ async def test_forwards_leave_each_other_alone() -> None:
             with pytest.raises(ChannelError, match=r"does not listen on 127\.0\.0\.1 port"):
                 await connection.forward_remote(listener.address, ("h", 1))
             assert await said(listener.address) == b"hello"
+
+
+async def test_a_socks_client_that_gives_up_leaves_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as connection, echoing() as tcp:
+        listener = await connection.forward_dynamic(("127.0.0.1", 0))
+        client = socket.create_connection((listener.address[0], int(listener.address[1])))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        opened = asyncio.Event()
+        really = connection.open_direct
+
+        async def open_direct(*arguments: Any, **options: Any) -> Channel:
+            channel = await really(*arguments, **options)
+            client.close()  # with a RST: what is sent now fails
+            opened.set()
+            return channel
+
+        monkeypatch.setattr(connection, "open_direct", open_direct)
+        client.sendall(b"\4\1" + int(tcp[1]).to_bytes(2, "big") + socket.inet_aton("127.0.0.1") + b"\0")
+        await opened.wait()
+        await asyncio.wait_for(connection.wait_idle(), 20)
 
 
 async def test_a_server_opens_nothing_that_nobody_has_asked_for() -> None:

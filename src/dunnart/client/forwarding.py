@@ -124,9 +124,13 @@ class Forwards:
                 await self._loop.sock_sendall(sock, client.refused())
                 sock.close()
                 return
-            await self._loop.sock_sendall(sock, client.granted())
-            if client.rest:
-                await channel.write(client.rest)
+            try:
+                await self._loop.sock_sendall(sock, client.granted())
+                if client.rest:
+                    await channel.write(client.rest)
+            except BaseException:
+                channel.abandon()
+                raise
         except (DunnartError, OSError, TimeoutError) as error:
             _LOG.warning("a SOCKS client is not served: %s", error)
             sock.close()
