@@ -162,6 +162,27 @@ async def test_a_cancelled_read_loses_nothing() -> None:
             assert await session.read_exactly(len(word)) == word
 
 
+async def test_a_number_of_bytes_is_read_or_none() -> None:
+    async with serving() as server, server.connect() as connection:
+        session = await connection.session(f"down {3 * MIB}")
+        with pytest.raises(EOFError, match="5 bytes before"):
+            await session.read_exactly(3 * MIB + 5)
+        assert await session.read_exactly(7) + await session.read_all() == noise(3 * MIB)
+        session = await connection.session(subsystem="cat")
+        for _ in range(3):
+            before = connection.pump.bytes_received
+            reading = asyncio.ensure_future(session.read_exactly(3 * MIB + 8))
+            await session.write(noise(MIB))
+            await eventually(lambda before=before: connection.pump.bytes_received >= before + MIB)  # type: ignore[misc]
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        await session.write(noise(8))
+        await session.write_eof()
+        assert await session.read_exactly(3 * MIB + 8) == 3 * noise(MIB) + noise(8)
+        assert await session.read() == b""
+
+
 async def test_an_opening_that_is_cancelled_closes_the_channel() -> None:
     async with serving() as server, server.connect() as connection:
         for turns in range(12):

@@ -84,20 +84,24 @@ class Incoming:
         return data
 
     async def read_exactly(self, count: int) -> bytes:
-        """Read so many bytes.
+        """Read so many bytes, or none: what was there is still to be read when this fails or is cancelled.
 
         Raises:
             EOFError: the end comes before.
             ConnectionClosed: the connection broke before.
         """
-        parts = []
+        parts: list[bytes] = []
         missing = count
-        while missing:
-            part = await self.read(missing)
-            if not part:
-                raise EOFError(f"the stream ended {missing} bytes before {count} were there")
-            parts.append(part)
-            missing -= len(part)
+        try:
+            while missing and (part := await self.read(missing)):
+                parts.append(part)
+                missing -= len(part)
+        except BaseException:
+            self._put_back(parts)
+            raise
+        if missing:
+            self._put_back(parts)
+            raise EOFError(f"the stream ended {missing} bytes before {count} were there")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_all(self) -> bytes:
@@ -124,6 +128,14 @@ class Incoming:
                 total += len(part)
         self._size -= total
         return bytes(first) if len(parts) == 1 else b"".join(parts)
+
+    def _put_back(self, parts: list[bytes]) -> None:
+        size = sum(map(len, parts))
+        if size:
+            self._chunks.extendleft(reversed(parts))
+            self._size += size
+            self._channel.consumed(-size)
+            self._bell.ring()
 
     def put(self, chunks: list[memoryview]) -> None:
         """Take what has come."""
@@ -186,7 +198,7 @@ class Channel(Closing):
         return await self._incoming.read(limit)
 
     async def read_exactly(self, count: int) -> bytes:
-        """Read so many bytes.
+        """Read so many bytes, or none: what was there is still to be read when this fails or is cancelled.
 
         Raises:
             EOFError: the end comes before.
@@ -318,7 +330,7 @@ class Channel(Closing):
         self._connection.check()
 
     def consumed(self, count: int) -> None:
-        """The reader took so many bytes."""
+        """The reader took so many bytes; less than 0: it put them back."""
         self._connection.consumed(self._number, count)
 
     async def ask(self, request: ChannelRequest) -> bool:

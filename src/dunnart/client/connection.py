@@ -346,7 +346,7 @@ class Connection(Closing):
         return sent
 
     def consumed(self, number: int, count: int) -> None:
-        """A reader took so many bytes: the server may send as many again."""
+        """A reader took so many bytes: the server may send as many again. Less than 0: they were put back."""
         if self._error is None:
             self.pump.now().consumed(number, count)
             self.pump.tick()

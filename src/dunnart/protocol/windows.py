@@ -30,7 +30,8 @@ class ReceiveWindow:
     def consume(self, count: int) -> int:
         """The consumer took `count` bytes; returns how many to grant in a WINDOW_ADJUST now, or 0.
 
-        Grants are held until half the window is used up, so that bulk costs few of them.
+        Grants are held until half the window is used up, so that bulk costs few of them. A `count` below 0 is for what
+        the consumer puts back: what has been granted for it already is missing from later grants.
 
         Raises:
             LocalProtocolError: more is said to be taken than was received.

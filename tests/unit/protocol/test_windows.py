@@ -17,6 +17,18 @@ def test_grants_are_held_until_half_the_window_is_used() -> None:
     assert window.available == 100
 
 
+def test_what_is_put_back_is_missing_from_later_grants() -> None:
+    window = ReceiveWindow(100)
+    window.receive(60)
+    assert window.consume(60) == 60
+    assert window.consume(-60) == 0
+    window.receive(100)
+    assert window.consume(109) == 0
+    assert window.consume(51) == 100
+    with pytest.raises(LocalProtocolError):
+        window.consume(1)
+
+
 def test_nothing_beyond_the_window() -> None:
     window = ReceiveWindow(10)
     window.receive(10)
