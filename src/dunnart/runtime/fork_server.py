@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+from collections import deque
 from typing import TYPE_CHECKING
 
 from dunnart.runtime.executed import executed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TARGET = "dunnart.runtime.forked:main"
 _ANSWER_BYTES = 4
+_MOST_WAITING = 16
 _UNKNOWN_END = 255
 _END_SECONDS = 2.0
 
@@ -50,7 +52,7 @@ class ForkServer:
         self._given = control is not None
         if control is not None:
             control.setblocking(False)  # noqa: FBT003 - the name says it
-        self._rest = memoryview(b"")  # of an order that was sent in part
+        self._waiting: deque[tuple[memoryview, list[int]]] = deque()  # orders; the first may be sent in part
         self._process: Spawned | None = None
         self._ended = asyncio.Event()
         self._orders = 0
@@ -97,7 +99,8 @@ class ForkServer:
         """Give no more orders to the process that there is; one that was given is not replaced."""
         if self._control is not None:
             self._loop.remove_writer(self._control)
-            self._rest = self._rest[:0]
+            while self._waiting:
+                _close(self._waiting.popleft()[1])
             self._control.close()
             self._control = None
 
@@ -126,24 +129,49 @@ class ForkServer:
         if len(text) > ORDER_BYTES:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         message = len(text).to_bytes(LENGTH_BYTES, "big") + text
-        if self._rest:
-            raise BlockingIOError(errno.EAGAIN, "the fork server does not keep up")
-        sent = socket.send_fds(self._control, [message], list(descriptors))
+        sent = 0
+        if not self._waiting:
+            with contextlib.suppress(BlockingIOError):
+                sent = socket.send_fds(self._control, [message], list(descriptors))
         if sent < len(message):
-            self._rest = memoryview(message)[sent:]
+            # Somebody's long order must not be in the way of what others order meanwhile.
+            self._keep(memoryview(message)[sent:], () if sent else descriptors)
+
+    def _keep(self, rest: memoryview, descriptors: tuple[int, ...]) -> None:
+        assert self._control is not None
+        if len(self._waiting) >= _MOST_WAITING:
+            raise BlockingIOError(errno.EAGAIN, "the fork server does not keep up")
+        own: list[int] = []
+        try:
+            own.extend(map(os.dup, descriptors))
+        except OSError:
+            _close(own)
+            raise
+        self._waiting.append((rest, own))
+        if len(self._waiting) == 1:
             self._loop.add_writer(self._control, self._writable)
 
     def _writable(self) -> None:
         assert self._control is not None
         try:
-            self._rest = self._rest[self._control.send(self._rest) :]
+            while self._waiting:
+                rest, descriptors = self._waiting[0]
+                sent = socket.send_fds(self._control, [rest], descriptors)
+                self._waiting[0] = rest[sent:], []
+                _close(descriptors)
+                if sent == len(rest):
+                    self._waiting.popleft()
         except BlockingIOError:
             return
         except OSError:  # it has ended, and what was ordered with it, as each order's own pipe tells
             self.hang_up()
             return
-        if not self._rest:
-            self._loop.remove_writer(self._control)
+        self._loop.remove_writer(self._control)
+
+
+def _close(descriptors: list[int]) -> None:
+    for each in descriptors:
+        os.close(each)
 
 
 def _groups(groups: tuple[int, ...] | str | None) -> list[int] | str | None:

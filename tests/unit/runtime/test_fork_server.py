@@ -260,6 +260,34 @@ def test_a_fork_server_that_does_not_keep_up_loses_nothing(module: str) -> None:
     with_server(work)
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_long_order_is_in_nobodys_way(module: str, ends: bool) -> None:
+    """Orders and signals wait behind it; if there is nobody to obey any more, nobody waits."""
+
+    async def work(server: ForkServer) -> None:
+        first = start(server, call(f"{module}:stay"))
+        os.set_blocking(first.streams.stdout, True)
+        assert await asyncio.to_thread(os.read, first.streams.stdout, 10) == b"here\n"
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGSTOP)
+        long = [start(server, call(f"{module}:count", *["x" * 60_000] * 4)) for _ in range(3)]
+        short = start(server, call(f"{module}:say", "short"))
+        assert first.child.signal(signal.SIGTERM)
+        if ends:
+            os.kill(server._process.pid, signal.SIGKILL)
+            os.kill(first.child.pid, signal.SIGKILL)
+        else:
+            os.kill(server._process.pid, signal.SIGCONT)
+        assert [await each.end for each in long] == [255 if ends else 4] * 3
+        assert await short.output() == ("" if ends else "short\n")
+        assert await short.end == (255 if ends else 1)
+        assert await first.end == (255 if ends else -signal.SIGTERM)
+        for each in (first, *long, short):
+            each.streams.close()
+
+    with_server(work)
+
+
 NO_FORK = """
 real, errors = os.fork, [OSError(11, "none left")]
 
