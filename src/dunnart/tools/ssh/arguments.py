@@ -181,18 +181,21 @@ def _limits(options: Options) -> Any:  # noqa: ANN401 - replace of a frozen data
         if not number.isdecimal() or len(number) > 12:
             options.fail("rekeylimit", f"{words[0]!r} is no size such as 500M or 1G")
         found = replace(found, rekey_bytes=int(number) * _REKEY_UNITS[unit])
+    if len(words) > 1 and words[1].lower() != "none":
+        found = replace(found, rekey_seconds=float(options.time("rekeylimit", words[1])))
     return found
 
 
 def environment(options: Options) -> dict[str, str]:
-    """The variables that a session is to have: those of ours that SendEnv names, and those of SetEnv."""
+    """The variables that a session is to have: those of SetEnv, and those of ours that SendEnv names."""
     patterns = [pattern for words in options.all("sendenv") for pattern in words]
     wanted = ",".join(pattern for pattern in patterns if not pattern.startswith("-"))
     unwanted = ",".join(pattern[1:] for pattern in patterns if pattern.startswith("-"))
     found = {name: value for name, value in os.environ.items() if listed(wanted, name) and not listed(unwanted, name)}
+    said: dict[str, str] = {}
     for word in options.words("setenv"):
         name, equals, value = word.partition("=")
         if not equals or not name:
             options.fail("setenv", f"{word!r} is not NAME=VALUE")
-        found.setdefault(name, value)
-    return found
+        said.setdefault(name, value)
+    return found | said

@@ -80,6 +80,10 @@ class Options:
         text = self.text(name, "none")
         if text.lower() == "none":
             return default
+        return self.time(name, text)
+
+    def time(self, name: str, text: str) -> int:
+        """A time that is one word of a value."""
         if not _TIME.fullmatch(text):
             self.fail(name, f"{text!r} is no time such as 90, 1m30s or 2h")
         return sum(int(count) * _UNITS[unit.lower()] for count, unit in re.findall(r"([0-9]+)([a-zA-Z]?)", text))

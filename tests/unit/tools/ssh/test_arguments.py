@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dunnart.client import CLIENT_LIMITS
 from dunnart.errors import ConfigError
 from dunnart.tools.ssh.arguments import algorithms, client_arguments, environment
 from dunnart.tools.ssh.configuration import option
@@ -88,10 +89,21 @@ def test_lists_of_algorithms_are_edited() -> None:
 def test_variables_are_sent_by_pattern_and_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LC_ONE": "1", "LC_TWO": "2", "OTHER": "3"}.items():
         monkeypatch.setenv(name, value)
-    found = environment(options("SendEnv=LC_* -LC_TWO", "SetEnv=A=b LC_ONE=x"))
-    assert {name: found.get(name) for name in ("LC_ONE", "LC_TWO", "OTHER", "A")} == {
-        "LC_ONE": "1", "LC_TWO": None, "OTHER": None, "A": "b"
+    monkeypatch.setenv("LC_THREE", "ours")
+    found = environment(options("SendEnv=LC_* -LC_TWO", "SetEnv=A=b LC_THREE=said A=late"))
+    assert {name: found.get(name) for name in ("LC_ONE", "LC_TWO", "LC_THREE", "OTHER", "A")} == {
+        "LC_ONE": "1", "LC_TWO": None, "LC_THREE": "said", "OTHER": None, "A": "b"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "seconds"),
+    [("1M 30m", 1 << 20, 1800.0), ("default 1h30", None, 3630.0), ("2G none", 2 << 30, None), ("3K", 3 << 10, None)],
+)
+def test_keys_are_renewed_after_so_much_or_so_long(value: str, size: int | None, seconds: float | None) -> None:
+    found = arguments(f"RekeyLimit={value}")["limits"]
+    assert found.rekey_bytes == (size or CLIENT_LIMITS.rekey_bytes)
+    assert found.rekey_seconds == (seconds or CLIENT_LIMITS.rekey_seconds)
 
 
 def test_tokens() -> None:
@@ -116,7 +128,7 @@ def test_what_sftp_and_scp_are_told_are_options_too() -> None:
 @pytest.mark.parametrize(
     "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13",
               "MACs=umac-64@openssh.com",
-              "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X"],
+              "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X", "RekeyLimit=1G nonsense"],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error(given: str) -> None:
     name = given.partition("=")[0].lower()
