@@ -163,9 +163,9 @@ class Configuration:
 
     def _fits(self, criterion: str, value: str, place: _Place) -> bool:
         if criterion == "host":
-            return listed(value, self.hostname.lower())
+            return listed(value.lower(), self.hostname.lower())
         if criterion == "originalhost":
-            return listed(value, self.host.lower())
+            return listed(value.lower(), self.host.lower())
         if criterion == "user":
             return listed(value, self._text("user") or self.local_user)
         if criterion == "localuser":

@@ -116,12 +116,15 @@ def parse(arguments: Sequence[str]) -> Wishes:
     """
     found = Wishes()
     flags, rest = getopt.getopt([*arguments], _KNOWN)
-    if rest:
-        found.host = login(rest[0])
-        later, rest = getopt.getopt(rest[1:], _KNOWN)
-        flags += later
     for flag, value in flags:
         _take(found, flag[1], value)
+    if rest:
+        host = login(rest[0])
+        said = {name.lower() for name, _ in found.given}  # and what is said first counts
+        found.host = Host(host.name, "" if "user" in said else host.user, 0 if "port" in said else host.port)
+        flags, rest = getopt.getopt(rest[1:], _KNOWN)
+        for flag, value in flags:
+            _take(found, flag[1], value)
     found.command = " ".join(rest)
     if not found.host.name and not found.query:
         raise ConfigError("a host is missing")

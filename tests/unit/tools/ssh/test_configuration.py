@@ -50,7 +50,8 @@ def test_lines(line: str, name: str, value: tuple[str, ...], tmp_path: Path) -> 
         ("Match user ann,bob", True), ("Match user *,!ann", False), ("Match localuser me user ann", True),
         ("Match !host real", False), ("Match host=real !user bob", True), ("Match exec true", True),
         ('Match exec "test %h = real -a %n = host"', True), ("Match exec false", False), ("Match final", True),
-        ("Match canonical", False), ("Match final host real", True),
+        ("Match canonical", False), ("Match final host real", True), ("Match host REAL", True),
+        ("Match originalhost Host", True), ("Match user Ann", False),
     ],
 )  # fmt: skip
 def test_blocks(condition: str, fits: bool, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dunnart.errors import ConfigError
 from dunnart.tools.ssh import dbclient, flags
+from dunnart.tools.ssh.reading import read_options
 from dunnart.tools.transfer.destinations import Host
 
 
@@ -16,6 +17,11 @@ def test_flags_of_ssh_stand_before_the_host_and_behind_it() -> None:
     assert (found.host, found.command, found.terminals, found.verbose) == (Host("host", "ann"), "ls -l", 2, 1)
     assert found.given == [("Port", '"7"'), ("LocalForward", '"1:h:2"')]
     assert flags.parse(["ssh://ann@[::1]:23/"]).host == Host("::1", "ann", 23)
+    for line in ("-l bob ann@host -l carl", "-o USER=bob -p 7 ssh://ann@host:8 -p 9"):
+        found = flags.parse(line.split())
+        options = read_options(found.host, found.given, "none")
+        assert (options.user, options.port) == ("bob", 7 if "-p" in line else 22)
+    assert flags.parse(["ann@host", "-l", "bob"]).host == Host("host", "ann")
     assert flags.parse(["-W", "h:1", "host"]).to == ("h", 1)
     assert flags.parse(["-X", "host"]).notes == ["-X: there is nothing here for X11; it is ignored"]
 
