@@ -40,7 +40,12 @@ class Bell:
         """Wait for the next ring."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # it has rung
+                self._waiting.remove(future)
+            raise
 
     def ring(self) -> None:
         """Wake them."""

@@ -54,16 +54,16 @@ async def dial_unix(path: str) -> socket.socket:
     Raises:
         ConnectionClosed: it cannot be reached; says why.
     """
-    sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.setblocking(False)  # noqa: FBT003 - the name says it
-        await asyncio.get_running_loop().sock_connect(sock, path)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)  # noqa: FBT003 - the name says it
+            await asyncio.get_running_loop().sock_connect(sock, path)
+        except BaseException:
+            sock.close()
+            raise
     except OSError as error:
-        sock.close()
         raise ConnectionClosed(f"{path} cannot be reached: {_reason(error)}") from error
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
