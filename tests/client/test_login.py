@@ -20,6 +20,7 @@ from dunnart.client.login import Login
 from dunnart.errors import AgentError, AuthenticationFailed, ConfigError, ConnectionClosed, NegotiationError
 from dunnart.keys import KnownHosts
 from dunnart.keys.agent import AgentAnswers
+from dunnart.protocol.limits import Limits
 from dunnart.protocol.questions import Allow, AuthReply, Deny, InteractiveCredential, Prompt
 from dunnart.server.authentication import Attempt
 from dunnart.wire.encoding import Reader, byte, string, text, uint32
@@ -44,11 +45,11 @@ async def secret(user: str, password: str) -> bool:
 BY_PASSWORD: dict[str, Any] = {"authenticators": [dunnart.PasswordCallback(secret)]}
 
 
-def replies(*answers: str | None) -> Callable[..., Any]:
+def replies(*answers: object) -> Callable[..., Any]:
     """Give one answer after the other, whatever is asked."""
     rest = list(answers)
 
-    async def ask(*_: object) -> str | None:
+    async def ask(*_: object) -> object:
         return rest.pop(0)
 
     ask.rest = rest  # type: ignore[attr-defined] # for tests to look at
@@ -223,6 +224,23 @@ async def test_a_password_is_asked_for_until_it_is_right() -> None:
         with pytest.raises(AuthenticationFailed, match="Tried: "):
             await server.connect(keys=[], password=ask)
         assert ask.rest == ["secret"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("asks", [1, 5])
+async def test_so_often_a_person_is_asked(asks: int) -> None:
+    async with serving(**BY_PASSWORD, limits=Limits(max_auth_tries=20)) as server:
+        ask = replies(*["wrong"] * (asks - 1), "secret")
+        async with server.connect(keys=[], password=ask, asks=asks) as connection:
+            assert not connection.closed
+        ask = replies(*["wrong"] * asks, "unasked")
+        with pytest.raises(AuthenticationFailed):
+            await server.connect(keys=[], password=ask, asks=asks)
+        assert ask.rest == ["unasked"]  # type: ignore[attr-defined]
+    async with serving(authenticators=[Asking(("Code: ", True))], limits=Limits(max_auth_tries=20)) as server:
+        ask = replies(*[("wrong",)] * asks, "unasked")
+        with pytest.raises(AuthenticationFailed):
+            await server.connect(keys=[], prompt=ask, asks=asks)
+        assert ask.rest == ["unasked"]  # type: ignore[attr-defined]
 
 
 class Asking:

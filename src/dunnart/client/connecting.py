@@ -82,6 +82,7 @@ def connect(
     passphrase: str | PassphraseCallback | None = None,
     prompt: PromptCallback | None = None,
     methods: Sequence[str] = METHODS,
+    asks: int = 3,
     identities_only: bool = False,
     banner: Callable[[str], None] | None = None,
     known_hosts: KnownHostsSource | None = None,
@@ -109,11 +110,12 @@ def connect(
         keys: private keys, or the names of their files; None for `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa`,
             as far as they are there. A certificate among them is shown in the place of its key, the agent's too.
         agent: True for the agent at $SSH_AUTH_SOCK if there is one, False for none, or the path of an agent's socket.
-        password: the password, or a coroutine function that gives it, or None to give up. It is asked up to three
-            times. It also answers a server that asks one question with hidden answer.
+        password: the password, or a coroutine function that gives it, or None to give up. It also answers a server
+            that asks one question with hidden answer.
         passphrase: the passphrase of locked key files, or a coroutine function of the file's name that gives it.
         prompt: a coroutine function that answers the server's questions (keyboard-interactive), or None to give up.
         methods: what is tried, in this order, of "publickey", "keyboard-interactive" and "password".
+        asks: how often the functions for `password`, `prompt` and a `passphrase` are asked, if their answer is wrong.
         identities_only: of the agent's keys only those that `keys` names, by the public half beside each file.
         banner: a function that is told what the server says before the login.
         known_hosts: where the servers' keys are known from: a file, files, or a `KnownHosts`; None for those that ssh
@@ -147,7 +149,7 @@ def connect(
     config = EngineConfig(Role.CLIENT, offered, limits, user=user)
     login = Login(
         user, host, keys=keys, agent=agent, algorithms=algorithms.user_key, password=password, passphrase=passphrase,
-        prompt=prompt, order=tuple(methods), identities_only=identities_only, tell=banner,
+        prompt=prompt, order=tuple(methods), asks=asks, identities_only=identities_only, tell=banner,
     )  # fmt: skip
 
     async def dialing() -> socket.socket:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 METHODS = ("publickey", "keyboard-interactive", "password")
 """What is tried, in this order."""
-_ASKS = 3
 
 KeySource = PrivateKey | Certificate | str | os.PathLike[str]
 PasswordCallback = Callable[[], Awaitable[str | None]]
@@ -68,10 +67,11 @@ class Login:
         keys: keys, or the names of their files; None for those that ssh makes.
         agent: an agent's socket, True for $SSH_AUTH_SOCK if it is set, False for none.
         algorithms: the signature algorithms that may be used.
-        password: the password, or who knows it: asked up to three times, until it has no answer.
+        password: the password, or who knows it: asked until it has no answer.
         passphrase: the passphrase of locked keys, or who knows it: asked with the file's name.
         prompt: who answers the server's questions.
         order: the methods that may be tried, in this order.
+        asks: how often a password, a passphrase or the server's questions are asked.
         identities_only: of the agent's keys only those that `keys` names.
         tell: who is told what the server says before the login.
     """
@@ -88,6 +88,7 @@ class Login:
         passphrase: str | PassphraseCallback | None,
         prompt: PromptCallback | None,
         order: tuple[str, ...] = METHODS,
+        asks: int = 3,
         identities_only: bool = False,
         tell: Callable[[str], None] | None = None,
     ) -> None:
@@ -110,9 +111,10 @@ class Login:
         self._methods: tuple[str, ...] = ()
         self._identities = self._find_identities()
         self._identity: Identity | None = None
-        asks = 1 if isinstance(password, str) else _ASKS
-        self._interactive_left = _ASKS if prompt is not None else asks if password is not None else 0
-        self._passwords_left = asks if password is not None else 0
+        self._asks = asks
+        passwords = 0 if password is None else 1 if isinstance(password, str) else asks
+        self._interactive_left = passwords if prompt is None else asks
+        self._passwords_left = passwords
         self._tried: list[str] = []
         self._notes: list[str] = []
 
@@ -287,7 +289,7 @@ class Login:
 
     async def _unlock(self, path: str) -> PrivateKey:
         assert callable(self._passphrase)
-        for left in range(_ASKS - 1, -1, -1):
+        for left in range(self._asks - 1, -1, -1):
             passphrase = await self._passphrase(path)
             if passphrase is None:
                 break

@@ -56,10 +56,9 @@ def client_arguments(options: Options, front: Foreground) -> dict[str, Any]:
     known = [options.path(each) for each in options.words("userknownhostsfile", _USER_KNOWN_HOSTS)]
     system = [options.path(each) for each in options.words("globalknownhostsfile", _SYSTEM_KNOWN_HOSTS)]
     quiet = options.text("loglevel", "info").lower() in QUIET
-    asks = options.number("numberofpasswordprompts", 3, least=1)
     questions = LoginQuestions(
         front, options.user, options.name, remember="" if known[0] == "none" else known[0], trust=trust,
-        hashed=options.flag("hashknownhosts", default=False), asks=asks, quiet=quiet,
+        hashed=options.flag("hashknownhosts", default=False), quiet=quiet,
     )  # fmt: skip
     address = options.text("bindaddress", "")
     return {
@@ -70,6 +69,7 @@ def client_arguments(options: Options, front: Foreground) -> dict[str, Any]:
         "agent": _agent(options) if public_keys else False,
         "identities_only": options.flag("identitiesonly", default=False),
         "methods": _methods(options, public_keys=public_keys),
+        "asks": options.number("numberofpasswordprompts", 3, least=1),
         "password": None if batch else questions.password,
         "prompt": None if batch else questions.prompt,
         "passphrase": None if batch else questions.passphrase,

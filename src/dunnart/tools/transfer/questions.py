@@ -28,20 +28,18 @@ class LoginQuestions:
         remember: the known_hosts file that a host is added to which the person trusts; "" for none.
         trust: take hosts that are not known without asking.
         hashed: do not show the host's name in the file.
-        asks: how often a password is asked.
         quiet: do not say what the server says, nor that a host is remembered.
     """
 
     def __init__(
         self, front: Foreground, user: str, host: str, *, remember: str, trust: bool = False, hashed: bool = False,
-        asks: int = 3, quiet: bool = False,
+        quiet: bool = False,
     ) -> None:  # fmt: skip
         self._front = front
         self._who = f"{shown(user)}@{shown(host)}"
         self._remember = remember
         self._trust = trust
         self._hashed = hashed
-        self._asks = asks
         self._quiet = quiet
         self._passwords = 0
 
@@ -72,8 +70,6 @@ class LoginQuestions:
 
     async def password(self) -> str | None:
         """The password; who is asked again has given a wrong one."""
-        if self._passwords >= self._asks:
-            return None
         question = f"{'Permission denied. ' if self._passwords else ''}Password of {self._who}: "
         self._passwords += 1
         return await self._front.ask(lambda: ask(question, hidden=True))

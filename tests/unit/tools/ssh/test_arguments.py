@@ -50,6 +50,7 @@ def test_nobody_is_asked_in_a_batch() -> None:
     asked = ("password", "prompt", "passphrase", "unknown_host")
     assert all(arguments()[name] is not None for name in asked)
     assert [arguments("BatchMode=yes")[name] for name in asked] == [None] * 4
+    assert (arguments()["asks"], arguments("NumberOfPasswordPrompts=5")["asks"]) == (3, 5)
     assert arguments("StrictHostKeyChecking=yes")["unknown_host"] is None
     assert arguments("StrictHostKeyChecking=accept-new", "BatchMode=yes")["unknown_host"] is not None
 
@@ -128,7 +129,8 @@ def test_what_sftp_and_scp_are_told_are_options_too() -> None:
 @pytest.mark.parametrize(
     "given", ["Port=x", "Port=70000", "BatchMode=maybe", "AddressFamily=ipx", "ConnectTimeout=1y", "Ciphers=rot13",
               "MACs=umac-64@openssh.com",
-              "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X", "RekeyLimit=1G nonsense"],
+              "RevokedHostKeys=/f", "Nonsense=1", "SetEnv=A", "RekeyLimit=1X", "RekeyLimit=1G nonsense",
+              "NumberOfPasswordPrompts=0"],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error(given: str) -> None:
     name = given.partition("=")[0].lower()
