@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -407,6 +409,18 @@ async def test_through_another_server() -> None:
     async with serving() as inner, serving() as outer, outer.connect() as first:
         with pytest.raises(ChannelError):
             await inner.connect(through=first)
+
+
+async def test_without_descriptors_for_a_way_through_no_channel_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with serving() as inner, serving(**FORWARDING) as outer, outer.connect() as first:
+        monkeypatch.setattr(socket, "socketpair", none_left)
+        with pytest.raises(ConnectionClosed, match="Too many open files"):
+            await inner.connect(through=first)
+        monkeypatch.undo()
+        await asyncio.wait_for(first.wait_idle(), 20)
 
 
 async def test_reading_in_pieces() -> None:

@@ -15,7 +15,7 @@ from dunnart.client.dialing import dial
 from dunnart.client.host_keys import HostKeyCheck, KnownHostsSource, UnknownHostCallback
 from dunnart.client.login import METHODS, KeySource, Login, PassphraseCallback, PasswordCallback, PromptCallback
 from dunnart.crypto.profiles import PROFILES, Algorithms
-from dunnart.errors import ConfigError
+from dunnart.errors import ConfigError, ConnectionClosed
 from dunnart.protocol.core import EngineConfig
 from dunnart.protocol.limits import Limits
 from dunnart.protocol.phases import Role
@@ -177,7 +177,11 @@ def this_user() -> str:
 async def _tunnel(through: Connection, host: str, port: int) -> socket.socket:
     """Have another server connect there."""
     channel = await through.open_direct(host, port)
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        channel.abandon()
+        raise ConnectionClosed(f"{host} port {port} cannot be reached: {error.strerror}") from error
     try:
         channel.join(theirs)
     except BaseException:
