@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -160,13 +161,23 @@ class Sftp(Closing):
     def submit(self, request: Request[T]) -> asyncio.Future[T]:
         """Send a request, and give the future of its result."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._ended is not None:  # since `core` made the request
+            future.set_exception(self._ended)
+            future.exception()  # whoever is interested will ask again
+            return future
         self._waiting[request.number] = future
         self._something.set()
         return future
 
     async def result(self, request: Request[T]) -> T:
         """Send a request, and wait for its result."""
-        return await self.submit(request)
+        future = self.submit(request)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:  # there already
+                self._unwanted(request, future.result())
+            raise
 
     async def _send(self) -> None:
         core = self._core
@@ -194,14 +205,18 @@ class Sftp(Closing):
 
     def _answered(self, request: Request[object], result: object) -> None:
         future = self._waiting.pop(request.number)
-        if future.done():  # nobody waits any more; what was opened must not stay open
-            if request.kind == messages.HANDLE and isinstance(result, bytes):
-                self.submit(self._core.close(result))
+        if future.done():  # nobody waits any more
+            self._unwanted(request, result)
         elif isinstance(result, OSError):
             future.set_exception(result)
             future.exception()  # whoever is interested will ask again
         else:
             future.set_result(result)
+
+    def _unwanted(self, request: Request[Any], result: object) -> None:
+        """Nobody takes a result: what was opened must not stay open."""
+        if request.kind == messages.HANDLE and isinstance(result, bytes) and self._ended is None:
+            self.submit(self._core.close(result))
 
     def _end(self, error: Exception) -> None:
         if self._ended is not None:
@@ -324,6 +339,9 @@ class Sftp(Closing):
 
     async def copy(self, source: Path, target: Path) -> None:
         """Copy a file on the server, whose bytes do not come here; needs copy-data."""
+        with contextlib.suppress(FileNotFoundError):  # not every server knows the path of what is not there
+            if await self.realpath(source) == await self.realpath(target):  # to open it would empty it
+                raise OSError(errno.EINVAL, "a file cannot be copied into itself", to_text(to_bytes(target)))
         async with await self.open(source) as original:
             attributes = await original.stat()
             permissions = None if attributes.mode is None else attributes.mode & 0o777

@@ -106,7 +106,7 @@ class WriteBehind:
         self._room += size
         try:
             await future
-        except OSError:
+        except BaseException:  # or cancelled: nobody knows what came of it
             self._failed = True
             raise
         if not self._failed:

@@ -7,8 +7,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dunnart.client.paths import to_bytes
 from dunnart.client.sftp_file import WriteBehind, read_ahead
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from dunnart.client.sftp import Sftp
     from dunnart.client.transfers import Reading, Writing
 
+T = TypeVar("T")
+
 _READ_BYTES = 1024 * 1024
+_SETTLE_SECONDS = 5.0
+"""How long a transfer that has failed waits for what the server makes of the rest."""
 
 
 class RemoteSide:
@@ -30,10 +34,18 @@ class RemoteSide:
 
     def __init__(self, sftp: Sftp) -> None:
         self._sftp = sftp
+        self.files: object = sftp
 
     async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
         """What is known of a file, or of the symbolic link itself."""
         return await (self._sftp.stat(path) if follow else self._sftp.lstat(path))
+
+    async def identity(self, path: bytes) -> object:
+        """The path without links."""
+        try:
+            return await self._sftp.realpath(path)
+        except OSError:
+            return None
 
     async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """List a directory."""
@@ -58,7 +70,12 @@ class RemoteSide:
         sftp = self._sftp
         wanted = OpenMode(write=True, create=True, truncate=not resume)
         handle = await sftp.result(sftp.core.open(path, wanted, Attributes(mode=mode | 0o200)))
-        size = (await sftp.result(sftp.core.stat_handle(handle, path))).size or 0 if resume else 0
+        try:
+            size = (await sftp.result(sftp.core.stat_handle(handle, path))).size or 0 if resume else 0
+        except BaseException:
+            with contextlib.suppress(DunnartError):  # the session is over, and all handles with it
+                sftp.submit(sftp.core.close(handle, path))
+            raise
         return _RemoteWriting(sftp, handle, path, size)
 
 
@@ -86,8 +103,9 @@ class _RemoteWriting:
         self.size = size
 
     async def write(self, data: bytes) -> None:
-        await self._behind.write(self.size, memoryview(data))
-        self.size += len(data)
+        offset = self.size
+        self.size += len(data)  # some of it is there, even if the rest fails
+        await self._behind.write(offset, memoryview(data))
 
     async def finish(self, attributes: Attributes, *, sync: bool) -> None:
         sftp, core = self._sftp, self._sftp.core
@@ -109,24 +127,34 @@ class _RemoteWriting:
 
     async def abandon(self) -> None:
         # Behind a write that failed others may have worked, and would pass for whole when the file is resumed.
-        with contextlib.suppress(DunnartError):  # the session is over
-            await self._behind.settle()
-            core, answers = self._sftp.core, []
-            if self._behind.sure < self.size:
-                whole = Attributes(size=self._behind.sure)
-                answers.append(self._sftp.submit(core.set_handle(self._handle, whole, self._path)))
-            answers.append(self._sftp.submit(core.close(self._handle, self._path)))
-            await asyncio.gather(*answers, return_exceptions=True)
+        with contextlib.suppress(DunnartError, TimeoutError):  # the session is over, or the server says nothing
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await self._behind.settle()
+                core, answers = self._sftp.core, []
+                if self._behind.sure < self.size:
+                    whole = Attributes(size=self._behind.sure)
+                    answers.append(self._sftp.submit(core.set_handle(self._handle, whole, self._path)))
+                answers.append(self._sftp.submit(core.close(self._handle, self._path)))
+                await asyncio.gather(*answers, return_exceptions=True)
 
 
 class LocalSide:
     """Files here; every call that may block is made in a thread. Errors name paths as text."""
 
     separator = os.fsencode(os.sep)
+    files: object = os
 
     async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
         """What is known of a file, or of the symbolic link itself."""
         return Attributes.of(await asyncio.to_thread(os.stat, os.fsdecode(path), follow_symlinks=follow))
+
+    async def identity(self, path: bytes) -> object:
+        """The device and the number there."""
+        try:
+            status = await asyncio.to_thread(os.stat, os.fsdecode(path))
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """List a directory."""
@@ -163,7 +191,7 @@ class LocalSide:
             fd = os.open(os.fsdecode(path), os.O_RDONLY | _NONBLOCK | _BINARY)
             return fd, os.fstat(fd)
 
-        return _LocalReading(*await asyncio.to_thread(begin))
+        return _LocalReading(*await _opened(begin))
 
     async def write(self, path: bytes, mode: int, *, resume: bool) -> Writing:
         """Open a file to write it, anew or on behind what is there."""
@@ -173,7 +201,22 @@ class LocalSide:
             fd = os.open(os.fsdecode(path), os.O_WRONLY | os.O_CREAT | truncate | _BINARY, mode | 0o200)
             return fd, os.fstat(fd).st_size if resume else 0
 
-        return _LocalWriting(*await asyncio.to_thread(begin), os.fsdecode(path))
+        return _LocalWriting(*await _opened(begin), os.fsdecode(path))
+
+
+async def _opened(begin: Callable[[], tuple[int, T]]) -> tuple[int, T]:
+    """Open in a thread; what is open when nobody waits any more is closed."""
+    opening = asyncio.ensure_future(asyncio.to_thread(begin))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_opened)
+        raise
+
+
+def _close_opened(opening: asyncio.Future[tuple[int, Any]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])
 
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hold us up

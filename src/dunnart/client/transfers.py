@@ -68,9 +68,14 @@ class Side(Protocol):
     """Files here or at a server. Paths are bytes."""
 
     separator: bytes
+    files: object
+    """The same for two sides that have the same files."""
 
     async def attributes(self, path: bytes, *, follow: bool) -> Attributes:
         """What is known of a file, or of the symbolic link itself."""
+
+    async def identity(self, path: bytes) -> object:
+        """What no other file has; None: there is none, or nobody knows."""
 
     async def names(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """List a directory."""
@@ -127,6 +132,13 @@ class Transfer:
             await self._directory(source, target, found, 0)
         else:
             raise IsADirectoryError(errno.EISDIR, "is a directory; -r (recursive) copies directories", to_text(source))
+
+    async def _same(self, source: bytes, target: bytes) -> bool:
+        """Whether the target is the source itself, which opening it would empty."""
+        if self._source.files is not self._target.files:
+            return False
+        one = await self._source.identity(source)
+        return one is not None and one == await self._target.identity(target)
 
     @staticmethod
     def _below(side: Side, path: bytes, name: bytes) -> bytes:
@@ -194,6 +206,8 @@ class Transfer:
 
     async def _copy(self, reading: Reading, source: bytes, target: bytes) -> None:
         found, shown = reading.attributes, to_text(source)
+        if await self._same(source, target):
+            raise OSError(errno.EINVAL, "is the same file as the target", shown)
         mode = 0o666 if found.mode is None else found.mode & _PERMISSIONS
         writing = await self._target.write(target, mode, resume=self._resume)
         done = writing.size
@@ -210,7 +224,11 @@ class Transfer:
         except BaseException:
             await writing.abandon()
             raise
-        wanted = Attributes(mode=mode, atime=found.atime, mtime=found.mtime) if self._preserve else Attributes()
+        wanted = Attributes()
+        if self._preserve:
+            wanted = Attributes(mode=mode, atime=found.atime, mtime=found.mtime)
+            if found.mode is None:  # 0666 would open the file to all, whatever the umask
+                wanted.mode = None
         await writing.finish(wanted, sync=self._sync)
         self._watch.finished(shown)
 

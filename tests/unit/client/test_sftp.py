@@ -15,7 +15,7 @@ import pytest
 from dunnart.client.sftp import Sftp
 from dunnart.client.transfers import TransferWatch
 from dunnart.errors import ConnectionClosed, DecodeError, DunnartError, LimitExceeded
-from dunnart.sftp import LocalFiles, messages
+from dunnart.sftp import LocalFiles, MemoryFiles, messages
 from dunnart.wire.encoding import Reader, string, uint32, uint64
 from tests.file_trees import assert_same, make_tree
 from tests.unit.client.sftp_servers import NOTHING, Honest, Scripted, Stream, names, packet, status
@@ -647,6 +647,17 @@ def test_every_waiter_hears_of_the_end(answer: bytes, error: type[DunnartError])
             assert sftp.closed
             with pytest.raises(error):
                 await sftp.stat("x")
+
+    run(work())
+
+
+def test_what_is_asked_after_the_end_is_answered_too() -> None:
+    async def work() -> None:
+        sftp = await Sftp.begin(Honest(MemoryFiles()))
+        request = sftp.core.stat(b"/")
+        await sftp.close()
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(sftp.submit(request), 10)
 
     run(work())
 
