@@ -3,7 +3,8 @@
 What is there is counted by walking it, before something is first added and again when the last look is old, because
 others may change it too; in between it is kept up with every change. Bytes are sizes as clients see them: holes
 included, so that no file can be filled later for nothing, and the texts of symbolic links. A file with several names
-counts once, and one that was removed while it is open counts until it is closed.
+counts once, and one that was removed while it is open counts until it is closed. What is staged for a store counts
+beside what it will replace, which frees its room at a later look.
 """
 
 # ruff: noqa: SLF001 - an open file is a part of its file system
@@ -58,6 +59,7 @@ class Quota(Layer):
         self._bytes = self._names = 0
         self._look_again = -1.0
         self._uncounted = ""
+        self._owed = False  # whether a look may find less
         self._opened: set[_CountedFile] = set()
 
     # Counting.
@@ -66,6 +68,7 @@ class Quota(Layer):
         began = self._clock()
         self._bytes = self._names = 0
         self._uncounted = ""
+        self._owed = False
         seen: set[tuple[int, int]] = set()
         waiting = [b""]
         while waiting:
@@ -84,6 +87,8 @@ class Quota(Layer):
                 if error.errno not in _GONE:  # or one could hide there what one has
                     self._uncounted = f"{os.fsdecode(path)}: {error.strerror}"
         for file in self._opened:
+            self._bytes += file.staged_bytes()
+            self._names += file.new_names
             status = file.stat()
             if not status.st_nlink and _first(status, seen, always=True):
                 self._bytes += status.st_size
@@ -94,7 +99,9 @@ class Quota(Layer):
         """See that so much more may be."""
         if more_bytes <= 0 and more_names <= 0:
             return
-        if self._clock() >= self._look_again:
+        fits = self._largest is None or self._bytes + more_bytes <= self._largest
+        fits = fits and (self._most is None or self._names + more_names <= self._most)
+        if self._clock() >= self._look_again or (self._owed and not fits):
             self._look()
         if self._uncounted:
             _refuse(f"what is used cannot be counted: {self._uncounted}")
@@ -111,12 +118,18 @@ class Quota(Layer):
 
     def _freed(self, status: os.stat_result) -> None:
         """A name was taken away: its bytes are free unless the file has another, or is still open."""
+        if self._is_staging():
+            self._owed = True  # it may be staged, and come back
+            return
         self._names -= 1
         if status.st_nlink <= 1 and not self._is_open(status):
             self._bytes -= _size(status)
 
     def _is_open(self, status: os.stat_result) -> bool:
         return bool(status.st_ino) and any(_same(file.stat(), status) for file in self._opened)
+
+    def _is_staging(self) -> bool:
+        return any(file.kept is not None for file in self._opened)
 
     # What changes something.
 
@@ -131,13 +144,17 @@ class Quota(Layer):
                 self._check(0, 1)
             file = super().open(path, mode, attributes)
             after = file.stat()
+            counted = self._counted(file, mode)
             if before is None:
                 self._names += 1
-            if before is None or mode.truncate:
+            if not after.st_ino:  # of a store
+                counted.kept = _size(after)
+                counted.new_names = int(before is None)
+            elif before is None or mode.truncate:
                 self._bytes += _size(after) - (_size(before) if before else 0)
-            return self._counted(file, mode)
+            return counted
 
-    def _counted(self, file: File, mode: OpenMode) -> File:
+    def _counted(self, file: File, mode: OpenMode) -> _CountedFile:
         counted = _CountedFile(self, file, append=mode.append)
         self._opened.add(counted)
         return counted
@@ -150,6 +167,11 @@ class Quota(Layer):
         with self._lock:
             before = self._known(path, follow=follow)
             size = _size(before) if before else 0
+            if self._is_staging():  # the size may be of what is staged, and adds up to what is there
+                self._check(attributes.size)
+                self._bytes, self._owed = self._bytes + attributes.size, True
+                super().set(path, attributes, follow=follow)
+                return
             self._check(attributes.size - size)
             try:
                 super().set(path, attributes, follow=follow)
@@ -219,10 +241,27 @@ class Quota(Layer):
 
 
 class _CountedFile(LayerFile):
+    """An open file.
+
+    Attributes:
+        kept: of what is staged for a store, how much the store has, and counts there; None if nothing is staged.
+        new_names: how many names it will add when the store gets it.
+    """
+
+    kept: int | None = None
+    new_names = 0
+
     def __init__(self, quota: Quota, file: File, *, append: bool) -> None:
         super().__init__(file)
         self._quota = quota
         self._append = append
+
+    def staged_bytes(self) -> int:
+        """How much the store will have more when it gets this."""
+        return 0 if self.kept is None else max(0, _size(self.stat()) - self.kept)
+
+    def _counted(self, status: os.stat_result) -> int:
+        return max(_size(status), self.kept or 0)
 
     def write(self, data: memoryview, offset: int) -> None:
         quota = self._quota
@@ -231,13 +270,14 @@ class _CountedFile(LayerFile):
             if not stat.S_ISREG(status.st_mode):
                 super().write(data, offset)
                 return
-            size = status.st_size
-            growth = len(data) if self._append else max(0, offset + len(data) - size)
+            before = self._counted(status)
+            start = status.st_size if self._append or not data else offset
+            growth = max(0, start + len(data) - before)
             quota._check(growth)
             try:
                 super().write(data, offset)
             except OSError:
-                growth = _size(self.stat()) - size
+                growth = self._counted(self.stat()) - before
                 raise
             finally:
                 quota._bytes += growth
@@ -248,12 +288,18 @@ class _CountedFile(LayerFile):
             super().set(attributes)
             return
         with quota._lock:
-            size = _size(self.stat())
-            quota._check(attributes.size - size)
+            before = self._counted(self.stat())
+            quota._check(attributes.size - before)
             try:
                 super().set(attributes)
             finally:
-                quota._bytes += _size(self.stat()) - size
+                quota._bytes += self._counted(self.stat()) - before
+
+    def sync(self) -> None:
+        super().sync()
+        if self.kept is not None:  # it is in the store
+            with self._quota._lock:
+                self.kept, self.new_names, self._quota._owed = _size(self.stat()), 0, True
 
     def statvfs(self) -> os.statvfs_result:
         return self._quota._left(super().statvfs())
@@ -269,6 +315,7 @@ class _CountedFile(LayerFile):
         with quota._lock:
             if self in quota._opened:
                 quota._opened.discard(self)
+                quota._owed = quota._owed or self.kept is not None
                 with contextlib.suppress(OSError):
                     status = self.stat()
                     if not status.st_nlink and not quota._is_open(status):  # it was removed meanwhile

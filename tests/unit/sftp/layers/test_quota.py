@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dunnart.sftp import Attributes, File, FileSystem, LocalFiles, MemoryFiles, OpenMode, Quota
+from tests.unit.sftp.stores import Stored, in_memory
 
 READ, WRITE = OpenMode(read=True), OpenMode(write=True)
 NEW = OpenMode(write=True, create=True, truncate=True)
@@ -279,3 +281,85 @@ def test_the_texts_of_links_count(files: Quota, inside: FileSystem, clock: Clock
     files.make_link(b"t" * 10, b"/h", symbolic=True)
     files.rename(b"/h", b"/others", replace=True)
     put(files, b"/g", 600)
+
+
+def test_an_empty_write_makes_nothing_larger(files: Quota) -> None:
+    put(files, b"a", 10)
+    file = files.open(b"a", WRITE, NOTHING)
+    file.write(memoryview(b""), 900)
+    file.close()
+    assert room(files) == 990
+
+
+# Of a store, what is written is staged until it is closed.
+
+
+@pytest.fixture
+def stored() -> Stored:
+    return in_memory()
+
+
+@pytest.fixture
+def store(stored: Stored, clock: Clock) -> Quota:
+    return Quota(stored.files, largest_bytes=LIMIT, most_files=3, clock=clock)
+
+
+def test_what_is_staged_counts_at_every_look(store: Quota, stored: Stored, clock: Clock) -> None:
+    file = store.open(b"f", NEW, NOTHING)
+    for at in range(0, LIMIT, 250):
+        file.write(memoryview(bytes(250)), at)
+        clock.now += 60
+    full(lambda: file.write(memoryview(b"x"), LIMIT))
+    full(lambda: put(store, b"g", 1))
+    full(lambda: file.set(Attributes(size=LIMIT + 1)))
+    file.sync()
+    clock.now += 60
+    full(lambda: file.write(memoryview(b"x"), LIMIT))
+    file.abandon()
+    assert len(stored.content("f")) == LIMIT
+
+
+def test_what_was_abandoned_is_free_at_once(store: Quota) -> None:
+    for _ in range(5):
+        file = store.open(b"f", NEW, NOTHING)
+        file.write(memoryview(bytes(LIMIT)), 0)
+        file.abandon()
+    put(store, b"f", LIMIT)
+
+
+def test_what_a_store_replaces_is_free_when_it_is_replaced(store: Quota, stored: Stored) -> None:
+    put(store, b"a", 400)
+    put(store, b"b", 200)
+    replacing = store.open(b"a", NEW, NOTHING)
+    replacing.write(memoryview(bytes(400)), 0)
+    full(lambda: put(store, b"c", 1))
+    replacing.close()
+    for _ in range(3):
+        put(store, b"a", 400)
+    changing = store.open(b"a", WRITE, NOTHING)
+    changing.write(memoryview(bytes(500)), 0)  # of which 400 are there
+    changing.set(Attributes(size=100))
+    full(lambda: put(store, b"b", 501))
+    changing.close()
+    put(store, b"b", 600)
+    assert sorted(len(stored.content(name)) for name in "ab") == [100, 600]
+
+
+@pytest.mark.parametrize("way", ["truncate", "rename", "remove", "set"])
+def test_no_way_round_what_is_staged(store: Quota, stored: Stored, way: str) -> None:
+    put(store, b"f", 600)
+    put(store, b"tiny", 1)
+    file = store.open(b"f" if way in {"truncate", "set"} else b"g", NEW, NOTHING)
+    if way == "set":
+        with contextlib.suppress(OSError):
+            store.set(b"f", Attributes(size=390), follow=True)
+    else:
+        file.write(memoryview(bytes(390)), 0)
+    if way == "rename":
+        store.rename(b"tiny", b"g", replace=True)
+    elif way == "remove":
+        store.remove(b"g")
+    full(lambda: put(store, b"more", 300))
+    file.close()
+    names = [name for name in ("f", "g", "tiny", "more") if stored.has(name)]
+    assert sum(len(stored.content(name)) for name in names) <= LIMIT
