@@ -14,6 +14,7 @@ from dunnart.sftp.files import OpenMode
 from dunnart.sftp.layers.base import Layer, LayerFile
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
     from hashlib import _Hash
 
@@ -67,6 +68,7 @@ class Observed(Layer):
         super().__init__(files)
         self._tell = tell
         self._digest = digest
+        self._opened: set[_ObservedFile] = set()  # those that are hashed and may be changed
 
     def _absolute(self, path: bytes) -> bytes:
         if not path.startswith(b"/"):
@@ -96,12 +98,26 @@ class Observed(Layer):
             self._tell(FileEvent("uploaded" if changes else "downloaded", absolute, error=reason(error)))
             raise
         fresh = mode.truncate or (mode.create and mode.exclusive) or (mode.create and not file.stat().st_size)
-        return _ObservedFile(self, file, absolute, mode, fresh=fresh)
+        observed = _ObservedFile(self, file, absolute, mode, fresh=fresh)
+        if changes and self._digest:
+            if self._out_of_order(file.stat()):
+                observed.out_of_order()
+            self._opened.add(observed)
+        return observed
+
+    def _out_of_order(self, status: os.stat_result) -> bool:
+        """A file is changed otherwise than through one handle: whether there are others, which no longer know all."""
+        found = [each for each in self._opened if status.st_ino and _same(each.stat(), status)]
+        for each in found:
+            each.out_of_order()
+        return bool(found)
 
     def set(self, path: bytes, attributes: Attributes, *, follow: bool) -> None:
         """Change what the attributes name."""
         with self._telling("changed", path):
             super().set(path, attributes, follow=follow)
+            if attributes.size is not None and self._opened:
+                self._out_of_order(self.stat(path, follow=follow))
 
     def remove(self, path: bytes) -> None:
         """Remove a file."""
@@ -149,6 +165,10 @@ class _ObservedFile(LayerFile):
 
             self._hash = sha256()
 
+    def out_of_order(self) -> None:
+        """What passed is not what is in the file."""
+        self._position = -1
+
     def _passed(self, data: memoryview, offset: int) -> None:
         if offset != self._position:
             self._position = -1
@@ -183,7 +203,8 @@ class _ObservedFile(LayerFile):
         self._passed(data, self._position if self._append else offset)
 
     def set(self, attributes: Attributes) -> None:
-        if attributes.size is not None and not self._written:
+        size = attributes.size
+        if size is not None and (not self._written or size < self._position):  # what passed was cut off
             self._written, self._position = True, -1
         if self._written:  # a part of the upload
             super().set(attributes)
@@ -192,44 +213,46 @@ class _ObservedFile(LayerFile):
             super().set(attributes)
 
     def close(self) -> None:
-        size = self._size()
+        status = self._status()
         try:
             super().close()
         except OSError as error:
-            self._end(size, self._error or reason(error))
+            self._end(status, self._error or reason(error))
             raise
-        self._end(size, self._error)
+        self._end(status, self._error)
 
     def abandon(self) -> None:
-        size = self._size()
+        status = self._status()
         try:
             super().abandon()
         finally:
-            self._end(size, self._error or ABANDONED)
+            self._end(status, self._error or ABANDONED)
 
-    def _size(self) -> int:
+    def _status(self) -> os.stat_result | None:
+        self._files._opened.discard(self)
         try:
-            return self.stat().st_size
+            return self.stat()
         except OSError:
-            return -1
+            return None
 
-    def _end(self, size: int, error: str) -> None:
+    def _end(self, status: os.stat_result | None, error: str) -> None:
         if not self._written and not self._read:
             return
         seconds = time.monotonic() - self._began
-        digest = "" if error or self._hash is None else self._whole(self._hash, size)
-        told = [("uploaded", max(size, 0), digest)] if self._written else [("downloaded", self._read_bytes, digest)]
+        size = status.st_size if status else 0
+        digest = "" if error or self._hash is None or status is None else self._whole(self._hash, status)
+        told = [("uploaded", size, digest)] if self._written else [("downloaded", self._read_bytes, digest)]
         if self._written and not self._fresh and self._read_bytes:  # or a byte written would hide all that is read
             told.append(("downloaded", self._read_bytes, ""))
         for kind, count, known in told:
             event = FileEvent(kind, self._path, size=count, seconds=seconds, sha256=known, error=error)
             self._files._tell(event)
 
-    def _whole(self, passed: _Hash, size: int) -> str:
+    def _whole(self, passed: _Hash, status: os.stat_result) -> str:
         """The hash of all of the file, if it can be known."""
-        if self._position == size:
+        if self._position == status.st_size:
             return passed.hexdigest()
-        if not self._written or size > _AGAIN_BYTES:
+        if not self._written or status.st_size > _AGAIN_BYTES:
             return ""
         from hashlib import sha256
 
@@ -238,6 +261,8 @@ class _ObservedFile(LayerFile):
         try:
             file = self._files._files.open(self._path, OpenMode(read=True), Attributes())
             try:
+                if not _same(file.stat(), status):  # it was renamed, and this is another
+                    return ""
                 while count := file.read_into(buffer, offset):
                     made.update(buffer[:count])
                     offset += count
@@ -246,6 +271,10 @@ class _ObservedFile(LayerFile):
         except OSError:  # it was removed, or may be written but not read
             return ""
         return made.hexdigest()
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def reason(error: Exception) -> str:

@@ -226,3 +226,41 @@ def test_a_change_does_not_hide_what_was_read() -> None:
     file.close()
     assert [(event.kind, event.size) for event in events] == [("uploaded", 6), ("downloaded", 6)]
     assert [event.sha256 for event in events] == [sha256(b"secret").hexdigest(), ""]
+
+
+def test_no_hash_of_what_was_cut_off(told: Told) -> None:
+    file = told.open(b"/old", NEW)
+    file.write(memoryview(b"innocent"), 0)
+    file.set(Attributes(size=0))
+    file.write(memoryview(b"evil"), 8)
+    file.close()
+    assert told.last().sha256 == digest(bytes(8) + b"evil")
+
+
+@pytest.mark.parametrize("way", ["before", "meanwhile", "by path"])
+def test_no_hash_of_what_was_changed_otherwise(told: Told, way: str) -> None:
+    file = told.open(b"/old", NEW)
+    other = told.open(b"/old", WRITE) if way == "before" else None
+    file.write(memoryview(b"innocent"), 0)
+    if way == "by path":
+        told.files.set(b"/old", Attributes(size=4), follow=True)
+        told.files.set(b"/old", Attributes(size=8), follow=True)
+    else:
+        other = other or told.open(b"/old", WRITE)
+        other.write(memoryview(b"evil"), 4)
+        other.close()
+    told.events.clear()
+    file.close()
+    assert told.last().sha256 == digest(b"inno\0\0\0\0" if way == "by path" else b"innoevil")
+
+
+def test_no_hash_of_another_file_at_the_old_name() -> None:
+    told = Told(MemoryFiles({"/other": b"innocent"}))
+    file = told.open(b"/new", NEW)
+    file.write(memoryview(b"il"), 2)
+    file.write(memoryview(b"ev"), 0)
+    told.files.rename(b"/new", b"/hidden", replace=False)
+    told.files.rename(b"/other", b"/new", replace=False)
+    told.events.clear()
+    file.close()
+    assert told.last().sha256 == ""
