@@ -5,12 +5,13 @@ It is read where the server starts, goes as JSON to the process that serves a se
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import field, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dunnart.records import dataclass
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from dunnart.sftp.files import FileSystem
     from dunnart.sftp.layers.observed import FileEvent
+
+Options = TypeVar("Options", bound="FileOptions")
 
 EVENTS = ("off", "changes", "all")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -110,7 +113,8 @@ class FileOptions:
         Raises:
             PermissionError: the name could lead elsewhere.
         """
-        return replace(self, root=filled_in(self.root, tokens), start=filled_in(self.start, tokens))
+        root, start = filled_in(self.root, tokens), filled_in(self.start, tokens)
+        return _with(copy.copy(self), {"root": root, "start": start})
 
     def to_json(self) -> dict[str, Any]:
         """Give what `from_json` takes."""
@@ -120,7 +124,7 @@ class FileOptions:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Make it of what `to_json` gave."""
         lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **lists})
+        return _with(cls(), {**values, **lists})
 
     def files(self, tell: Callable[[FileEvent], None], root: str | None = None) -> FileSystem:
         """Make the file system, in the process that serves it.
@@ -170,13 +174,23 @@ class FileOptions:
             storage: dict[str, Any] = {name: _value(each) for name, each in self.storage.items()}
             if self.largest_file_bytes:
                 storage["spool_bytes"] = self.largest_file_bytes
-            return FsspecFiles.from_url(root, start=start, **storage)
+            stored = FsspecFiles.from_url(root, start=start, **storage)
+            if self.start and not _is_folder(stored, start):
+                return FsspecFiles.from_url(root, start="/", **storage)
+            return stored
         from dunnart.sftp.local import LocalFiles
 
         files = LocalFiles(root or None, start=start)
         if self.start and not _is_folder(files, start):
             return LocalFiles(root or None, start="/" if root else os.getcwd())
         return files
+
+
+def _with(options: Options, values: Mapping[str, Any]) -> Options:
+    """Give options values that were seen to be good: a percent sign in a user's name is no token."""
+    for name, value in values.items():
+        object.__setattr__(options, name, value)
+    return options
 
 
 def _is_folder(files: FileSystem, path: str) -> bool:

@@ -51,6 +51,15 @@ def test_tokens_are_filled_in_once() -> None:
     assert FileOptions(root="s3://bucket/%u").filled(ALICE).root == "s3://bucket/alice"
 
 
+def test_percent_signs_of_a_user_are_no_tokens(tmp_path: Path) -> None:
+    options = FileOptions(root="/srv/%u/%%", start="%h").filled({"h": "/home/100%", "u": "a%b", "U": "1"})
+    assert (options.root, options.start) == ("/srv/a%b/%", "/home/100%")
+    assert FileOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+    (tmp_path / "%x").mkdir()
+    served = FileOptions(root=f"{tmp_path}/%%x").filled(ALICE).files(print)
+    assert served.real_path(b".") == b"/"
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\0b", "/"])
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     for root in ("/srv/%u", "/srv/%u/files", "memory://%u"):
@@ -136,3 +145,14 @@ def test_without_a_root_relative_paths_begin_where_the_process_does(
     assert FileOptions(events="off", root=str(tmp_path), start="/in").files(print).real_path(b".") == b"/"
     (tmp_path / "in").mkdir()
     assert FileOptions(events="off", root=str(tmp_path), start="/in").files(print).real_path(b".") == b"/in"
+
+
+def test_a_start_that_a_store_does_not_have_is_not_taken() -> None:
+    def start() -> bytes:
+        options = FileOptions(events="off", root="memory://test-options-start", start="/in")
+        return options.files(print).real_path(b".")
+
+    files = FileOptions(events="off", root="memory://test-options-start").files(print)
+    assert start() == b"/"
+    files.make_directory(b"/in", Attributes())
+    assert start() == b"/in"
