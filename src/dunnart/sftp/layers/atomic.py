@@ -229,9 +229,9 @@ class _Upload(LayerFile):
         folder, old = final.rpartition(b"/")[0], self.final.rpartition(b"/")[0]
         staged = folder + b"/" + last_part(self.staged)
         files = self._files
-        files._ended(self)
         if folder != old and not files._exists(staged):
             files._files.rename(self.staged, staged, replace=False)
+        files._ended(self)
         self.final, self.staged = final, staged
         files._uploads[final] = self
 

@@ -225,3 +225,12 @@ def test_who_may_not_write_a_file_may_not_replace_it(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         files.open(b"f", NEW, NOTHING)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"kept"]
+
+
+def test_a_rename_that_fails_forgets_nothing(files: Atomic, memory: MemoryFiles) -> None:
+    file = begin(files, b"/new")
+    with pytest.raises(FileNotFoundError):
+        files.rename(b"/new", b"/nowhere/new", replace=True)
+    assert files.stat(b"/new", follow=True).st_size == 3
+    file.close()
+    assert memory.contents()["/new"] == b"new"
