@@ -270,7 +270,11 @@ class LocalFiles:
                         if error.errno not in {errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOSYS}:
                             raise
                     else:
-                        os.unlink(source.name, dir_fd=source.directory)
+                        try:
+                            os.unlink(source.name, dir_fd=source.directory)
+                        except OSError:  # or the file would have both names
+                            os.unlink(target.name, dir_fd=target.directory)
+                            raise
                         return
                 with contextlib.suppress(FileNotFoundError):
                     os.stat(target.name, dir_fd=target.directory, follow_symlinks=False)

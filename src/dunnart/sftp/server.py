@@ -453,7 +453,8 @@ class SftpServer:
         target, offset = reader.string(), reader.uint64()
         reader.end()
         read, write = self._file(source), self._file(target)
-        if read is write:
+        one, other = read.stat(), write.stat()
+        if read is write or (one.st_ino and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)):
             raise OSError(errno.EINVAL, "a file cannot be copied into itself")
         buffer = memoryview(bytearray(_COPY_BYTES))
         left, pieces = length or 1 << 64, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -470,6 +471,30 @@ def test_a_copy_ends_when_nobody_waits_for_it(folder: Path) -> None:
         thread.join()
         os.close(requests[0])
         os.close(answers[1])
+
+
+def test_a_file_is_not_copied_into_itself(client: Client, folder: Path) -> None:
+    """By two handles it would grow for ever: what is read was written just before."""
+    (folder / "f").write_bytes(b"data")
+    read, write = client.open(b"/f", FOR_READING), client.open(b"/f", FOR_WRITING)
+    where = (read, uint64(0), uint64(4), write, uint64(4))
+    assert client.status(EXTENDED, string(b"copy-data"), *where) == BAD_MESSAGE
+    assert (folder / "f").read_bytes() == b"data"
+
+
+def test_a_rename_that_fails_leaves_one_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "f").write_bytes(b"data")
+    unlink = os.unlink
+
+    def refusing(name: bytes, *, dir_fd: int | None = None) -> None:
+        if name == b"f":  # as in a folder where one may not write
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    with pytest.raises(PermissionError):
+        LocalFiles(str(folder)).rename(b"/f", b"/g", replace=False)
+    assert os.listdir(folder) == ["f"]
 
 
 @pytest.mark.parametrize("request_kind", [WRITE, EXTENDED])
