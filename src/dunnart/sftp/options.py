@@ -225,7 +225,7 @@ def filled_in(folder: str, tokens: Mapping[str, str]) -> str:
     """Fill the tokens in.
 
     Raises:
-        PermissionError: the user's name could lead elsewhere.
+        PermissionError: the user's name or home could lead elsewhere.
     """
     if "u" in _TOKEN.findall(folder):
         name = tokens["u"]
@@ -233,7 +233,10 @@ def filled_in(folder: str, tokens: Mapping[str, str]) -> str:
         good = re.fullmatch(r"[\w.@+-]+", name) if _URL.match(folder) else name and not {"/", "\0"} & set(name)
         if not good or name in {".", ".."}:
             raise PermissionError(f"{name!r} cannot be a part of a path")
-    return _TOKEN.sub(lambda found: tokens.get(found[1], "%"), folder)
+    filled = _TOKEN.sub(lambda found: tokens.get(found[1], "%"), folder)
+    if folder and not (filled.startswith("/") or _URL.match(filled)):
+        raise PermissionError(f"{filled!r} is no absolute path")
+    return filled
 
 
 def _value(text: str) -> str | bool:

@@ -68,6 +68,13 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     assert FileOptions(root="/srv/%%u").filled({**ALICE, "u": name}).root == "/srv/%u"
 
 
+@pytest.mark.parametrize("home", ["", "home"])
+def test_a_home_that_is_none_is_refused(home: str) -> None:
+    for folder in ({"root": "%h"}, {"root": "/srv", "start": "%h"}):
+        with pytest.raises(PermissionError, match="no absolute path"):
+            FileOptions(**folder).filled({**ALICE, "h": home})
+
+
 @pytest.mark.parametrize("name", ["x::file:", "x?y", "x#y", "x y", "x*", "x%2e", "x\\y", "x:y"])
 def test_signs_that_mean_something_in_a_url_are_refused_there(name: str) -> None:
     with pytest.raises(PermissionError):
