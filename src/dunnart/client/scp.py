@@ -89,12 +89,15 @@ async def get(
 
 async def put(
     connection: Commands, sources: Sequence[Path], target: str | bytes, *, recursive: bool = False,
-    preserve: bool = False, shell: bool = False, watch: TransferWatch | None = None,
+    preserve: bool = False, shell: bool = False, directory: bool = False, watch: TransferWatch | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Copy files from here to a server; the arguments are those of `get`."""
+    """Copy files from here to a server; the arguments are those of `get`.
+
+    With `directory` the target must be one, also for a single source.
+    """
     command = ScpCommand(tuple(map(os.fsencode, sources)), sink=False, recursive=recursive, preserve=preserve,
-                         directory=len(sources) > 1)  # fmt: skip
+                         directory=directory or len(sources) > 1)  # fmt: skip
     line = _line("t", command, [to_bytes(target)], shell=shell)
     await _run(connection, line, command, _Watch(watch, None), log)
 
@@ -172,6 +175,9 @@ async def _run(
         await stream.write_eof()
         while await stream.read(_READ_BYTES):  # its end is waited for
             pass
+        end = await stream.wait()
+        if getattr(end, "status", end) != 0:  # killed, say, between two files
+            status = status or 1
     finally:
         await stream.close()  # which ends the thread, if it still waits
         await asyncio.gather(work, return_exceptions=True)
@@ -211,10 +217,10 @@ class _Watch(Watch):
         )
 
     def moved(self, name: bytes, done: int, size: int) -> None:
-        shown = to_text(name)
-        self._watch.moved(shown, done, size)
-        if done == size:
-            self._watch.finished(shown)
+        self._watch.moved(to_text(name), done, size)
+
+    def finished(self, name: bytes) -> None:
+        self._watch.finished(to_text(name))
 
 
 def _matches(name: bytes, pattern: bytes) -> bool:

@@ -66,6 +66,9 @@ class Watch:
     def moved(self, name: bytes, done: int, size: int) -> None:
         """`done` of `size` bytes of a file have been copied."""
 
+    def finished(self, name: bytes) -> None:
+        """All of a file has been copied."""
+
 
 def serve(
     command: ScpCommand, places: Places, read: Read, write: Write, log: Log = lambda _: None,
@@ -253,12 +256,16 @@ class _Source:
             with contextlib.suppress(OSError):
                 file.abandon()
             raise
-        file.close()
+        try:
+            file.close()
+        except OSError as failure:  # the peer waits for one answer in any case
+            error = error or failure
         if error is None:
             peer.ok()
         else:
             peer.oserror(name, error)
-        peer.answer()
+        if peer.answer() and error is None:
+            peer.watch.finished(name)
 
     def _send_directory(self, files: FileSystem, path: bytes, name: bytes, status: os.stat_result, depth: int) -> None:
         peer = self._peer
@@ -356,7 +363,9 @@ class _Sink:
                 files.set(path, made, follow=False)
         except OSError as error:
             peer.failed = True
-            peer.log(f"{path.decode(errors='replace')}: {error}")
+            text = f"{path.decode(errors='replace')}: {error.strerror or error}"
+            peer.log(text)
+            peer.watch.told(text)
 
     def _take_file(self, files: FileSystem, path: bytes, mode: int, size: int, times: tuple[int, int] | None) -> None:
         peer = self._peer
@@ -382,10 +391,12 @@ class _Sink:
                 file.abandon()
         except OSError as error:
             failure = failure or error
-        if failure is None:
-            peer.ok()
-        else:
+        if failure is not None:
             peer.oserror(path, failure)
+            return
+        peer.ok()
+        if complete:
+            peer.watch.finished(path)
 
     def _fill(self, file: File, path: bytes, size: int, times: tuple[int, int] | None, mode: int) -> OSError | None:
         """Take a file's bytes, all of them whatever happens, and then its times and mode."""

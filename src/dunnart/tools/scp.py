@@ -189,13 +189,14 @@ class _Copying:
                 )
                 self._try(source.path, work, summed_up=True)
             return
+        directory = len(sources) > 1
         if here:
-            work = scp.put(self._connection(target.host), here, target.path, watch=self.progress, log=log, **how)
+            there = self._connection(target.host)
+            work = scp.put(there, here, target.path, directory=directory, watch=self.progress, log=log, **how)
             self._try(here[0], work, summed_up=True)
         for source in sources:
             if source.host is not None:
                 one, other = self._connection(source.host), self._connection(target.host)
-                directory = len(sources) > 1
                 work = scp.relay(one, source.path, other, target.path, directory=directory, **how)
                 self._try(source.path, work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
 import threading
@@ -250,3 +251,61 @@ def test_a_cancelled_transfer_leaves_no_thread(tmp_path: Path) -> None:
     before = set(threading.enumerate())  # other tests' event loops may still have theirs
     run(work())
     assert not [thread for thread in set(threading.enumerate()) - before if "asyncio" in thread.name]
+
+
+def test_the_status_of_the_server_counts(tmp_path: Path) -> None:
+    class Killed(Saying):
+        async def wait(self) -> int:
+            return -9
+
+    (tmp_path / "here").touch()
+
+    async def work() -> None:
+        with pytest.raises(OSError, match="ended"):
+            await scp.get(Killed(b"C0644 4 f\ndata\0"), ["f"], tmp_path / "f")
+        with pytest.raises(OSError, match="ended"):
+            await scp.put(Killed(b"\0\0\0"), [tmp_path / "here"], "f")
+
+    run(work())
+
+
+def test_what_is_told_to_have_come_has_come(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Watch(TransferWatch):
+        def finished(self, path: str) -> None:
+            told.append(os.path.basename(path))
+
+        def failed(self, path: str, error: OSError) -> None:
+            told.append(f"failed: {error.strerror}")
+
+    (tmp_path / "empty").touch()
+    (tmp_path / "full").write_bytes(b"data")
+    (tmp_path / "d").mkdir()
+    said = b"C0644 0 empty\n\0C0644 4 full\ndata\1unreadable\n"
+
+    async def work() -> None:
+        with pytest.raises(OSError, match="unreadable"):
+            await scp.get(Saying(said), ["empty", "full"], tmp_path / "d", watch=Watch())
+        assert told == ["empty", "failed: unreadable"]
+        told.clear()
+        sources = [tmp_path / "empty", tmp_path / "full"]
+        with pytest.raises(OSError, match="disk"):
+            await scp.put(Saying(b"\0\0\0\0\1disk full\n"), sources, "d", watch=Watch())
+        assert told == ["empty", "failed: disk full"]
+
+    run(work())
+
+
+def test_a_failure_at_the_end_of_a_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(LocalFiles, "set", refuse)
+
+    async def work() -> None:
+        said = Saying(b"T1 0 1 0\nD0755 0 d\nE\n")
+        with pytest.raises(OSError, match="/d: not yours"):
+            await scp.get(said, ["d"], tmp_path / "d", recursive=True, preserve=True)
+
+    run(work())

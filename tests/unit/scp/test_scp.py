@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dunnart.scp import Places, ScpCommand, serve
-from dunnart.sftp import Atomic, FileEvent, FileSystem, LocalFiles, MemoryFiles, Observed
+from dunnart.sftp import Atomic, Attributes, File, FileEvent, FileSystem, LocalFiles, MemoryFiles, Observed, OpenMode
+from dunnart.sftp.layers.base import Layer, LayerFile
 
 
 def run(
@@ -239,3 +241,21 @@ def test_a_download_that_breaks_off_is_told_as_such() -> None:
     with pytest.raises(BrokenPipeError):
         serve(ScpCommand.parse(b"scp -f /f"), Places(Observed(memory, events.append)), given.read, gone)
     assert [event.error for event in events] == ["not complete: the client has gone"]
+
+
+def test_a_file_whose_closing_fails_is_answered_once(tmp_path: Path) -> None:
+    class Failing(LayerFile):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EIO, "no close")
+
+    class Files(Layer):
+        def open(self, path: bytes, mode: OpenMode, attributes: Attributes) -> File:
+            file = super().open(path, mode, attributes)
+            return Failing(file) if path == b"/a" else file
+
+    given, answered = io.BytesIO(b"\0" * 5), io.BytesIO()
+    files = Files(MemoryFiles({"/a": b"12", "/b": b"34"}))
+    assert serve(ScpCommand.parse(b"scp -f /a /b"), Places(files), given.read, answered.write) == 1  # type: ignore[arg-type]
+    assert answered.getvalue() == b"C0644 2 a\n12\1scp: a: no close\nC0644 2 b\n34\0"
+    assert given.read() == b""  # each announcement and each file has had its answer

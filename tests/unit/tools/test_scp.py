@@ -48,3 +48,15 @@ def test_by_scp_an_error_is_told_once(tmp_path: Path, places: tuple[str, str]) -
     done = run(tmp_path, "-O", "-S", str(ssh), *places)
     assert done.returncode == 1
     assert done.stderr == "dunnart scp: w: not a regular file; -r copies directories\n"
+
+
+def test_by_scp_several_sources_want_a_directory_wherever_they_are(tmp_path: Path) -> None:
+    for name in ("a", "b", "target"):
+        (tmp_path / name).write_text(name)
+    ssh = tmp_path / "ssh"
+    ssh.write_text(SSH.format(python=sys.executable, folder=str(tmp_path)))
+    ssh.chmod(0o755)
+    done = run(tmp_path, "-O", "-S", str(ssh), "a", "host:b", "host:target")
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert (tmp_path / "target").read_text() == "target"
