@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getopt
 import glob
 import os
@@ -327,8 +328,8 @@ class SftpShell:
         self._front.call(self._sftp.copy(self._path(names[0]), self._path(names[1])))
 
     def _number(self, word: str) -> int:
-        if not (word.isascii() and word.isdecimal()) or len(word) > 10:
-            self._fail(f"{shown(word)} is no number; names of users and groups are not known here")
+        if not (word.isascii() and word.isdecimal()) or len(word) > 10 or int(word) > 0xFFFFFFFF:
+            self._fail(f"{shown(word)} is no number up to 4294967295; names of users and groups are not known here")
         return int(word)
 
     def _mode(self, word: str) -> int:
@@ -344,12 +345,22 @@ class SftpShell:
     def _chown(self, words: list[str]) -> None:
         flags, names = self._arguments(words, "h", 2, 2)
         uid = self._number(names[0])
-        self._change(names[1], "Changing owner of", flags, lambda found: Attributes(uid=uid, gid=found.gid))
+        self._change(
+            names[1], "Changing owner of", flags, lambda found: Attributes(uid=uid, gid=self._known(found.gid))
+        )
 
     def _chgrp(self, words: list[str]) -> None:
         flags, names = self._arguments(words, "h", 2, 2)
         gid = self._number(names[0])
-        self._change(names[1], "Changing group of", flags, lambda found: Attributes(uid=found.uid, gid=gid))
+        self._change(
+            names[1], "Changing group of", flags, lambda found: Attributes(uid=self._known(found.uid), gid=gid)
+        )
+
+    @staticmethod
+    def _known(owner: int | None) -> int:
+        if owner is None:  # they are only set together
+            raise OSError(errno.EOPNOTSUPP, "the server tells no owners")
+        return owner
 
     def _change(self, word: str, doing: str, flags: str, wanted: Callable[[Attributes], Attributes]) -> None:
         follow = "h" not in flags

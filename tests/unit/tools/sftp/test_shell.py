@@ -12,10 +12,20 @@ import pytest
 SERVER = f"{sys.executable} -m dunnart sftp-server"
 
 
-def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+# Tells neither owners nor groups.
+NO_OWNERS = """\
+import os
+from dunnart.sftp import LocalFiles, serve, server
+from dunnart.wire.encoding import uint32
+server.encode_status = lambda status: uint32(4) + uint32(status.st_mode)
+serve(LocalFiles(start=os.getcwd()), 0, 1)
+"""
+
+
+def run(folder: Path, script: str, server: str = SERVER) -> subprocess.CompletedProcess[str]:
     """Run a batch of commands; both sides begin in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", "dunnart", "sftp", "-D", SERVER, "-b", "-"], input=script, capture_output=True,
+        [sys.executable, "-m", "dunnart", "sftp", "-D", server, "-b", "-"], input=script, capture_output=True,
         text=True, check=False, cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 
@@ -44,10 +54,21 @@ def test_transfers_name_the_files_that_they_make(tmp_path: Path) -> None:
     [
         ("chmod u+x f", "u+x is no octal mode, such as 644"),
         ("lumask 9", "9 is no octal mode, such as 644"),
-        ("chown ann f", "ann is no number; names of users and groups are not known here"),
+        ("chown ann f", "ann is no number up to 4294967295; names of users and groups are not known here"),
+        ("chgrp 4294967296 f", "4294967296 is no number up to 4294967295"),
     ],
 )
 def test_what_is_no_number(tmp_path: Path, command: str, said: str) -> None:
     done = run(tmp_path, f"{command}\n")
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_what_is_not_told_is_not_set(tmp_path: Path) -> None:
+    """Owner and group are only set together, so that one alone would be neither."""
+    (tmp_path / "f").touch()
+    server = f"{sys.executable} {tmp_path / 'server'}"
+    (tmp_path / "server").write_text(NO_OWNERS)
+    done = run(tmp_path, "chown 1 f\n", server)
+    assert done.returncode == 1
+    assert "the server tells no owners" in done.stderr
