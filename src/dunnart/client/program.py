@@ -71,8 +71,10 @@ class Program(Closing):
         await self.write_eof()
         try:
             async with asyncio.timeout(_END_SECONDS):
-                while await self._stdout.read(_BUFFER_BYTES):  # or a full pipe would keep it
-                    pass
+                # A full pipe would keep it; a RuntimeError: somebody reads already.
+                with contextlib.suppress(RuntimeError):
+                    while await self._stdout.read(_BUFFER_BYTES):
+                        pass
                 await self._process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
