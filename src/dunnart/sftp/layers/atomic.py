@@ -52,6 +52,7 @@ class Atomic(Layer):
     def __init__(self, files: FileSystem) -> None:
         super().__init__(files)
         self._uploads: dict[bytes, _Upload] = {}
+        self._open: set[_Upload] = set()  # with those whose names were removed, or given to something else
 
     # Which upload a path means.
 
@@ -117,6 +118,7 @@ class Atomic(Layer):
                 raise
         upload = _Upload(self, file, final, staged, replace=not (mode.create and mode.exclusive))
         self._uploads[final] = upload
+        self._open.add(upload)
         return upload
 
     def _copy(self, final: bytes, staged: File) -> None:
@@ -179,7 +181,7 @@ class Atomic(Layer):
 
     def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
         """Rename a file or directory, and with it what is being uploaded there."""
-        if not self._uploads:
+        if not self._open:
             super().rename(old, new, replace=replace)
             return
         source, target = self._upload(old, follow=False), self._upload(new, follow=False)
@@ -198,6 +200,10 @@ class Atomic(Layer):
         for final, upload in list(self._uploads.items()):
             if final == before or final.startswith(before + b"/"):
                 upload.move(after + final[len(before) :])
+        for upload in self._open.difference(self._uploads.values()):  # or it would not be found to be discarded
+            if upload.staged.startswith(before + b"/"):
+                upload.staged = after + upload.staged[len(before) :]
+                upload.final = after + upload.final[len(before) :]
 
     def _exists(self, path: bytes) -> bool:
         try:
@@ -264,6 +270,7 @@ class _Upload(LayerFile):
             raise
         finally:
             files._ended(self)
+            files._open.discard(self)
 
     def _finish(self) -> None:
         if self._error is not None:
@@ -279,6 +286,7 @@ class _Upload(LayerFile):
         finally:
             self._files._discard(self.staged)
             self._files._ended(self)
+            self._files._open.discard(self)
 
 
 def _resemble(file: File, old: os.stat_result) -> None:

@@ -234,3 +234,22 @@ def test_a_rename_that_fails_forgets_nothing(files: Atomic, memory: MemoryFiles)
     assert files.stat(b"/new", follow=True).st_size == 3
     file.close()
     assert memory.contents()["/new"] == b"new"
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_an_upload_without_a_name_leaves_nothing_in_a_renamed_folder(
+    files: Atomic, memory: MemoryFiles, superseded: bool
+) -> None:
+    files.make_directory(b"/g", NOTHING)
+    file = begin(files, b"/g/new")
+    other = begin(files, b"/g/new", b"other") if superseded else None
+    if other is None:
+        files.remove(b"/g/new")
+    files.rename(b"/g", b"/h", replace=False)
+    if other is not None:
+        other.close()
+        file.abandon()
+    else:
+        file.close()
+    found = [name for name in memory.contents() if name.startswith(("/g", "/h"))]
+    assert found == (["/h/new"] if superseded else [])
