@@ -227,21 +227,29 @@ class _LocalReading:
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self._fd = fd
         self._regular = stat.S_ISREG(status.st_mode)
+        self._thread: asyncio.Future[bytes] | None = None
         self.attributes = Attributes.of(status)
 
     async def chunks(self, offset: int) -> AsyncGenerator[bytes, None]:
         if not self._regular:
             raise OSError(errno.EINVAL, "is not a regular file")
-        while data := await asyncio.to_thread(self._some, offset):
+        while data := await self._in_thread(offset):
             yield data
             offset += len(data)
+
+    async def _in_thread(self, offset: int) -> bytes:
+        self._thread = asyncio.ensure_future(asyncio.to_thread(self._some, offset))
+        return await asyncio.shield(self._thread)
 
     def _some(self, offset: int) -> bytes:
         os.lseek(self._fd, offset, os.SEEK_SET)
         return os.read(self._fd, _READ_BYTES)
 
     async def close(self) -> None:
-        os.close(self._fd)
+        if self._thread is None or self._thread.done():
+            os.close(self._fd)
+        else:  # nobody waits for it any more, but it may still read, and would read what gets this number next
+            self._thread.add_done_callback(lambda _: os.close(self._fd))
 
 
 class _LocalWriting:

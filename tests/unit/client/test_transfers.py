@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,43 @@ def test_a_mode_that_nobody_told_is_not_kept(tmp_path: Path) -> None:
         os.umask(old)
     assert (tmp_path / "f").read_bytes() == b"data"
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
+
+
+def test_a_file_stays_open_while_a_thread_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    reads, goes_on = threading.Event(), threading.Event()
+    used: list[int] = []
+
+    def waiting(fd: int, count: int) -> bytes:
+        used.append(fd)
+        reads.set()
+        goes_on.wait(20)
+        os.fstat(fd)  # raises if it was closed
+        used.append(fd)
+        return b""
+
+    closed = asyncio.Event()
+    close = os.close
+
+    def closing(fd: int) -> None:
+        close(fd)
+        if fd in used:
+            closed.set()
+
+    async def work() -> None:
+        reading = await LocalSide().read(os.fsencode(tmp_path / "f"), Attributes())
+        monkeypatch.setattr(os, "read", waiting)
+        monkeypatch.setattr(os, "close", closing)
+        task = asyncio.create_task(anext(reading.chunks(0)))
+        await asyncio.to_thread(reads.wait, 20)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await reading.close()
+        goes_on.set()
+        await closed.wait()
+
+    try:
+        run(work())
+    finally:
+        monkeypatch.undo()
+    assert len(used) == 2
