@@ -70,9 +70,9 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("home", ["", "home"])
 def test_a_home_that_is_none_is_refused(home: str) -> None:
-    for folder in ({"root": "%h"}, {"root": "/srv", "start": "%h"}):
+    for options in (FileOptions(root="%h"), FileOptions(root="/srv", start="%h")):
         with pytest.raises(PermissionError, match="no absolute path"):
-            FileOptions(**folder).filled({**ALICE, "h": home})
+            options.filled({**ALICE, "h": home})
 
 
 @pytest.mark.parametrize("name", ["x::file:", "x?y", "x#y", "x y", "x*", "x%2e", "x\\y", "x:y"])
