@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -95,8 +96,15 @@ def listen(address: ListenAddress) -> list[socket.socket]:
 
 def _everywhere(port: int, interface: str) -> list[socket.socket]:
     listeners = [_tcp("0.0.0.0", port, interface)]  # noqa: S104 - asked for by leaving the host out
-    with contextlib.suppress(OSError):  # a system without IPv6
+    try:
         listeners.append(_tcp("::", listeners[0].getsockname()[1], interface))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return listeners  # a system without IPv6
+        listeners[0].close()
+        if port:  # clients would meet somebody else there
+            raise
+        return _everywhere(port, interface)
     return listeners
 
 

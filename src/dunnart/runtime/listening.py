@@ -80,7 +80,7 @@ def _numbered(places: Sequence[Place]) -> list[tuple[Place, int]]:
 def _close(sockets: Mapping[tuple[Place, int], Sequence[socket.socket]]) -> None:
     for (place, _), listeners in sockets.items():
         for each in listeners:
-            bound = bound_address(each)
+            bound = bound_address(each) if isinstance(place, ListenAddress) else None  # else it may be closed already
             each.close()
-            if isinstance(place, ListenAddress):
+            if bound is not None:
                 bound.remove()

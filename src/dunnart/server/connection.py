@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dunnart.errors import DecodeError, DunnartError, NegotiationError
 from dunnart.protocol.engine import LoginTimeout
@@ -63,7 +63,7 @@ from dunnart.server.login import Login
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from dunnart.protocol.negotiation import Negotiated
     from dunnart.protocol.requests import ChannelRequest
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from dunnart.server.forwarding import Opening
     from dunnart.server.protocol_server import ProtocolServer
 
+_T = TypeVar("_T")
 _AUTH = logging.getLogger("dunnart.auth")
 _TRANSPORT = logging.getLogger("dunnart.transport")
 _SESSION = logging.getLogger("dunnart.session")
@@ -92,8 +93,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_channels", "_crashed", "_forwarded", "_login", "_tasks", "_turn", "address", "algorithms",
-        "facts", "id", "port", "pump", "server", "user",
+        "__weakref__", "_channels", "_crashed", "_forwarded", "_login", "_signing", "_tasks", "_turn", "address",
+        "algorithms", "facts", "id", "port", "pump", "server", "user",
     )  # fmt: skip
 
     def __init__(self, server: ProtocolServer, sock: socket.socket, number: int, address: str, port: int) -> None:
@@ -101,6 +102,7 @@ class ServerConnection:
         self._channels: dict[int, ServerChannel] = {}
         self._tasks: set[asyncio.Task[None]] | None = None
         self._turn: asyncio.Task[None] | None = None
+        self._signing: asyncio.Task[None] | None = None
         self._crashed = False
         self._forwarded: Forwarded | None = None
         self._login: Login | None = None
@@ -160,6 +162,17 @@ class ServerConnection:
         self._crashed = True
         self.server.failed(self, error)
 
+    async def asked(self, asked: Awaitable[_T], failure: _T) -> _T:
+        """Wait for a plug-in. Its fault disturbs nobody else; neither does a task of its own that was cancelled."""
+        try:
+            return await asked
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self.server.failed(self, error)
+            return failure
+
     def lost(self) -> None:
         """The socket is closed."""
         for task in self._tasks or ():
@@ -191,13 +204,16 @@ class ServerConnection:
     def _sign(self, question: SignQuestion) -> None:
         key = self.server.host_key(question.key)
         if key is None:
-            self.spawn(self._have_signed(question))
+            self._signing = self.spawn(self._have_signed(question, self._signing))
         elif key.slow:
             self._off_loop(question, lambda: key.sign(question.algorithm, question.data))
         else:
             self.pump.engine.answer(question.token, key.sign(question.algorithm, question.data))
 
-    async def _have_signed(self, question: SignQuestion) -> None:
+    async def _have_signed(self, question: SignQuestion, before: asyncio.Task[None] | None) -> None:
+        # One at a time: who signs hangs up on a process that asks without end, and so on all its clients.
+        if before is not None:
+            await asyncio.wait([before])
         signature = await self.server.host.sign(self.id, question)
         self.answer(question, signature or None)
 
@@ -409,13 +425,8 @@ class ServerConnection:
         assert self.facts is not None
         if self._channels.get(channel.number) is not channel:  # it is closed already
             return
-        variables: Mapping[str, str] | None = None
-        host = self.server.host
-        try:
-            asked = Asked(self.facts, request.wire_name, request.data, channel.number)
-            variables = await host.prepare(asked, self)
-        except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
-            self.server.failed(self, error)
+        asked = Asked(self.facts, request.wire_name, request.data, channel.number)
+        variables = await self.asked(self.server.host.prepare(asked, self), None)
         for name, value in (variables or {}).items():
             channel.set_variable(name, value)
         self._answer_request(question, done=variables is not None)
@@ -466,7 +477,7 @@ class ServerConnection:
         if not done:
             report(_SESSION, logging.INFO, self, "session %d: %s refused", channel.number, question.request.name)
         self._answer_request(question, done=done)
-        if not done:
+        if not done and self._channels.get(channel.number) is channel:  # else its end is told already
             channel.fail()  # it may have begun something
             if channel.counterpart is None:
                 self.audit("session-end", session=channel.number)
@@ -510,12 +521,8 @@ class ServerConnection:
         assert self.facts is not None
         if before is not None:
             await asyncio.wait([before])
-        answer: bool | bytes = False
-        try:
-            answer = await self.server.host.answer(Asked(self.facts, request.wire_name, request.data), self)
-        except Exception as error:  # noqa: BLE001 - a plug-in's fault is a refusal, and disturbs nobody else
-            self.server.failed(self, error)
-        self.answer(question, answer)
+        asked = Asked(self.facts, request.wire_name, request.data)
+        self.answer(question, await self.asked(self.server.host.answer(asked, self), failure=False))
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         DataReceived: _data,

@@ -72,9 +72,8 @@ class Forwarded:
         else:
             self._asked += 1
             try:
-                reply = await server.host.open(Asked(facts, request.wire_name, request.data), connection)
-            except Exception as error:  # noqa: BLE001 - a plug-in's fault fails its channel, never the connection
-                server.failed(connection, error)
+                asked = Asked(facts, request.wire_name, request.data)
+                reply = await connection.asked(server.host.open(asked, connection), reply)
             finally:
                 self._asked -= 1
         if isinstance(reply, Refusal):

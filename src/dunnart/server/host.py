@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ from dunnart.server.interfaces import AuditEvent, ChannelOpening, ConnectionRequ
 from dunnart.server.raw import RawSession
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from dunnart.protocol.questions import SignQuestion
     from dunnart.runtime.fork_server import ForkServer
@@ -274,7 +275,10 @@ class Host:
         client = self._client(asked, control)
         request = SessionRequest(asked.connection, asked.channel, asked.name, asked.data, scope, client)
         async with asyncio.timeout(self.config.callback_seconds):
-            return await self._on_app_loop(plugin.prepare(request))
+            found: Any = await self._on_app_loop(plugin.prepare(request))
+        if found is not None and not isinstance(found, Mapping):
+            raise TypeError(f"{found!r} is no mapping of variables, and not None")
+        return found
 
     def unprepared(self, connection: int, channel: int) -> None:
         """A session for which requests were answered is gone."""

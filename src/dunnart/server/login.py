@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dunnart.protocol.events import AuthFailed, AuthPartial, LoggedIn
 from dunnart.protocol.questions import (
@@ -24,13 +24,12 @@ from dunnart.server.authentication import Attempt
 from dunnart.server.facts import Address, Candidate, ConnectionFacts, UserTerms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from dunnart.protocol.events import Event
     from dunnart.protocol.questions import Credential, Question
     from dunnart.server.connection import ServerConnection
 
-_T = TypeVar("_T")
 _AUTH = logging.getLogger("dunnart.auth")
 _DETAIL_CHARACTERS = 1000  # of a certificate, its authority, and why it is refused
 _FAILURE_SECONDS = 0.005  # THREATS R15: every failure takes at least so long
@@ -65,7 +64,7 @@ class Login:
     async def _find_terms(self, question: MethodsQuestion, candidate: Candidate) -> None:
         connection = self._connection
         began = connection.loop.time()
-        terms = await self._asked(connection.server.host.terms(candidate), UserTerms())
+        terms = await connection.asked(connection.server.host.terms(candidate), UserTerms())
         await self._wait(began, _FAILURE_SECONDS)  # groups are looked up only for users who exist
         connection.pump.engine.use_limits(terms.limits or connection.server.config.limits)
         connection.answer(question, tuple(tuple(chain.split(",")) for chain in terms.methods))
@@ -90,27 +89,16 @@ class Login:
         connection = self._connection
         began = connection.loop.time()
         failure = Deny(f"the {attempt.credential.method} authenticator failed")
-        reply: AuthReply = await self._asked(connection.server.host.authenticate(attempt), failure)
+        reply: AuthReply = await connection.asked(connection.server.host.authenticate(attempt), failure)
         host = connection.server.host
         if isinstance(reply, Allow) and host.admits and self._completes(question, reply):
-            reply = await self._asked(host.admit(attempt, reply), Deny("the account could not be checked"))
+            reply = await self._connection.asked(host.admit(attempt, reply), Deny("the account could not be checked"))
         if not isinstance(reply, Allow | Prompt | GssapiStep):
             await self._wait(began, max(_FAILURE_SECONDS, connection.server.config.limits.auth_delay_seconds))
         connection.answer(question, reply)
 
     def _completes(self, question: AuthQuestion | GssapiQuestion, reply: Allow) -> bool:
         return isinstance(question, AuthQuestion) and self._connection.pump.engine.completes(question.credential, reply)
-
-    async def _asked(self, asked: Awaitable[_T], failure: _T) -> _T:
-        """Wait for a plug-in. Its fault disturbs nobody else; neither does a task of its own that was cancelled."""
-        try:
-            return await asked
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            self._connection.server.failed(self._connection, error)
-            return failure
 
     async def _wait(self, began: float, seconds: float) -> None:
         """See that an answer comes no sooner than so long after its question."""

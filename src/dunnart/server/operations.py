@@ -188,7 +188,7 @@ async def drained(server: ProtocolServer, seconds: float) -> None:
 
 async def emptied(server: ProtocolServer, seconds: float) -> None:
     """Wait until there is no connection, at most so long."""
-    await server.until(lambda: not server.connections, seconds)
+    await server.until(lambda: server.empty, seconds)
 
 
 OPERATIONS: dict[str, Callable[..., Awaitable[object]]] = {

@@ -173,7 +173,12 @@ class ProtocolServer:
         """There are connections, or what has to be remembered of those that were."""
         admission = self.config.admission
         remembers = admission is not None and admission.remembers(self.context.loop.time())
-        return remembers or bool(self._connections)
+        return remembers or not self.empty
+
+    @property
+    def empty(self) -> bool:
+        """There is no connection, nor one that the application is being asked about."""
+        return not self._connections and not self._tasks
 
     def connection(self, number: int) -> ServerConnection | None:
         """The connection of that number."""
@@ -215,7 +220,11 @@ class ProtocolServer:
             return
         task = context.loop.create_task(self._ask(sock, address, port))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.wake()
 
     async def _ask(self, sock: socket.socket, address: str, port: int) -> None:
         """Ask the application whether the client may connect; what is not True, late or failed says no."""

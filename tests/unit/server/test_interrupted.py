@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import time
 from typing import Any
 
@@ -12,11 +13,32 @@ import pytest
 from dunnart.apps.terminal import has_screen
 from dunnart.errors import ConnectionClosed
 from dunnart.line_editor import LineEditor
-from dunnart.protocol.requests import ExecRequest, PtyRequest, SignalRequest
-from dunnart.server import Address, AsyncHandler, EventSession, Handler, RawSession, Session, SessionEvents
+from dunnart.protocol.events import LoggedIn
+from dunnart.protocol.requests import (
+    ExecRequest,
+    GlobalKeepalive,
+    PtyRequest,
+    SignalRequest,
+    UnknownGlobalRequest,
+    UnknownRequest,
+)
+from dunnart.server import (
+    Address,
+    AllowAnyone,
+    AsyncHandler,
+    AuditEvent,
+    EventSession,
+    Handler,
+    PasswordCallback,
+    RawSession,
+    Server,
+    ServerConfig,
+    Session,
+    SessionEvents,
+)
 from dunnart.server.blocking import _line
-from tests.runtime.driver import Beginning, eventually
-from tests.unit.server.api import begin, ended, every_placement, serving
+from tests.runtime.driver import HOST_KEY, Beginning, Channel, eventually, right_password
+from tests.unit.server.api import Api, begin, ended, every_placement, serving
 
 XTERM = PtyRequest("xterm", 40, 10, 0, 0, b"")
 
@@ -222,3 +244,99 @@ async def test_an_unnamed_terminal_is_no_screen() -> None:
         for term in ("", "dumb", "xterm"):
             assert await ended(client, await begin(client, PtyRequest(term, 80, 24, 0, 0, b""))) == 0
     assert found == [False, False, True]
+
+
+class _Own:
+    """A plug-in in whose coroutine a task of its own is cancelled, or that gives what it must not."""
+
+    def __init__(self, gives: Any = None) -> None:
+        self._gives = gives
+
+    async def prepare(self, _: object) -> Any:
+        if self._gives is not None:
+            return self._gives
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+        raise AssertionError
+
+    open = answer = prepare
+
+
+@every_placement
+async def test_a_plug_in_whose_own_task_is_cancelled_refuses(placement: str) -> None:
+    plugins: dict[str, Any] = {
+        "session_requests": {"own@x": _Own(), "wrong@x": _Own(gives=True)},
+        "global_requests": {"own@x": _Own()}, "channel_types": {"own@x": _Own()},
+    }  # fmt: skip
+    async with serving(placement, _greets, exec=_greets, **plugins) as server:
+        client = await server.login()
+        channel = await client.session()
+        assert not await client.ask(channel, UnknownRequest("own@x", b""))
+        assert not await client.ask(channel, UnknownRequest("wrong@x", b""))
+        assert await client.ask(channel, ExecRequest(b"x"))
+        assert await ended(client, channel) == 0
+        client.engine.request_global(UnknownGlobalRequest("own@x", b""), want_reply=True)
+        client.engine.request_global(GlobalKeepalive(), want_reply=True)
+        client.move()
+        await client.until(lambda: len(client.global_answers) == 2)
+        number = client.engine.open_channel("own@x")
+        channel = client.channels[number] = Channel(number)
+        client.move()
+        await client.until(lambda: channel.opened is not None)
+        assert not channel.opened
+
+
+@every_placement
+async def test_the_end_of_a_session_is_recorded_once(placement: str) -> None:
+    ends: list[object] = []
+
+    class Sink:
+        def record(self, event: AuditEvent) -> None:
+            if event.kind == "session-end":
+                ends.append(event.details["session"])
+
+    async with serving(placement, Beginning(lambda _: False), audit=[Sink()]) as server:
+        client = await server.login()
+        for _ in range(2):
+            channel = await client.session()
+            client.engine.request(channel.number, ExecRequest(b"x"), want_reply=True)
+            client.close_channel(channel)
+            await client.until(lambda: channel.closed)  # noqa: B023 - at once
+        await eventually(lambda: 1 in ends)
+        assert ends == [0, 1]
+
+
+@every_placement
+async def test_a_server_can_be_closed_though_the_application_has_closed_its_socket(placement: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = Server(_greets, host_keys=[HOST_KEY], authenticators=[AllowAnyone()], listen=sock, placement=placement)
+        await server.start()
+        port = server.port
+    await server.close()
+    await server.wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("placement", ["loop", "thread"])
+async def test_who_is_being_asked_about_while_the_server_is_replaced_is_let_in(placement: str) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def accept(_: Address) -> bool:
+        asked.set()
+        await answer.wait()
+        return True
+
+    options: dict[str, Any] = {
+        "handler": _greets, "host_keys": [HOST_KEY], "authenticators": [PasswordCallback(right_password)],
+        "listen": "127.0.0.1:0", "placement": placement, "admission": None, "callback_seconds": 60,
+    }  # fmt: skip
+    async with Server(**options, accept=accept) as server:
+        client = Api(server).begin()
+        await asked.wait()
+        await server.replace(ServerConfig(**options))
+        answer.set()
+        await client.until(lambda: client.eof or any(isinstance(each, LoggedIn) for each in client.events))
+        assert not client.eof
+        client.close()

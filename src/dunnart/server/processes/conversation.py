@@ -449,7 +449,7 @@ class Conversation:
         asked = Asked(connection.whose, frame.name, frame.data, frame.channel)
         if frame.name not in self._host.config.session_requests:
             raise DecodeError("a request of no name")
-        if len(connection.prepared) >= self._host.config.limits.channels:
+        if frame.channel not in connection.prepared and len(connection.prepared) >= self._host.config.limits.channels:
             raise DecodeError("a session too many")
         connection.prepared.setdefault(frame.channel, {})
         self._ask(self._prepare(frame, asked, connection))

@@ -18,9 +18,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunnart.crypto.kex import GSSAPI_METHODS, HASH_BYTES, KEX_METHODS, exchange_hash
-from dunnart.errors import DecodeError
+from dunnart.errors import DecodeError, RightsConflict
 from dunnart.keys.certificate import plain_name
 from dunnart.keys.public import CERTIFICATE_SUFFIX
+from dunnart.keys.rights import Rights
 from dunnart.protocol.proofs import signed_request, signed_with_mic, unproven
 from dunnart.protocol.questions import (
     Allow,
@@ -321,6 +322,13 @@ class Verified:
             isinstance(credential, GssapiCredential) and credential.mic is None
         ):
             return Deny("allowed before the proof"), 0
+        try:
+            Rights.all_of(
+                each.rights for each in (*(one.reply for one in self.passed), reply) if each.rights is not None
+            )
+        except RightsConflict as error:  # which the process, that does not know commands, cannot see
+            self._failures += 1
+            return Deny(str(error)), 0
         number = 0
         if reply.grant is not None or reply.rights is not None:
             self._numbered += 1
