@@ -40,6 +40,7 @@ class _ChaCha:
     block_bytes = 8
     tag_bytes = 16
     aad_bytes = 4
+    chained = False
     header_bytes = 4
 
     def __init__(self, key: bytes) -> None:

@@ -63,6 +63,10 @@ class Opener(Protocol):
         """4 when the length field is left out of the padding's alignment, else 0."""
 
     @property
+    def chained(self) -> bool:
+        """The length field is encrypted by CBC, so that nobody may learn what it decrypts to before the MAC holds."""
+
+    @property
     def header_bytes(self) -> int:
         """How many bytes of a packet `packet_length` needs."""
 
@@ -139,8 +143,11 @@ class CipherSpec:
         if mac is None:
             raise ValueError(f"{self.name} needs a MAC")
         context = block_cipher(self.family, key, iv).decryptor()
-        kind = EtmOpener if mac.etm else MacOpener
-        return kind(context, self.block_bytes, mac.hash_name, mac_key)
+        if mac.etm:
+            return EtmOpener(context, self.block_bytes, mac.hash_name, mac_key)
+        opener = MacOpener(context, self.block_bytes, mac.hash_name, mac_key)
+        opener.chained = self.family in ("cbc", "3des")
+        return opener
 
 
 class PlainSealer:
@@ -167,6 +174,7 @@ class PlainOpener:
     block_bytes = 8
     tag_bytes = 0
     aad_bytes = 0
+    chained = False
     header_bytes = 4
 
     def prepare(self, sequence: int) -> None:

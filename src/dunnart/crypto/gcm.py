@@ -22,6 +22,7 @@ class _Gcm:
     block_bytes = 16
     tag_bytes = 16
     aad_bytes = 4
+    chained = False
     header_bytes = 4
 
     def __init__(self, key: bytes, iv: bytes) -> None:

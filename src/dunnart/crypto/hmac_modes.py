@@ -78,6 +78,7 @@ class EtmOpener(_Authenticated):
 
     __slots__ = ()
 
+    chained = False
     aad_bytes = 4
     header_bytes = 4
 
@@ -116,10 +117,11 @@ class MacSealer(_Authenticated):
 
 
 class MacOpener(_Authenticated):
-    """The incoming direction, encrypt-and-MAC."""
+    """The incoming direction, encrypt-and-MAC; `chained` where that is by CBC."""
 
-    __slots__ = ()
+    __slots__ = ("chained",)
 
+    chained: bool
     aad_bytes = 0
 
     @property

@@ -296,7 +296,7 @@ def _plain_ed25519(data: bytes) -> PrivateKey | None:
         padding = secret.rest()
     except (DecodeError, ValueError) as error:
         raise KeyFormatError(f"damaged OpenSSH private key: {error}") from error
-    if len(pair) != 2 * _SEED_BYTES or padding != bytes(range(1, len(padding) + 1)):
+    if len(pair) != 2 * _SEED_BYTES or padding != bytes(range(1, min(len(padding), 255) + 1)):
         raise KeyFormatError("damaged OpenSSH private key: lengths or padding are wrong")
     key = _Ed25519(pair[:_SEED_BYTES])
     # Each of the three copies of the public half is compared: the file must not be taken for another key's.

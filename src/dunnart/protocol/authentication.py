@@ -238,7 +238,7 @@ class ServerAuthentication:
         self._ask(NoneCredential())
 
     def _try_password(self, request: UserauthRequest) -> None:
-        if request.method_data[:1] == b"\1":
+        if request.method_data[:1] not in (b"", b"\0"):
             self._refuse("password", "password changes are not offered")
             return
         data = PasswordData.decode(request.method_data)
@@ -367,7 +367,7 @@ class ServerAuthentication:
         if len(responses) != self._prompts:  # RFC 4256 §3.4
             self._refuse("keyboard-interactive", f"{len(responses)} responses to {self._prompts} prompts")
             return
-        if any("\0" in item or len(item) > self._core.config.limits.password_bytes for item in responses):
+        if any("\0" in item or len(item.encode()) > self._core.config.limits.password_bytes for item in responses):
             self._refuse("keyboard-interactive", "impossible response")
             return
         self._ask(InteractiveCredential("", tuple(responses)))

@@ -64,8 +64,8 @@ class Inbound:
     """
 
     __slots__ = (
-        "_end", "_kept", "_length", "_position", "_received", "bytes", "decompressor", "opener", "packet_bytes",
-        "packets", "rekey_bytes", "sequence",
+        "_doomed", "_drop_bytes", "_end", "_kept", "_length", "_position", "_received", "bytes", "decompressor",
+        "opener", "packet_bytes", "packets", "rekey_bytes", "sequence",
     )  # fmt: skip
 
     def __init__(self, arena: Arena, packet_bytes: int) -> None:
@@ -74,6 +74,8 @@ class Inbound:
         self._position = 0
         self._end = 0
         self._length = -1
+        self._doomed: IntegrityError | None = None
+        self._drop_bytes = 0
         self.opener: Opener = PlainOpener()
         self.decompressor: Decompressor | None = None
         self.packet_bytes = packet_bytes
@@ -114,6 +116,9 @@ class Inbound:
             IntegrityError: the length, padding, MAC or tag is wrong.
             LimitExceeded: the packet, or what it inflates to, is too large.
         """
+        if self._doomed is not None:
+            self._drop(self._doomed)
+            return None
         position = self._position
         opener = self.opener
         length = self._length
@@ -124,16 +129,22 @@ class Inbound:
             length = opener.packet_length(self._received[position:end], self.sequence)
             if length > self.packet_bytes:
                 # Under encryption a wrong length is more likely a damaged packet, and says nothing to an attacker.
-                raise IntegrityError(f"packet length {length} is over {self.packet_bytes}")
+                self._doom(IntegrityError(f"packet length {length} is over {self.packet_bytes}"))
+                return None
             if length < 6 or (length + 4 - opener.aad_bytes) % opener.block_bytes:
-                raise IntegrityError(f"packet length {length} is impossible")
+                self._doom(IntegrityError(f"packet length {length} is impossible"))
+                return None
         end = position + 4 + length + opener.tag_bytes
         if end > self._end:
             self._length = length
             return None
         self._length = -1
         packet = self._received[position:end]
-        opener.open(packet, self.sequence)
+        try:
+            opener.open(packet, self.sequence)
+        except IntegrityError as error:
+            self._doom(error)
+            return None
         padding = packet[4]
         if padding < 4 or padding + 1 >= length:
             raise IntegrityError(f"padding of {padding} bytes in a packet of {length}")
@@ -146,6 +157,23 @@ class Inbound:
             if not payload:
                 raise IntegrityError("a payload that decompresses to nothing")
         return payload
+
+    def _doom(self, error: IntegrityError) -> None:
+        """End the connection; where CBC hides the length, only when the bytes of the longest packet are there.
+
+        Else how soon it ends would tell what a block decrypts to that somebody has put there (CPNI-957037).
+        """
+        if not self.opener.chained:
+            raise error
+        self._doomed = error
+        self._drop_bytes = 4 + self.packet_bytes + self.opener.tag_bytes
+        self._drop(error)
+
+    def _drop(self, error: IntegrityError) -> None:
+        self._drop_bytes -= self._end - self._position
+        self._position = self._end
+        if self._drop_bytes <= 0:
+            raise error
 
     def keep(self) -> None:
         """Keep what is left of the received bytes; call it when `packet` returned None."""
