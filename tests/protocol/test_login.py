@@ -315,7 +315,7 @@ def test_questions_that_nobody_answers_end_their_method_alone() -> None:
     "responses",
     [uint32(2) + text("a"), uint32(0), uint32(2) + text("a") + text("b"),
      uint32(1) + text("a") + b"x", uint32(2**32 - 1), b"", uint32(1) + text("a\0b"),
-     uint32(1) + text("x" * 1025), uint32(1) + string(b"\xff")],
+     uint32(1) + text("x" * 1025), uint32(1) + text("\u20ac" * 342), uint32(1) + string(b"\xff")],
 )  # fmt: skip
 def test_malformed_responses_are_failures(responses: bytes) -> None:
     made = idle(allow=Prompt((("?", True),)), auth_methods=(("keyboard-interactive",),))
@@ -408,6 +408,7 @@ def test_none_in_place_of_a_later_request_counts() -> None:
     "message",
     [
         request("password", b"\1" + text("old") + text("new")),
+        request("password", b"\2" + text(PASSWORD)),
         request("password", b""),
         request("password", b"\0" + text(PASSWORD) + b"x"),
         password("x" * 1025),

@@ -318,7 +318,8 @@ class _Maker:
         return tuple(
             NamedAuthenticator(name, each, empty=self._config.permit_empty_passwords, root=permit == "yes" or (
                 permit == "prohibit-password" and (each.method in _PROOFS or name == ONE_TIME_PASSWORD)
-            ) or (permit == FORCED and each.method in _PROOFS), forced=permit == FORCED)
+            ) or (permit == FORCED and each.method in _PROOFS), forced=permit == FORCED,
+                shell=not self._config.plugin.get("sftp", {}).get("root"))
             for name, each in made
         )  # fmt: skip
 
@@ -373,13 +374,22 @@ class NamedAuthenticator:
         root: whether it may let root in.
         forced: whether root is let in only for a command that the key forces.
         empty: whether it may let in by an empty password.
+        shell: whether a user's shell has to be there.
     """
 
     def __init__(
-        self, name: str, inner: Authenticator, *, root: bool, forced: bool = False, empty: bool = False
+        self,
+        name: str,
+        inner: Authenticator,
+        *,
+        root: bool,
+        forced: bool = False,
+        empty: bool = False,
+        shell: bool = True,
     ) -> None:
         self._forced = forced
         self._empty = empty
+        self._shell = shell
         self.method = inner.method
         self.on_any_loop = bool(getattr(inner, "on_any_loop", False))
         self.certificates = getattr(inner, "certificates", False) is True
@@ -405,6 +415,8 @@ class NamedAuthenticator:
             return Deny("an empty password lets nobody in")
         if isinstance(reply, Allow) and await attempt.run(_has_expired, attempt.user):
             return Deny("the account has expired")
+        if isinstance(reply, Allow) and self._shell and await attempt.run(_has_no_shell, attempt.user):
+            return Deny("the user's shell is not there, or cannot be run")
         return reply
 
 
@@ -417,6 +429,14 @@ def _is_root(user: str) -> bool:
 
     account = os_account.find(user)
     return user == "root" or (account is not None and account.uid == 0)
+
+
+def _has_no_shell(user: str) -> bool:
+    """Whether a user of the system has been closed out by a shell that is none; in sshd that holds for every method."""
+    from dunnart.plugins import os_account
+
+    account = os_account.find(user)
+    return account is not None and not (os.path.isfile(account.shell) and os.access(account.shell, os.X_OK))
 
 
 def _has_expired(user: str) -> bool:

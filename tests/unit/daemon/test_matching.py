@@ -408,3 +408,15 @@ def test_keys_are_exchanged_before_there_is_a_user(tmp_path: Path, monkeypatch: 
     (asked,) = plugins.make(read(tmp_path, text), "ann", None).authenticators
     reply = asyncio.run(asked.authenticate(Attempt("", GssapiKeyExchange(b"", first=True), "192.0.2.1")))
     assert reply == GssapiStep(b"token")
+
+
+def test_who_has_no_shell_does_not_log_in_by_any_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    shells = {"ann": "/bin/sh", "ben": "/nonexistent", "joe": str(tmp_path), "sue": str(tmp_path / "text")}
+    monkeypatch.setattr(os_account, "find", lambda name: os_account.Account(name, 9, 9, "/", shells[name]))
+    monkeypatch.setattr(shadow, "entry_of", lambda _: shadow.Entry("x", 1, -1, -1))
+    for shell in (True, False):
+        named = plugins.NamedAuthenticator("easy", _Easy(), root=True, shell=shell)
+        for user in shells:
+            reply = asyncio.run(named.authenticate(Attempt(user, PasswordCredential("x"), "")))
+            assert isinstance(reply, Allow) is (not shell or user == "ann")

@@ -211,6 +211,18 @@ ED = PrivateKey.generate("ed25519")
 WHOLE = content(ED.openssh("comment"))
 
 
+def test_a_key_with_more_padding_than_there_can_be_is_damaged() -> None:
+    reader = Reader(WHOLE, len(b"openssh-key-v1\0"))
+    for _ in range(3):
+        reader.string()
+    assert reader.uint32() == 1
+    reader.string()
+    secret = reader.string()
+    padded = WHOLE[: -len(secret) - 4] + string(secret + bytes(range(1, 256)) * 2)
+    with pytest.raises(KeyFormatError, match="padding"):
+        PrivateKey.load(openssh_file(padded))
+
+
 def test_any_bit_flipped_in_a_plain_file_never_gives_another_key() -> None:
     comment = WHOLE.index(b"comment")
     for place in range(len(WHOLE)):

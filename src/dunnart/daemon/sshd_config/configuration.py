@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 from dunnart.daemon.config import OPTIONS, ServeConfig
@@ -157,14 +156,22 @@ def configuration(directives: Sequence[Directive], there: Machine) -> Made:
                          source=SshdSource(base))  # fmt: skip
     variants = [config, *(with_matches(config, [block]) for block in blocks)]
     used = {use.plugin for variant in variants for use in uses(variant)}
-    plugins = {name: table for name, table in config.plugin.items() if name in used}
+
+    def in_use(tables: object) -> dict[str, Any]:
+        assert isinstance(tables, Mapping)
+        return {name: table for name, table in tables.items() if name in used}
+
     for pair in together(blocks, 2):
         try:
             combined(pair)
         except Unusable as error:
             places = " and ".join(each.place for each in pair)
             notes[f"{places}: logins that fit both are refused: {error}"] = None
-    return Made(checked(replace(config, plugin=plugins)), tuple(notes))
+    match = tuple(
+        replace(each, options={**each.options, "plugin": in_use(each.options["plugin"])})
+        if "plugin" in each.options else each for each in blocks
+    )  # fmt: skip
+    return Made(checked(replace(config, plugin=in_use(config.plugin), match=match)), tuple(notes))
 
 
 def _differing(base: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -191,10 +198,17 @@ def _said_again(base: Options, made: Options, values: Mapping[str, object]) -> d
 
 def together(blocks: Sequence[Block], most: int) -> Iterator[tuple[Block, ...]]:
     """Give the blocks that a login may fit at once, up to so many."""
-    for count in range(1, most + 1):
-        for found in combinations(blocks, count):
-            if not any(_apart(one, other) for one, other in combinations(found, 2)):
-                yield found
+    found: list[tuple[int, ...]] = [()]
+    for _ in range(most):
+        found = [
+            (*each, number)
+            for each in found
+            for number in range(each[-1] + 1 if each else 0, len(blocks))
+            if not any(_apart(blocks[one], blocks[number]) for one in each)
+        ]
+        if not found:
+            return
+        yield from (tuple(blocks[number] for number in each) for each in found)
 
 
 def _apart(one: Block, other: Block) -> bool:

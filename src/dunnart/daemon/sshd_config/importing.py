@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dunnart.daemon.config import ServeConfig
 
 CONFIGURATION = "/etc/ssh/sshd_config"
-_MOST_TOGETHER = 3
+_MOST_TOGETHER = 4096
 _EVERYBODY = ("*",)
 
 
@@ -56,7 +56,9 @@ def plain(config: ServeConfig) -> ServeConfig:
     ]
     base = replace(config, combined=None, match=())
     refused: list[frozenset[int]] = []
-    for found in together(blocks, _MOST_TOGETHER):
+    for count, found in enumerate(together(blocks, len(blocks))):
+        if count > _MOST_TOGETHER:
+            raise Unusable(["too many blocks fit the same logins; `dunnart sshd` reads the file as it is"])
         numbers = frozenset(map(blocks.index, found))
         if any(each <= numbers for each in refused):
             continue

@@ -18,11 +18,20 @@ class Refused(ValueError):
         self.at_once = at_once
 
 
+_LINE = re.compile(
+    r'[ \t\r\n]*=?[ \t\r\n]*(?:"([^"]*)"|([^ \t\r\n="]*))[ \t\r\n]*=?[ \t\r\n]*(.*)', re.DOTALL
+)  # fmt: skip
+
+
 def keyword_and_rest(line: str) -> tuple[str, str]:
-    """Split a line: blanks, or one = with or without them, stand behind the keyword. "" for a line without one."""
-    found = re.match(r'[ \t\r\n]*([^ \t\r\n="]*)[ \t\r\n]*=?[ \t\r\n]*(.*)', line.rstrip(_BLANKS + "\f"), re.DOTALL)
+    """Split a line: blanks, or one = with or without them, stand behind the keyword. "" for a line without one.
+
+    Before the keyword there may be an = too, and quotes around it.
+    """
+    found = _LINE.match(line.rstrip(_BLANKS + "\f"))
     assert found is not None
-    return ("", "") if found[1].startswith("#") else (found[1], found[2])
+    name = found[1] or found[2] or ""
+    return ("", "") if name.startswith("#") else (name, found[3])
 
 
 def words(text: str) -> list[str]:

@@ -199,7 +199,7 @@ def _keys(made: Options, host_keys: Sequence[str]) -> None:
     files = [each for each in made.list("hostkey") or host_keys if each != NONE]
     made.put("host_key", files, "hostkey")
     made.put("host_certificate", [each for each in made.list("hostcertificate") if each != NONE], "hostcertificate")
-    files = [] if made.list("authorizedkeysfile") == (NONE,) else [
+    files = [] if [each.lower() for each in made.list("authorizedkeysfile")] == [NONE] else [
         each if each.startswith(("/", "%h")) else f"%h/{each}" for each in made.list("authorizedkeysfile")
     ]  # fmt: skip
     made.put("authorized_keys", files, "authorizedkeysfile")
@@ -344,7 +344,7 @@ def _files(made: Options) -> None:
         sftp, keyword = command, "forcecommand"
         command = INTERNAL
     if sftp:
-        program, _, arguments = sftp.partition(" ")
+        program, arguments, *_ = (*sftp.split(maxsplit=1), "")
         if program == INTERNAL or _SFTP_SERVER.fullmatch(program):
             served["sftp"] = "sftp"
             try:
@@ -354,9 +354,9 @@ def _files(made: Options) -> None:
                 made.refuse(keyword, str(error))
         else:
             commands["sftp"] = sftp
-    for name, program in commands.items():
-        served[name] = "command"
-        made.put(f"plugin.command.commands.{name}", program, "subsystem")
+    served |= dict.fromkeys(commands, "command")
+    if commands:  # names may have dots in them
+        made.put("plugin.command.commands", commands, "subsystem")
     if made.number("maxsessions") == 0:
         served = dict.fromkeys(served, "off")
         for plugin in ("sftp", "command"):

@@ -417,6 +417,46 @@ def test_what_may_stand_in_a_match_block_is_of_logins() -> None:
             assert not option or {option, option.partition(".")[0]} & of_logins, keyword.name
 
 
+def test_no_line_is_passed_over_for_how_it_begins(tmp_path: Path) -> None:
+    for line in ('"ForceCommand" id', "=ForceCommand id", ' = "ForceCommand"=id', "ForceCommand=id"):
+        assert made(tmp_path, line).config.force_command == "id", line
+
+
+def test_none_in_any_case_is_no_file_of_keys(tmp_path: Path) -> None:
+    for text in ("AuthorizedKeysFile NONE", "AuthorizedKeysFile None"):
+        assert made(tmp_path, f"PasswordAuthentication yes\n{text}").config.authorized_keys == ()
+
+
+def test_a_tab_parts_sftp_from_its_arguments(tmp_path: Path) -> None:
+    config = made(tmp_path, "Match User a\nChrootDirectory /srv\nForceCommand internal-sftp\t-R\n").config
+    found = effective(config, Login("a"))
+    assert (found.subsystem["sftp"], found.plugin["sftp"]["read_only"]) == ("sftp", True)
+
+
+def test_a_subsystem_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    config = made(tmp_path, "Subsystem foo@example.com /bin/true -x").config
+    assert config.subsystem["foo@example.com"] == "command"
+    assert config.plugin["command"]["commands"] == {"foo@example.com": "/bin/true -x"}
+
+
+def test_a_block_may_speak_of_what_is_off(tmp_path: Path) -> None:
+    for text in ("AllowTcpForwarding no\nMatch User a\nGatewayPorts yes", "Match User a\nX11DisplayOffset 20",
+                 "AllowStreamLocalForwarding no\nMatch User a\nStreamLocalBindUnlink yes"):  # fmt: skip
+        config = made(tmp_path, text).config
+        assert effective(config, Login("a")).forwards == effective(config, Login("b")).forwards
+
+
+def test_tables_say_what_four_blocks_say_together(tmp_path: Path) -> None:
+    blocks = ("User bob\nAllowTcpForwarding no", "Group staff\nAllowAgentForwarding no",
+              "Address 192.0.2.*\nX11Forwarding yes", "LocalPort 22\nAllowStreamLocalForwarding no")  # fmt: skip
+    config = made(tmp_path, "".join(f"Match {block}\n" for block in blocks)).config
+    login = Login("bob", "192.0.2.1", "192.0.2.2", 22, ("staff",))
+    assert set(effective(config, login).forwards) == {"x11"} == set(effective(plain(config), login).forwards)
+    many = "".join(f"Match Group g{number}\nPermitTTY {'no' if number % 2 else 'yes'}\n" for number in range(20))
+    with pytest.raises(Unusable, match="too many blocks"):
+        plain(made(tmp_path, many).config)
+
+
 def test_every_keyword_is_one_thing() -> None:
     for key, keyword in KEYWORDS.items():
         assert [bool(keyword.mapped), bool(keyword.ignored), bool(keyword.refused)].count(True) == 1, key
