@@ -585,6 +585,10 @@ class Recorder(SessionEvents):
         self.session: EventSession | None = None
         recorders.append(self)
 
+    @property
+    def resized(self) -> list[int]:
+        return [each.columns for each in tuple(self.seen) if isinstance(each, WindowChange)]
+
     def note(self, what: Any) -> None:
         assert self.busy.acquire(blocking=False), "two at once"
         time.sleep(0.001)  # time for another to come in between
@@ -626,6 +630,8 @@ async def test_events_come_in_order_and_never_two_at_once(placement: str) -> Non
                 client.send(channel, b"%d," % number)
                 if number % 10 == 0:
                     client.request(channel, WindowChange(80 + number, 24, 0, 0))
+        # Requests have another way than data and its end: neither waits for the other.
+        await eventually(lambda: all(len(each.resized) == 3 for each in recorders))
         for channel in channels:
             client.send_eof(channel)
         assert [await ended(client, channel) for channel in channels] == [9] * 5
@@ -635,7 +641,7 @@ async def test_events_come_in_order_and_never_two_at_once(placement: str) -> Non
     assert len(recorders) == 5
     for recorder in recorders:
         assert b"".join(each for each in recorder.seen if isinstance(each, bytes)) == text
-        assert [each.columns for each in recorder.seen if isinstance(each, WindowChange)] == [80, 90, 100]
+        assert recorder.resized == [80, 90, 100]
         assert (recorder.seen[0], *recorder.seen[-2:]) == ("opened", "eof", "closed")
         assert recorder.seen.count("opened") == recorder.seen.count("closed") == 1
 
