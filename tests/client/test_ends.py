@@ -194,7 +194,7 @@ async def test_an_opening_that_is_cancelled_closes_the_channel() -> None:
             opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await (await opening).close()
-        await eventually(lambda: not connection._channels)
+            await eventually(lambda: not connection._channels)  # or more may be open than a server lets
         assert (await connection.run("echo on")).stdout == b"on"
 
 
