@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from dunnart.errors import ConnectionClosed, DecodeError, PluginError, RightsConflict
+from dunnart.errors import ConnectionClosed, DecodeError, PluginError
 from dunnart.keys.public import PublicKey
 from dunnart.keys.rights import Rights
 from dunnart.protocol.questions import Allow, AuthReply, Deny, GssapiKeyExchange, Refusal, SignQuestion
@@ -221,11 +221,8 @@ class Conversation:
         if connection.facts is not None:
             raise DecodeError("a second user has logged in")
         replies = connection.verified.logs_in(frame)
-        try:
-            rights = Rights.all_of(reply.rights for reply in replies if reply.rights is not None)
-        except RightsConflict as error:  # which the process, that does not know commands, could not see
-            _LOG.warning("connection %d may do nothing: %s", frame.connection, error)
-            rights = Rights.nothing()
+        # That they agree was seen when each was decided.
+        rights = Rights.all_of(reply.rights for reply in replies if reply.rights is not None)
         connection.facts = ConnectionFacts(
             frame.connection, frame.user, Address(frame.peer_host, frame.peer_port),
             Address(frame.local_host, frame.local_port), frame.method,
