@@ -123,6 +123,19 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert kind != "file" or path.read_text() == "precious"
 
 
+def test_every_address_is_not_half_of_them() -> None:
+    """Else clients of the other half would meet somebody else there, and nobody would be told."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind(("::", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"{port}: Address already in use"):
+            listen(ListenAddress("", port))
+        with socket.socket() as free:
+            free.bind(("0.0.0.0", port))  # nothing was left behind
+
+
 def test_a_port_in_use_is_a_clear_error() -> None:
     (listener,) = listen(ListenAddress("127.0.0.1", 0))
     with pytest.raises(ConfigError, match="cannot listen on"):

@@ -184,11 +184,17 @@ def test_modules_are_loaded_once_for_all_calls(module: str, tmp_path: Path) -> N
     with_server(work)
 
 
+async def staying(server: ForkServer, module: str) -> Started:
+    """Start one that stays, and wait until it runs."""
+    started = start(server, call(f"{module}:stay"))
+    os.set_blocking(started.streams.stdout, True)
+    assert await asyncio.to_thread(os.read, started.streams.stdout, 10) == b"here\n"
+    return started
+
+
 def test_signals_reach_it(module: str) -> None:
     async def work(server: ForkServer) -> None:
-        started = start(server, call(f"{module}:stay"))
-        os.set_blocking(started.streams.stdout, True)
-        assert await asyncio.to_thread(os.read, started.streams.stdout, 10) == b"here\n"
+        started = await staying(server, module)
         assert started.child.signal(signal.SIGTERM)
         assert await started.end == -signal.SIGTERM
         started.streams.close()
@@ -198,9 +204,7 @@ def test_signals_reach_it(module: str) -> None:
 
 def test_a_killed_fork_server_is_started_anew(module: str) -> None:
     async def work(server: ForkServer) -> None:
-        started = start(server, call(f"{module}:stay"))
-        os.set_blocking(started.streams.stdout, True)
-        assert await asyncio.to_thread(os.read, started.streams.stdout, 10) == b"here\n"
+        started = await staying(server, module)
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGKILL)
         assert await started.end == 255
@@ -240,9 +244,7 @@ def test_what_cannot_be_ordered_is_an_error(module: str) -> None:
 
 def test_a_fork_server_that_does_not_keep_up_loses_nothing(module: str) -> None:
     async def work(server: ForkServer) -> None:
-        first = start(server, call(f"{module}:stay"))
-        os.set_blocking(first.streams.stdout, True)
-        assert await asyncio.to_thread(os.read, first.streams.stdout, 10) == b"here\n"
+        first = await staying(server, module)
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGSTOP)
         ordered: list[Started] = []
@@ -265,9 +267,7 @@ def test_a_long_order_is_in_nobodys_way(module: str, ends: bool) -> None:
     """Orders and signals wait behind it; if there is nobody to obey any more, nobody waits."""
 
     async def work(server: ForkServer) -> None:
-        first = start(server, call(f"{module}:stay"))
-        os.set_blocking(first.streams.stdout, True)
-        assert await asyncio.to_thread(os.read, first.streams.stdout, 10) == b"here\n"
+        first = await staying(server, module)
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGSTOP)
         long = [start(server, call(f"{module}:count", *["x" * 60_000] * 4)) for _ in range(3)]
